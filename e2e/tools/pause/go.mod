@@ -1,0 +1,3 @@
+module vectorsphere.io/e2e/tools/pause
+
+go 1.24.0
