@@ -1,0 +1,22 @@
+//! Brings up a real Kubernetes on one machine, without a container registry, and runs VectorSphere on it.
+//!
+//! The control plane lives in the host's network namespace; a [node](node) is a network and a mount namespace with a
+//! container runtime, a kubelet and a kube-proxy of its own. Everything is built from sources ([images](images),
+//! `scripts/build-tools`), lives below one folder, and goes away with [`cluster::take_down`].
+
+pub mod addons;
+pub mod cgroups;
+pub mod cluster;
+pub mod command;
+pub mod control_plane;
+pub mod image;
+pub mod images;
+pub mod kubectl;
+pub mod machine;
+pub mod network;
+pub mod node;
+pub mod phases;
+pub mod pki;
+pub mod process;
+pub mod settings;
+pub mod wait;

@@ -1,0 +1,92 @@
+//! `vectorsphere-e2e`: clusters and images for people.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use vectorsphere_e2e::cluster::{self, KubeCluster};
+use vectorsphere_e2e::image::Image;
+use vectorsphere_e2e::images;
+use vectorsphere_e2e::phases::Phases;
+use vectorsphere_e2e::settings::Settings;
+
+/// Real Kubernetes clusters on this machine, and VectorSphere's images.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a cluster and leave it running (with KUBECONFIG: load the images there)
+    KubeUp {
+        /// Nodes, each in a zone of its own
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+    },
+    /// Remove the cluster of kube-up, and whatever a killed run left behind
+    KubeDown,
+    /// Show nodes and pods
+    KubeStatus,
+    /// Assemble VectorSphere's images
+    Images,
+    /// Assemble an image from one program of this machine
+    Image {
+        /// Name and tag
+        name: String,
+        /// The program
+        program: PathBuf,
+        /// Where the program lies in the image [default: /usr/local/bin/ and its name]
+        #[arg(long)]
+        path: Option<String>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Cli { settings, command } = Cli::parse();
+    match command {
+        Command::KubeUp { nodes } => kube_up(&settings, nodes).await,
+        Command::KubeDown => cluster::take_down(&settings).await,
+        Command::KubeStatus => {
+            let status = cluster::status(&settings).await?;
+            print(&status.unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()))
+        }
+        Command::Images => {
+            for archive in images::write_product_images(&settings)? {
+                print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))?;
+            }
+            Ok(())
+        }
+        Command::Image { name, program, path } => {
+            let file = program.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+            let path = path.unwrap_or_else(|| format!("/usr/local/bin/{file}"));
+            let archive = Image::new(&name, &[&path])?.program(&path, &program)?.write(&settings.images())?;
+            print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))
+        }
+    }
+}
+
+async fn kube_up(settings: &Settings, nodes: usize) -> Result<()> {
+    let mut phases = Phases::default();
+    let cluster = KubeCluster::obtain(settings, nodes, &mut phases).await?;
+    let (kubectl, helm) = (settings.tool("kubectl"), settings.tool("helm"));
+    let kubeconfig = cluster.keep()?;
+    print(&format!(
+        "\nThe cluster is up. To use it:\n\n  export KUBECONFIG={}\n  {} get nodes\n  {} install vectorsphere-operator charts/vectorsphere-operator\n\n\
+         `make kube-down` removes it.",
+        kubeconfig.display(),
+        kubectl.display(),
+        helm.display(),
+    ))
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(stdout(), "{line}")?;
+    Ok(())
+}
