@@ -52,6 +52,11 @@ impl TableId {
         TableId(Uuid::new_v4())
     }
 
+    /// The 16 bytes of the UUID.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
     /// Parses the text form; `None` when it is not a UUID.
     pub fn parse(text: &str) -> Option<TableId> {
         Uuid::try_parse(text).ok().map(TableId)

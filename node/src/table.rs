@@ -114,28 +114,12 @@ pub fn parse_metric(word: &str) -> Option<Metric> {
 impl Table {
     /// The stored form.
     pub fn to_record(&self) -> meta::TableRecord {
-        let schema = &self.schema;
-        meta::TableRecord {
-            table_id: self.id.to_string(),
-            name: schema.name.to_string(),
-            dimension: schema.dimension,
-            metric: match schema.metric {
-                Metric::Cosine => meta::Metric::Cosine.into(),
-                Metric::L2 => meta::Metric::L2.into(),
-                Metric::Dot => meta::Metric::Dot.into(),
-            },
-            index_type: schema.index.as_str().to_owned(),
-            shards: schema.shards,
-            replicas: schema.replicas,
-            min_isr: schema.min_isr,
-            state: match self.state {
-                TableState::Creating => meta::TableState::Creating.into(),
-                TableState::Active => meta::TableState::Active.into(),
-                TableState::Deleting => meta::TableState::Deleting.into(),
-            },
-            shard_hash: 1,
-            vector_type: "f32".to_owned(),
-        }
+        let state = match self.state {
+            TableState::Creating => meta::TableState::Creating,
+            TableState::Active => meta::TableState::Active,
+            TableState::Deleting => meta::TableState::Deleting,
+        };
+        meta::TableRecord { table_id: self.id.to_string(), state: state.into(), ..self.schema.to_record() }
     }
 
     /// From the stored form; the error names the field that this version cannot read.
@@ -156,6 +140,27 @@ impl Table {
 }
 
 impl TableSchema {
+    /// A record without id and state: a request to the Master.
+    pub fn to_record(&self) -> meta::TableRecord {
+        let metric = match self.metric {
+            Metric::Cosine => meta::Metric::Cosine,
+            Metric::L2 => meta::Metric::L2,
+            Metric::Dot => meta::Metric::Dot,
+        };
+        meta::TableRecord {
+            name: self.name.to_string(),
+            dimension: self.dimension,
+            metric: metric.into(),
+            index_type: self.index.as_str().to_owned(),
+            shards: self.shards,
+            replicas: self.replicas,
+            min_isr: self.min_isr,
+            shard_hash: 1,
+            vector_type: "f32".to_owned(),
+            ..meta::TableRecord::default()
+        }
+    }
+
     /// The schema in a record, whose id and state may be empty: a request to the Master.
     pub fn from_record(record: &meta::TableRecord) -> Result<TableSchema, String> {
         let metric = match record.metric() {

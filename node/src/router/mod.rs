@@ -2,14 +2,25 @@
 //!
 //! Knows shards and nodes, not formats: requests arrive parsed and validated against the table.
 
+mod attempts;
+pub mod merge;
+mod read;
+mod search;
+pub mod session_token;
+mod tables;
+mod write;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::document::{Document, Metadata};
+use tokio::sync::watch;
+
+use crate::cluster::view::ClusterView;
+use crate::comm::CommunicationService;
+use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{DocumentId, Epoch, Lsn, NodeId, OpId, ShardIndex, TableName};
-use crate::search::{ReadOptions, SearchRequest, SearchResult};
-use crate::table::{Table, TableSchema};
+use crate::ids::{Epoch, Lsn, NodeId, ShardIndex, TableName};
+use crate::table::{Table, TableState};
 
 /// What accompanies every request.
 #[derive(Clone, Debug)]
@@ -98,98 +109,31 @@ pub struct ShardCounts {
 }
 
 /// Routes requests. Cheap to clone.
+///
+/// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`. All of them are
+/// cancel-safe: a dropped read leaves nothing behind, a dropped write may or may not have happened.
 #[derive(Clone)]
-pub struct Router {}
+pub struct Router {
+    view: watch::Receiver<Arc<ClusterView>>,
+    comm: Arc<CommunicationService>,
+}
 
 impl Router {
-    /// The table of a name, when it is active.
+    /// A router by this node's view of the cluster.
+    pub fn new(view: watch::Receiver<Arc<ClusterView>>, comm: Arc<CommunicationService>) -> Router {
+        Router { view, comm }
+    }
+
+    /// The cluster as this node sees it at the moment.
+    pub fn view(&self) -> Arc<ClusterView> {
+        self.view.borrow().clone()
+    }
+
+    /// The table of a name, unless it is being deleted.
     pub fn table(&self, name: &TableName) -> Result<Arc<Table>, Error> {
-        Err(Error::new(ErrorCode::TableNotFound, format!("table {name} does not exist")))
-    }
-
-    /// Inserts or replaces documents, `1..=1_000`, of equal ids the last wins.
-    pub async fn upsert(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-        _documents: Vec<Document>,
-        _op: OpId,
-    ) -> Result<WriteReceipt, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// Replaces the metadata of one document, which must exist.
-    pub async fn update_metadata(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-        _id: DocumentId,
-        _metadata: Metadata,
-        _op: OpId,
-    ) -> Result<WriteReceipt, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// Deletes documents; ids that do not exist are no error.
-    pub async fn delete(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-        _ids: Vec<DocumentId>,
-        _op: OpId,
-    ) -> Result<WriteReceipt, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// One document.
-    pub async fn get(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-        _id: &DocumentId,
-        _with_vector: bool,
-        _read: &ReadOptions,
-    ) -> Result<Option<StoredDocument>, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// One page of documents.
-    pub async fn list(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-        _page: PageRequest,
-        _read: &ReadOptions,
-    ) -> Result<Page, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// A search.
-    pub async fn search(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-        _request: SearchRequest,
-    ) -> Result<SearchResult, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// Counts and sizes.
-    pub async fn statistics(
-        &self,
-        _context: &RequestContext,
-        table: &Table,
-    ) -> Result<TableStatistics, Error> {
-        Err(Error::new(ErrorCode::NotReady, format!("{} is not routed yet", table.id)))
-    }
-
-    /// Creates a table through the Master and returns when its shards are ready.
-    pub async fn create_table(&self, _context: &RequestContext, schema: TableSchema) -> Result<Table, Error> {
-        Err(Error::new(ErrorCode::NoMaster, format!("{} needs a Master", schema.name)))
-    }
-
-    /// Deletes a table through the Master.
-    pub async fn delete_table(&self, _context: &RequestContext, name: &TableName) -> Result<(), Error> {
-        Err(Error::new(ErrorCode::NoMaster, format!("{name} needs a Master")))
+        match self.view().tables.get(name) {
+            Some(table) if table.state != TableState::Deleting => Ok(table.clone()),
+            _ => Err(Error::new(ErrorCode::TableNotFound, format!("table {name} does not exist"))),
+        }
     }
 }
