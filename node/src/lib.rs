@@ -1,0 +1,31 @@
+//! The VectorSphere node: a distributed vector database.
+//!
+//! Modules stand in layers; each imports only what stands below it (`tests/layers.rs` checks it):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | L7 | [`app_launcher`] |
+//! | L6 | [`gateway`] |
+//! | L5 | [`router`], [`coordinator`] |
+//! | L4 | [`shard`] |
+//! | L3 | [`cluster`] (effects), [`comm`] |
+//! | L2 | `cluster::{election, placement, view}` (pure) |
+//! | L1 | [`storage`], the crate `vectorsphere-index` |
+//! | L0 | [`ids`], [`error_code`], [`document`], [`table`], [`search`], [`config`], [`telemetry`], [`runtime`] |
+
+pub mod app_launcher;
+pub mod cluster;
+pub mod comm;
+pub mod config;
+pub mod coordinator;
+pub mod document;
+pub mod error_code;
+pub mod gateway;
+pub mod ids;
+pub mod router;
+pub mod runtime;
+pub mod search;
+pub mod shard;
+pub mod storage;
+pub mod table;
+pub mod telemetry;

@@ -1,0 +1,61 @@
+//! Merges the answers of shards into one. Pure.
+
+use std::cmp::Ordering;
+
+use crate::search::Hit;
+use crate::table::Metric;
+
+/// The best `top_k` of all hits, best first, ties by document id (ascending bytes).
+///
+/// Each list is sorted the same way already; sorting again costs little for such short lists and does not have to
+/// trust another node.
+pub fn merge(metric: Metric, mut lists: Vec<Vec<Hit>>, top_k: usize) -> Vec<Hit> {
+    let mut hits = match lists.len() {
+        1 => lists.pop().unwrap_or_default(),
+        _ => lists.into_iter().flatten().collect(),
+    };
+    hits.sort_unstable_by(|a, b| rank(metric, a, b));
+    hits.truncate(top_k);
+    hits
+}
+
+/// Orders hits by rank: the better one is `Less`.
+fn rank(metric: Metric, a: &Hit, b: &Hit) -> Ordering {
+    let by_score = match metric {
+        Metric::Cosine | Metric::Dot => b.score.total_cmp(&a.score),
+        Metric::L2 => a.score.total_cmp(&b.score),
+    };
+    by_score.then_with(|| a.id.cmp(&b.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::DocumentId;
+
+    fn hit(id: &str, score: f64) -> Hit {
+        Hit { id: DocumentId::parse(id).expect("valid"), score, metadata: None, vector: None }
+    }
+
+    fn ids(hits: &[Hit]) -> Vec<&str> {
+        hits.iter().map(|hit| hit.id.as_str()).collect()
+    }
+
+    #[test]
+    fn similarity_ranks_high_scores_first() {
+        let lists = vec![vec![hit("a", 0.9), hit("b", 0.1)], vec![hit("c", 0.5)], vec![]];
+        assert_eq!(ids(&merge(Metric::Cosine, lists, 2)), ["a", "c"]);
+    }
+
+    #[test]
+    fn distance_ranks_low_scores_first() {
+        let lists = vec![vec![hit("a", 0.1), hit("b", 0.9)], vec![hit("c", 0.5)]];
+        assert_eq!(ids(&merge(Metric::L2, lists, 10)), ["a", "c", "b"]);
+    }
+
+    #[test]
+    fn ties_are_ordered_by_id_wherever_they_come_from() {
+        let lists = vec![vec![hit("b", 1.0)], vec![hit("10", 1.0), hit("9", 1.0)], vec![hit("a", 1.0)]];
+        assert_eq!(ids(&merge(Metric::Dot, lists, 3)), ["10", "9", "a"]);
+    }
+}

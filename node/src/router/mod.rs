@@ -1,0 +1,139 @@
+//! One write, one read, one search: routed to the shards that hold it and merged. Runs in every gateway.
+//!
+//! Knows shards and nodes, not formats: requests arrive parsed and validated against the table.
+
+mod attempts;
+pub mod merge;
+mod read;
+mod search;
+pub mod session_token;
+mod tables;
+mod write;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::cluster::view::ClusterView;
+use crate::comm::CommunicationService;
+use crate::document::Document;
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{Epoch, Lsn, NodeId, ShardIndex, TableName};
+use crate::table::{Table, TableState};
+
+/// What accompanies every request.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// No work for the request happens after it.
+    pub deadline: Instant,
+    /// Echoed in answers and logs.
+    pub request_id: String,
+}
+
+/// The answer of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteReceipt {
+    /// Documents written, or that existed and were deleted.
+    pub count: u64,
+    /// The fewest disks that any part of the write is on.
+    pub durable_copies: u32,
+    /// Makes later reads see this write.
+    pub session_token: String,
+}
+
+/// A document with its version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredDocument {
+    /// The document; its vector is empty when it was not asked for.
+    pub document: Document,
+    /// Grows with each write of the document.
+    pub version: u64,
+}
+
+/// One page of documents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// Documents, by shard, then by id.
+    pub documents: Vec<Document>,
+    /// Continues after this page; `None`: it was the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Which page of documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Most documents, `1..=1_000`.
+    pub limit: u32,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Return vectors.
+    pub with_vector: bool,
+}
+
+/// Counts and sizes of a table at the time of the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableStatistics {
+    /// Every shard of the table, ascending.
+    pub shards: Vec<ShardStatistics>,
+}
+
+/// Counts and sizes of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardStatistics {
+    /// Its number.
+    pub shard: ShardIndex,
+    /// Node of its primary.
+    pub node: Option<NodeId>,
+    /// Its reign.
+    pub epoch: Epoch,
+    /// `None`: the shard did not answer.
+    pub counts: Option<ShardCounts>,
+}
+
+/// What a shard counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounts {
+    /// Live documents.
+    pub documents: u64,
+    /// Rows that are deleted or replaced and wait for a merge.
+    pub deleted_rows: u64,
+    /// Bytes of vectors in memory.
+    pub vector_bytes: u64,
+    /// Bytes on disk: log and segments.
+    pub disk_bytes: u64,
+    /// Sealed segments.
+    pub segments: u32,
+    /// Last position in the log.
+    pub last_lsn: Lsn,
+}
+
+/// Routes requests. Cheap to clone.
+///
+/// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`. All of them are
+/// cancel-safe: a dropped read leaves nothing behind, a dropped write may or may not have happened.
+#[derive(Clone)]
+pub struct Router {
+    view: watch::Receiver<Arc<ClusterView>>,
+    comm: Arc<CommunicationService>,
+}
+
+impl Router {
+    /// A router by this node's view of the cluster.
+    pub fn new(view: watch::Receiver<Arc<ClusterView>>, comm: Arc<CommunicationService>) -> Router {
+        Router { view, comm }
+    }
+
+    /// The cluster as this node sees it at the moment.
+    pub fn view(&self) -> Arc<ClusterView> {
+        self.view.borrow().clone()
+    }
+
+    /// The table of a name, unless it is being deleted.
+    pub fn table(&self, name: &TableName) -> Result<Arc<Table>, Error> {
+        match self.view().tables.get(name) {
+            Some(table) if table.state != TableState::Deleting => Ok(table.clone()),
+            _ => Err(Error::new(ErrorCode::TableNotFound, format!("table {name} does not exist"))),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Reads of documents by id and page by page, and statistics.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::join_all;
+use vectorsphere_proto::internal as proto;
+
+use super::attempts::{before, with_deadline};
+use super::session_token::SessionToken;
+use super::{
+    Page, PageRequest, RequestContext, Router, ShardCounts, ShardStatistics, StoredDocument, TableStatistics,
+};
+use crate::document::{Document, Metadata, vector_from_bytes};
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{DocumentId, Lsn, ShardId, ShardIndex};
+use crate::search::ReadOptions;
+use crate::table::Table;
+
+impl Router {
+    /// One document; its vector is empty unless `with_vector`.
+    pub async fn get(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        id: &DocumentId,
+        with_vector: bool,
+        read: &ReadOptions,
+    ) -> Result<Option<StoredDocument>, Error> {
+        let token = session(table, read)?;
+        let index = id.shard(table.schema.shards);
+        let answer = self
+            .on_primary(context, ShardId { table: table.id, index }, |mut client, shard| {
+                let message = proto::GetRequest {
+                    shard: Some(shard),
+                    id: id.to_string(),
+                    with_vector,
+                    min_lsn: token.position(index).0,
+                };
+                let request = with_deadline(context, message);
+                async move { client.get(request).await }
+            })
+            .await?;
+        let document = answer.document.map(from_proto).transpose()?;
+        Ok(document.map(|document| StoredDocument { document, version: answer.version }))
+    }
+
+    /// One page of documents, shard by shard, each shard's by id.
+    pub async fn list(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        page: PageRequest,
+        read: &ReadOptions,
+    ) -> Result<Page, Error> {
+        let token = session(table, read)?;
+        let mut at = match &page.cursor {
+            None => Cursor { shard: ShardIndex(0), after: String::new() },
+            Some(text) => Cursor::decode(text, table)
+                .ok_or_else(|| Error::invalid("/cursor", "cursor is not one that this table returned"))?,
+        };
+        let mut documents = Vec::new();
+        while at.shard.0 < table.schema.shards {
+            let wanted = page.limit - documents.len() as u32;
+            let answer = self.list_shard(context, table, &at, wanted, page.with_vector, &token).await?;
+            for document in answer.documents {
+                at.after.clone_from(&document.id);
+                documents.push(from_proto(document)?);
+            }
+            if !answer.more {
+                at = Cursor { shard: ShardIndex(at.shard.0 + 1), after: String::new() };
+            }
+            if documents.len() as u32 >= page.limit {
+                break;
+            }
+        }
+        let next_cursor = (at.shard.0 < table.schema.shards).then(|| at.encode());
+        Ok(Page { documents, next_cursor })
+    }
+
+    async fn list_shard(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        at: &Cursor,
+        limit: u32,
+        with_vector: bool,
+        token: &SessionToken,
+    ) -> Result<proto::ListResponse, Error> {
+        let shard = ShardId { table: table.id, index: at.shard };
+        self.on_primary(context, shard, |mut client, shard| {
+            let message = proto::ListRequest {
+                shard: Some(shard),
+                after_id: at.after.clone(),
+                limit,
+                with_vector,
+                min_lsn: token.position(at.shard).0,
+            };
+            let request = with_deadline(context, message);
+            async move { client.list(request).await }
+        })
+        .await
+    }
+
+    /// Counts and sizes of every shard; one that does not answer is told as such.
+    pub async fn statistics(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+    ) -> Result<TableStatistics, Error> {
+        let shards = (0..table.schema.shards).map(ShardIndex);
+        let asked = shards.map(|index| self.shard_statistics(context, ShardId { table: table.id, index }));
+        Ok(TableStatistics { shards: join_all(asked).await })
+    }
+
+    async fn shard_statistics(&self, context: &RequestContext, shard: ShardId) -> ShardStatistics {
+        let view = self.view();
+        let record = view.shards.get(&shard);
+        ShardStatistics {
+            shard: shard.index,
+            node: record.and_then(|record| record.primary_node()).cloned(),
+            epoch: record.map(|record| record.epoch).unwrap_or_default(),
+            counts: self.shard_counts(context, shard).await.ok(),
+        }
+    }
+
+    async fn shard_counts(&self, context: &RequestContext, shard: ShardId) -> Result<ShardCounts, Error> {
+        let route = self.route(shard)?;
+        let mut client = self.shard_client(&route.node)?;
+        let request = with_deadline(context, proto::StatisticsRequest { shards: vec![route.shard] });
+        let answer = before(context, client.statistics(request)).await?;
+        let counts = answer.shards.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorCode::ShardUnavailable, format!("shard {} is not open", shard.index))
+        })?;
+        Ok(ShardCounts {
+            documents: counts.documents,
+            deleted_rows: counts.deleted_rows,
+            vector_bytes: counts.vector_bytes,
+            disk_bytes: counts.disk_bytes,
+            segments: counts.segments,
+            last_lsn: Lsn(counts.last_lsn),
+        })
+    }
+}
+
+/// What the caller's session has seen of this table.
+pub(super) fn session(table: &Table, read: &ReadOptions) -> Result<SessionToken, Error> {
+    SessionToken::decode(&read.session_token, table.id)
+        .map_err(|error| Error::invalid("/session_token", error.to_string()))
+}
+
+/// A document from another node.
+pub(super) fn from_proto(document: proto::Document) -> Result<Document, Error> {
+    let broken = |what| Error::new(ErrorCode::Internal, format!("a shard answered with a broken {what}"));
+    Ok(Document {
+        id: DocumentId::parse(&document.id).map_err(|_| broken("document id"))?,
+        vector: vector_from_bytes(&document.vector).ok_or_else(|| broken("vector"))?,
+        metadata: Metadata::from_stored(document.metadata).ok_or_else(|| broken("metadata"))?,
+    })
+}
+
+/// Where a listing goes on: after `after` in `shard`. Opaque to clients.
+struct Cursor {
+    shard: ShardIndex,
+    after: String,
+}
+
+impl Cursor {
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{}:{}", self.shard, self.after))
+    }
+
+    fn decode(text: &str, table: &Table) -> Option<Cursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (shard, after) = str::from_utf8(&bytes).ok()?.split_once(':')?;
+        let shard = shard.parse().ok().filter(|shard| *shard < table.schema.shards)?;
+        Some(Cursor { shard: ShardIndex(shard), after: after.to_owned() })
+    }
+}

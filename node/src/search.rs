@@ -1,0 +1,75 @@
+//! A search as it travels through the layers, and its answer.
+
+use crate::document::Metadata;
+use crate::ids::{DocumentId, NodeId, ShardIndex};
+
+/// Most hits of one search.
+pub const TOP_K_MAX: u32 = 10_000;
+
+/// A validated search over one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchRequest {
+    /// What to look for.
+    pub target: SearchTarget,
+    /// Hits wanted, `1..=10_000`.
+    pub top_k: u32,
+    /// Cosine and dot: keeps score ≥ threshold; l2: keeps distance ≤ threshold. Finite.
+    pub threshold: Option<f64>,
+    /// Return each hit's metadata.
+    pub with_metadata: bool,
+    /// Return each hit's vector.
+    pub with_vector: bool,
+    /// Answer with what is there and name the shards that are missing.
+    pub allow_partial: bool,
+    /// What the answer must reflect.
+    pub read: ReadOptions,
+}
+
+/// What a search looks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SearchTarget {
+    /// A vector of the table's dimension, finite, not zero under cosine.
+    Vector(Vec<f32>),
+    /// The vector of this document, which the answer leaves out.
+    Document(DocumentId),
+}
+
+/// What a read must reflect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// From an earlier write's answer; the read sees that write. Empty: none.
+    pub session_token: String,
+}
+
+/// The answer, best hit first, ties by document id.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SearchResult {
+    /// The hits.
+    pub hits: Vec<Hit>,
+    /// Shards that did not answer; only with `allow_partial`.
+    pub missing: Vec<MissingShard>,
+}
+
+/// One hit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// The document.
+    pub id: DocumentId,
+    /// Cosine and dot: higher is better; l2: unsquared distance, lower is better.
+    pub score: f64,
+    /// When asked for.
+    pub metadata: Option<Metadata>,
+    /// When asked for.
+    pub vector: Option<Vec<f32>>,
+}
+
+/// A shard that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingShard {
+    /// Its number.
+    pub shard: ShardIndex,
+    /// The node of its primary, if it has one.
+    pub node: Option<NodeId>,
+    /// Why.
+    pub reason: String,
+}
