@@ -55,7 +55,10 @@ async fn main() -> Result<()> {
         Command::KubeDown => cluster::take_down(&settings).await,
         Command::KubeStatus => {
             let status = cluster::status(&settings).await?;
-            print(&status.unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()))
+            print(
+                &status
+                    .unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()),
+            )
         }
         Command::Images => {
             for archive in images::write_product_images(&settings)? {
@@ -64,7 +67,8 @@ async fn main() -> Result<()> {
             Ok(())
         }
         Command::Image { name, program, path } => {
-            let file = program.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+            let file =
+                program.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
             let path = path.unwrap_or_else(|| format!("/usr/local/bin/{file}"));
             let archive = Image::new(&name, &[&path])?.program(&path, &program)?.write(&settings.images())?;
             print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))
