@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vectorsphere_e2e::cluster::{self, KubeCluster};
+use vectorsphere_e2e::demo;
 use vectorsphere_e2e::image::Image;
 use vectorsphere_e2e::images;
 use vectorsphere_e2e::phases::Phases;
@@ -33,6 +34,15 @@ enum Command {
     KubeDown,
     /// Show nodes and pods
     KubeStatus,
+    /// Start three nodes in one process, load 10,000 documents and search them
+    Demo {
+        /// REST port of the first node
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+        /// End after the searches
+        #[arg(long)]
+        exit: bool,
+    },
     /// Assemble VectorSphere's images
     Images,
     /// Assemble an image from one program of this machine
@@ -59,6 +69,9 @@ async fn main() -> Result<()> {
                 &status
                     .unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()),
             )
+        }
+        Command::Demo { port, exit } => {
+            demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
         Command::Images => {
             for archive in images::write_product_images(&settings)? {
