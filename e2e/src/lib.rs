@@ -5,6 +5,7 @@
 //! `scripts/build-tools`), lives below one folder, and goes away with [`cluster::take_down`].
 
 pub mod addons;
+pub mod bench_server;
 pub mod cgroups;
 pub mod cluster;
 pub mod command;
@@ -15,6 +16,7 @@ pub mod image;
 pub mod images;
 pub mod kubectl;
 pub mod load;
+pub mod local_cluster;
 pub mod machine;
 pub mod network;
 pub mod node;
@@ -23,4 +25,5 @@ pub mod pki;
 pub mod process;
 pub mod rest;
 pub mod settings;
+pub mod torture;
 pub mod wait;
