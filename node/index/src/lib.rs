@@ -1,12 +1,22 @@
-//! Skeleton.
+//! The search engine of VectorSphere: vectors in memory, distance kernels, exact search.
+//!
+//! [`Rows`] keeps vectors, [`scan`] finds the best of them, [`TopK`] collects them, possibly over many scans. A scan is
+//! fast because it reads every vector once with a single-precision kernel ([`Kernels`]); it is exact because every row
+//! that the kernel's rounding error could have hidden is scored again in double precision ([`score`]), whose result is
+//! the same bit for bit on every processor.
+//!
+//! Nothing here knows documents, shards or files, and nothing here waits: no IO, no clock, no threads.
 
-/// How two vectors are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Metric {
-    /// Cosine similarity; higher is better.
-    Cosine,
-    /// Unsquared Euclidean distance; lower is better.
-    L2,
-    /// Dot product; higher is better.
-    Dot,
-}
+mod distance;
+mod metric;
+mod rows;
+mod scan;
+mod score;
+mod top_k;
+
+pub use distance::{Kernels, UnknownTier};
+pub use metric::Metric;
+pub use rows::{Rows, RowsView};
+pub use scan::{Query, scan};
+pub use score::{norm, score};
+pub use top_k::{Ranked, TopK};
