@@ -1,5 +1,6 @@
 //! The validated configuration. Each field says meaning, unit, default, range, and whether a reload changes it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +71,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Rate limit of the public API.
     pub rate_limit: RateLimitConfig,
+    /// Files that secrets were read from: a change of them is a change of the configuration.
+    pub secret_files: Vec<PathBuf>,
+    /// Every key's text as it counts, secrets as digests.
+    pub effective: BTreeMap<String, String>,
 }
 
 /// What a node does.
@@ -86,6 +91,8 @@ pub enum NodeType {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
     /// For people.
     Text,
     /// One JSON object a line.
