@@ -118,8 +118,8 @@ fn xor_of_all(rows: &RowsView, range: Range<u32>) -> u64 {
                 let ahead = block.as_ptr().wrapping_add(line * 16).wrapping_byte_add(4096);
                 // SAFETY: a prefetch reads nothing and may name any address.
                 unsafe {
-                    std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ahead.cast())
-                };
+                    std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ahead.cast());
+                }
             }
             for (sum, value) in sums.iter_mut().zip(block) {
                 *sum ^= value.to_bits();
