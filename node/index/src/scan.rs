@@ -23,7 +23,7 @@ pub struct Query<'q> {
 }
 
 impl<'q> Query<'q> {
-    /// A vector of finite values (not all zero under cosine), and the score that hits must reach.
+    /// A vector of finite values, and the score that hits must reach.
     pub fn new(metric: Metric, vector: &'q [f32], threshold: Option<f64>) -> Query<'q> {
         Query { vector, norm: norm(vector), metric, threshold }
     }
@@ -110,12 +110,9 @@ impl Filter {
         Filter { metric: query.metric, query_norm: query.norm, threshold: query.threshold, gamma, underflow }
     }
 
-    /// The bar for rows that must reach the worst kept score, if that counts already, and the threshold, if there is one.
+    /// The bar while the worst kept score, if it counts already, is `kept`: scores that are kept reach the threshold.
     fn bar(&self, kept: Option<f64>) -> Bar {
-        let needed = match (kept, self.threshold) {
-            (Some(kept), Some(threshold)) if !self.metric.reaches(kept, threshold) => Some(threshold),
-            (kept, threshold) => kept.or(threshold),
-        };
+        let needed = kept.or(self.threshold);
         let sign = if self.metric.higher_is_better() { 1.0 } else { -1.0 };
         let Some(needed) = needed else { return Bar { sign, floor: f64::NEG_INFINITY, slope: 0.0 } };
         let (floor, slope) = match self.metric {
@@ -139,6 +136,8 @@ impl Bar {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -201,7 +200,6 @@ mod tests {
                 for (mut row, copies) in distinct {
                     // Up to the largest magnitude that the product accepts: sums of squares beyond single precision.
                     row.iter_mut().for_each(|x| *x = (*x * scale).clamp(-1e19, 1e19));
-                    row[0] = if row.iter().all(|x| *x == 0.0) { 1.0 } else { row[0] };
                     (0..copies).for_each(|_| _ = rows.push(&row));
                 }
                 rows
@@ -290,16 +288,21 @@ mod tests {
         for row in 0..20_000 {
             rows.push(&(0..64).map(|i| value(row * 64 + i)).collect::<Vec<f32>>());
         }
+        let vector = rows.row(77);
         for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
-            for kernels in Kernels::available() {
-                let (scored, mut top) = (std::cell::Cell::new(0), TopK::new(metric, 10));
-                let query = Query::new(metric, rows.row(77), None);
-                let counted = |_| {
-                    scored.set(scored.get() + 1);
-                    true
-                };
-                scan(kernels, &rows, 0..20_000, &query, counted, |row| row, &mut top);
-                assert!(scored.get() < 400, "{metric:?}: {} rows on {}", scored.get(), kernels.name());
+            let tenth = reference(&rows, &Query::new(metric, vector, None), 10, |_| true)[9].score;
+            for (k, threshold) in [(10, None), (10_000, Some(tenth))] {
+                for kernels in Kernels::available() {
+                    let (scored, mut top) = (Cell::new(0), TopK::new(metric, k));
+                    let counted = |_| {
+                        scored.set(scored.get() + 1);
+                        true
+                    };
+                    let query = Query::new(metric, vector, threshold);
+                    scan(kernels, &rows, 0..20_000, &query, counted, |row| row, &mut top);
+                    assert_eq!(top.into_sorted().len(), 10);
+                    assert!(scored.get() < 400, "{metric:?}: {} rows on {}", scored.get(), kernels.name());
+                }
             }
         }
     }
