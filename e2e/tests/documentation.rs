@@ -26,7 +26,11 @@ async fn every_curl_in_the_documents_works() -> Result<()> {
     for document in ["README.md", "docs/tutorial.md"] {
         let text = std::fs::read_to_string(settings.checkout().join(document))?;
         let commands = curls(&text);
-        ensure!(commands.len() >= 4, "{document} has only {} commands: is it still read right?", commands.len());
+        ensure!(
+            commands.len() >= 4,
+            "{document} has only {} commands: is it still read right?",
+            commands.len()
+        );
         for command in commands {
             run(&command, port).with_context(|| document.to_owned())?;
         }

@@ -43,6 +43,8 @@ pub enum ErrorCode {
     NoMaster,
     /// A shard that the request needs cannot answer.
     ShardUnavailable,
+    /// Another node could not be reached, or the connection broke: whether it did the work is unknown.
+    NodeUnreachable,
     /// A shard found its own data damaged and refuses to serve it.
     ShardDamaged,
     /// The disk is too full for more data; deletes still work.
@@ -61,7 +63,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables in docs and tests.
-    pub const ALL: [ErrorCode; 24] = [
+    pub const ALL: [ErrorCode; 25] = [
         ErrorCode::InvalidArgument,
         ErrorCode::Unauthenticated,
         ErrorCode::PermissionDenied,
@@ -79,6 +81,7 @@ impl ErrorCode {
         ErrorCode::NotMaster,
         ErrorCode::NoMaster,
         ErrorCode::ShardUnavailable,
+        ErrorCode::NodeUnreachable,
         ErrorCode::ShardDamaged,
         ErrorCode::DiskFull,
         ErrorCode::MetaStoreUnavailable,
@@ -108,6 +111,7 @@ impl ErrorCode {
             ErrorCode::NotMaster => ("not_master", 503, 14, "Not the Master"),
             ErrorCode::NoMaster => ("no_master", 503, 14, "No Master elected"),
             ErrorCode::ShardUnavailable => ("shard_unavailable", 503, 14, "Shard unavailable"),
+            ErrorCode::NodeUnreachable => ("node_unreachable", 503, 14, "Node unreachable"),
             ErrorCode::ShardDamaged => ("shard_damaged", 500, 15, "Shard damaged"),
             ErrorCode::DiskFull => ("disk_full", 507, 8, "Disk full"),
             ErrorCode::MetaStoreUnavailable => {
@@ -155,6 +159,7 @@ impl ErrorCode {
                 | ErrorCode::NotMaster
                 | ErrorCode::NoMaster
                 | ErrorCode::ShardUnavailable
+                | ErrorCode::NodeUnreachable
                 | ErrorCode::MetaStoreUnavailable
                 | ErrorCode::NotReady
         )

@@ -119,7 +119,7 @@ fn xor_of_all(rows: &RowsView, range: Range<u32>) -> u64 {
                 // SAFETY: a prefetch reads nothing and may name any address.
                 unsafe {
                     std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(ahead.cast());
-                }
+                };
             }
             for (sum, value) in sums.iter_mut().zip(block) {
                 *sum ^= value.to_bits();

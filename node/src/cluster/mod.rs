@@ -1,10 +1,19 @@
 //! The cluster as one node sees it: who is Master, which nodes live, which tables and shards exist.
 //!
 //! Pure parts decide ([`election`], [`placement`], [`view`]); effects run them against a [`MetaStore`]:
-//! [`DistributedManager`] holds the node's session and campaigns for mastership, [`ServiceDiscovery`] registers the
-//! node and keeps the [`view::ClusterView`] from a watch.
+//! [`NodeSession`] registers the node, [`ServiceDiscovery`] keeps the [`view::ClusterView`] from a watch,
+//! [`DistributedManager`] campaigns for mastership.
 
+pub mod distributed_manager;
+pub mod election;
+mod lease;
 pub mod meta_store;
+pub mod node_session;
+pub mod placement;
+pub mod service_discovery;
 pub mod view;
 
+pub use distributed_manager::{DistributedManager, Role};
 pub use meta_store::MetaStore;
+pub use node_session::NodeSession;
+pub use service_discovery::ServiceDiscovery;

@@ -75,6 +75,9 @@ impl Router {
     }
 
     /// Calls the primary of `shard` until it answers, fails for good, or the time is up.
+    ///
+    /// If the connection broke in any of the tries, the error is that one, whatever came later: the call may have been
+    /// carried out.
     pub(super) async fn on_primary<T, F>(
         &self,
         context: &RequestContext,
@@ -85,13 +88,17 @@ impl Router {
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let mut attempts = Attempts::new(self, context);
+        let mut broken = None;
         loop {
             let error = match self.try_primary(context, shard, &call).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            if error.code == ErrorCode::NodeUnreachable {
+                broken = Some(error.clone());
+            }
             if !attempts.again(&error).await {
-                return Err(error);
+                return Err(broken.unwrap_or(error));
             }
         }
     }
@@ -119,7 +126,7 @@ pub(super) async fn before<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout_at(part_deadline(context).into(), call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(convert::from_status(status)),
+        Ok(Err(status)) => Err(convert::from_status(&status)),
         Err(_) => Err(Error::new(ErrorCode::DeadlineExceeded, "no answer before the deadline")),
     }
 }

@@ -100,6 +100,12 @@ impl Router {
             async move { client.write(request).await }
         })
         .await
+        .map_err(|mut error| {
+            if error.code == ErrorCode::NodeUnreachable {
+                error.code = ErrorCode::OutcomeUnknown;
+            }
+            error
+        })
     }
 }
 

@@ -1,1 +1,3 @@
-//! Skeleton of `runtime`.
+//! What every layer runs on: clocks.
+
+pub mod clock;

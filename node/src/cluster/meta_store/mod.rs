@@ -6,11 +6,17 @@
 //!   or ends with [`WatchEnd::Compacted`];
 //! - when a lease ends, its keys are gone in one change.
 
+mod embedded;
+mod etcd;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+
+pub use embedded::EmbeddedStore;
+pub use etcd::EtcdStore;
 
 use crate::ids::Revision;
 

@@ -1,0 +1,101 @@
+//! Table changes and the catalog as services of other nodes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tonic::{Request, Response, Status};
+use vectorsphere_proto::internal as proto;
+use vectorsphere_proto::internal::catalog_service_server::CatalogService;
+use vectorsphere_proto::internal::coordinator_service_server::CoordinatorService;
+
+use super::Coordinator;
+use crate::cluster::ServiceDiscovery;
+use crate::comm::convert::to_status;
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{Revision, TableName};
+use crate::table::TableSchema;
+
+/// Deadline of a call that carries none.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Answers gateways that forward a table change.
+pub struct CoordinatorRpc(pub Arc<Coordinator>);
+
+/// Answers the Master's broadcast.
+pub struct CatalogRpc(pub Arc<ServiceDiscovery>);
+
+#[tonic::async_trait]
+impl CoordinatorService for CoordinatorRpc {
+    async fn create_table(
+        &self,
+        request: Request<proto::CreateTableRequest>,
+    ) -> Result<Response<proto::CreateTableResponse>, Status> {
+        let deadline = deadline(&request);
+        let record = request.into_inner().table.unwrap_or_default();
+        let schema = TableSchema::from_record(&record).map_err(|why| to_status(&Error::invalid("", why)))?;
+        let table = self.0.create_table(schema, deadline).await.map_err(|error| to_status(&error))?;
+        Ok(Response::new(proto::CreateTableResponse { table: Some(table.to_record()) }))
+    }
+
+    async fn delete_table(
+        &self,
+        request: Request<proto::DeleteTableRequest>,
+    ) -> Result<Response<proto::DeleteTableResponse>, Status> {
+        let deadline = deadline(&request);
+        let name = TableName::parse(&request.into_inner().name)
+            .map_err(|error| to_status(&Error::invalid("/name", error.to_string())))?;
+        self.0.delete_table(&name, deadline).await.map_err(|error| to_status(&error))?;
+        Ok(Response::new(proto::DeleteTableResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl CatalogService for CatalogRpc {
+    async fn await_revision(
+        &self,
+        request: Request<proto::AwaitRevisionRequest>,
+    ) -> Result<Response<proto::AwaitRevisionResponse>, Status> {
+        let deadline = deadline(&request);
+        let revision = Revision(request.into_inner().revision);
+        if self.0.await_revision(revision, deadline).await {
+            return Ok(Response::new(proto::AwaitRevisionResponse { revision: self.0.view().revision.0 }));
+        }
+        let error =
+            Error::new(ErrorCode::DeadlineExceeded, format!("revision {revision} was not seen in time"));
+        Err(to_status(&error))
+    }
+}
+
+/// When the caller gives up, a little earlier, so that it gets an answer.
+fn deadline<T>(request: &Request<T>) -> Instant {
+    let timeout = request.metadata().get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?));
+    Instant::now() + timeout.unwrap_or(DEADLINE) * 95 / 100
+}
+
+/// The value of a `grpc-timeout` header, such as `250m` for 250 ms.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_travel_in_every_unit() {
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!((grpc_timeout(""), grpc_timeout("5"), grpc_timeout("x5m")), (None, None, None));
+    }
+}

@@ -1,0 +1,10 @@
+//! The clock that leases are measured with.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Time since the machine started, suspended time included: a lease runs out while the machine sleeps.
+pub fn boot_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has a boot-time clock").into()
+}
