@@ -8,6 +8,7 @@
 //! Nothing here knows documents, shards or files, and nothing here waits: no IO, no clock, no threads.
 
 mod distance;
+mod line;
 mod metric;
 mod rows;
 mod scan;

@@ -1,15 +1,19 @@
 //! Vectors in memory: append-only, readable while more is appended.
 //!
-//! Rows lie one after the other in chunks. A full chunk never changes and is shared with every view; the last chunk is
-//! copied only if a view still holds it while a row is appended, and it is small. So a reader never waits and never
-//! sees a row that was appended after its view was taken.
+//! New rows go to small blocks; as many as make a chunk are copied into one. Chunks and full blocks never change and
+//! are shared with every view; the last block is copied only if a view still holds it while a row is appended. So
+//! a reader never waits and never sees a row that was appended after its view was taken, an append after a view copies
+//! 64 KiB at most, and what is shared stays few pieces however many rows there are.
 
 use std::sync::Arc;
 
-use crate::score::norm;
+use crate::line::{self, Line, lines_of};
+use crate::norm;
 
-/// Bytes of a chunk that rows are appended to: what one append may have to copy.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of a block: what one append may have to copy.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// Blocks that make a chunk.
+const BLOCKS_PER_CHUNK: usize = 64;
 
 /// Append-only rows of one dimension.
 #[derive(Clone, Debug)]
@@ -21,28 +25,31 @@ pub struct Rows {
 #[derive(Clone, Debug)]
 pub struct RowsView {
     dimension: usize,
-    rows_per_chunk: usize,
-    full: Arc<Vec<Arc<Chunk>>>,
-    last: Arc<Chunk>,
+    rows_per_block: usize,
+    /// Pieces of `BLOCKS_PER_CHUNK` blocks' rows each.
+    chunks: Arc<Vec<Arc<Piece>>>,
+    /// Pieces of `rows_per_block` rows, of which the last may have fewer; never a whole chunk of them.
+    blocks: Arc<Vec<Arc<Piece>>>,
+    len: usize,
 }
 
+/// Consecutive rows. Each fills whole lines.
 #[derive(Clone, Debug, Default)]
-struct Chunk {
-    values: Vec<f32>,
+struct Piece {
+    lines: Vec<Line>,
     norms: Vec<f64>,
 }
 
 impl Rows {
-    /// No rows yet, of `dimension` values each, `1..=65_536`.
+    /// No rows yet, of `dimension` values each, `1..=65_536`. A row takes whole cache lines of 16 values.
     ///
     /// # Panics
     /// When `dimension` is 0.
     pub fn new(dimension: usize) -> Rows {
         assert!(dimension > 0, "rows have at least one value");
-        let rows_per_chunk = (CHUNK_BYTES / (dimension * size_of::<f32>())).max(1);
-        let view =
-            RowsView { dimension, rows_per_chunk, full: Arc::default(), last: Arc::new(Chunk::default()) };
-        Rows { view }
+        let rows_per_block = (BLOCK_BYTES / (lines_of(dimension) * size_of::<Line>())).max(1);
+        let (chunks, blocks) = Default::default();
+        Rows { view: RowsView { dimension, rows_per_block, chunks, blocks, len: 0 } }
     }
 
     /// Appends a row of finite values and returns its number.
@@ -52,14 +59,19 @@ impl Rows {
     pub fn push(&mut self, row: &[f32]) -> u32 {
         let view = &mut self.view;
         assert_eq!(row.len(), view.dimension, "a row of another dimension");
-        let number = u32::try_from(view.len()).expect("fewer than 2^32 rows");
-        let last = Arc::make_mut(&mut view.last);
-        last.values.reserve_exact(if last.norms.is_empty() { view.rows_per_chunk * row.len() } else { 0 });
-        last.values.extend_from_slice(row);
-        last.norms.push(norm(row));
-        if last.norms.len() == view.rows_per_chunk {
-            let full = std::mem::take(&mut view.last);
-            Arc::make_mut(&mut view.full).push(full);
+        assert!(view.len < u32::MAX as usize, "fewer than 2^32 rows");
+        let number = view.len as u32;
+        let rows_per_chunk = view.rows_per_chunk();
+        let blocks = Arc::make_mut(&mut view.blocks);
+        if blocks.last().is_none_or(|last| last.norms.len() == view.rows_per_block) {
+            blocks.push(Arc::default());
+        }
+        let last = blocks.last_mut().expect("a block was added if there was none");
+        Arc::make_mut(last).push(row, view.rows_per_block);
+        view.len += 1;
+        if view.len.is_multiple_of(rows_per_chunk) {
+            Arc::make_mut(&mut view.chunks).push(Arc::new(Piece::joined(blocks)));
+            blocks.clear();
         }
         number
     }
@@ -86,12 +98,12 @@ impl RowsView {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.full.len() * self.rows_per_chunk + self.last.norms.len()
+        self.len
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Row `number`, `0..len`.
@@ -99,37 +111,64 @@ impl RowsView {
     /// # Panics
     /// When there is no such row.
     pub fn row(&self, number: u32) -> &[f32] {
-        let (chunk, index) = self.locate(number);
-        &chunk.values[index * self.dimension..][..self.dimension]
+        let (lines, _) = self.run_from(number);
+        &line::values(&lines[..lines_of(self.dimension)])[..self.dimension]
     }
 
-    /// Norm of row `number`, `0..len`, as [`norm`] gives it.
+    /// Norm of row `number`, `0..len`, as [`norm`](crate::norm) gives it.
     ///
     /// # Panics
     /// When there is no such row.
     pub fn norm(&self, number: u32) -> f64 {
-        let (chunk, index) = self.locate(number);
-        chunk.norms[index]
+        let (_, norms) = self.run_from(number);
+        norms[0]
     }
 
     /// Bytes that the rows hold in memory, unused space included.
     pub fn bytes(&self) -> usize {
-        let chunks = self.full.iter().chain([&self.last]);
-        chunks.map(|chunk| chunk.values.capacity() * 4 + chunk.norms.capacity() * 8).sum()
+        self.chunks.iter().chain(self.blocks.iter()).map(|piece| piece.bytes()).sum()
     }
 
-    /// Values and norms of the rows from `number` to the end of their chunk, at least one row.
+    /// Lines and norms of the rows from `number` to the end of their piece, at least one row.
     ///
     /// # Panics
     /// When there is no row `number`.
-    pub(crate) fn run_from(&self, number: u32) -> (&[f32], &[f64]) {
-        let (chunk, index) = self.locate(number);
-        (&chunk.values[index * self.dimension..], &chunk.norms[index..])
+    pub(crate) fn run_from(&self, number: u32) -> (&[Line], &[f64]) {
+        let number = number as usize;
+        assert!(number < self.len, "row {number} of {}", self.len);
+        let (chunk, in_chunk) = (number / self.rows_per_chunk(), number % self.rows_per_chunk());
+        let (piece, index) = match self.chunks.get(chunk) {
+            Some(piece) => (piece, in_chunk),
+            None => (&self.blocks[in_chunk / self.rows_per_block], in_chunk % self.rows_per_block),
+        };
+        (&piece.lines[index * lines_of(self.dimension)..], &piece.norms[index..])
     }
 
-    fn locate(&self, number: u32) -> (&Chunk, usize) {
-        let (chunk, index) = (number as usize / self.rows_per_chunk, number as usize % self.rows_per_chunk);
-        (self.full.get(chunk).unwrap_or(&self.last), index)
+    fn rows_per_chunk(&self) -> usize {
+        self.rows_per_block * BLOCKS_PER_CHUNK
+    }
+}
+
+impl Piece {
+    /// Appends a row; there will be `rows_at_most`.
+    fn push(&mut self, row: &[f32], rows_at_most: usize) {
+        if self.lines.len() == self.lines.capacity() {
+            // Doubles, as a vector would, but never beyond the block: small tables stay small, full blocks have no slack.
+            let room = (rows_at_most - self.norms.len()) * lines_of(row.len());
+            self.lines.reserve_exact(self.lines.len().max(lines_of(row.len())).min(room));
+        }
+        line::append(row, &mut self.lines);
+        self.norms.push(norm(row));
+    }
+
+    fn joined(pieces: &[Arc<Piece>]) -> Piece {
+        let lines: Vec<&[Line]> = pieces.iter().map(|piece| piece.lines.as_slice()).collect();
+        let norms: Vec<&[f64]> = pieces.iter().map(|piece| piece.norms.as_slice()).collect();
+        Piece { lines: lines.concat(), norms: norms.concat() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>() + self.norms.capacity() * size_of::<f64>()
     }
 }
 
@@ -139,26 +178,45 @@ mod tests {
 
     #[test]
     fn a_view_keeps_what_it_saw() {
-        let mut rows = Rows::new(20_000);
-        let mut views = Vec::new();
-        for i in 0..20 {
-            assert_eq!(rows.push(&vec![i as f32; 20_000]), i);
-            views.push(rows.view());
-        }
-        for (taken, view) in views.iter().enumerate() {
-            assert_eq!(view.len(), taken + 1);
-            for i in 0..view.len() as u32 {
-                assert!(view.row(i).iter().all(|x| *x == i as f32));
-                assert_eq!(view.norm(i), norm(view.row(i)));
+        // Dimensions with several rows a block, with one, and one whose row is larger than a block.
+        for (dimension, count) in [(1_000, 2_500), (9_000, 150), (70_000, 70)] {
+            let mut rows = Rows::new(dimension);
+            let mut views = Vec::new();
+            for i in 0..count {
+                assert_eq!(rows.push(&vec![i as f32; dimension]), i);
+                if i % 97 == 0 || i < 3 {
+                    views.push((rows.len(), rows.view()));
+                }
+            }
+            views.push((count as usize, rows.view()));
+            for (len, view) in views {
+                assert_eq!(view.len(), len);
+                for i in 0..len as u32 {
+                    assert_eq!((view.row(i).len(), view.row(i)[0]), (dimension, i as f32));
+                    assert_eq!((view.row(i)[dimension - 1], view.norm(i)), (i as f32, norm(view.row(i))));
+                }
             }
         }
     }
 
     #[test]
-    fn a_dimension_larger_than_a_chunk_has_chunks_of_one_row() {
-        let mut rows = Rows::new(70_000);
-        rows.push(&vec![1.0; 70_000]);
-        rows.push(&vec![2.0; 70_000]);
-        assert_eq!((rows.row(0)[0], rows.row(1)[69_999], rows.len()), (1.0, 2.0, 2));
+    fn a_row_beyond_a_view_is_not_there() {
+        let mut rows = Rows::new(3);
+        rows.push(&[1.0, 2.0, 3.0]);
+        let view = rows.view();
+        rows.push(&[4.0, 5.0, 6.0]);
+        assert!(std::panic::catch_unwind(|| view.row(1).to_vec()).is_err());
+    }
+
+    #[test]
+    fn views_between_appends_cost_no_memory_that_stays() {
+        let (dimension, count) = (384, 20_000);
+        let mut rows = Rows::new(dimension);
+        for _ in 0..count {
+            let _held = rows.view();
+            rows.push(&vec![1.0; dimension]);
+        }
+        let needed = count * (dimension * size_of::<f32>() + size_of::<f64>());
+        assert!(rows.bytes() < needed + needed / 50, "{} bytes for {needed}", rows.bytes());
     }
 }

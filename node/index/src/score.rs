@@ -14,13 +14,14 @@ pub fn norm(row: &[f32]) -> f64 {
 
 /// Score of `row` for `query` under `metric`; both have the same dimension and finite values.
 ///
-/// The norms are those that [`norm`] gives; under [`Metric::Cosine`] neither is 0. Cosine is clamped to -1..=1, which
-/// rounding could leave by one unit in the last place.
+/// The norms are those that [`norm`] gives. Cosine is clamped to -1..=1, which rounding could leave by one unit in the
+/// last place. A zero vector has no direction; its cosine is 0 here, so that no score is ever NaN.
 ///
 /// # Panics
 /// When the dimensions differ.
 pub fn score(metric: Metric, query: &[f32], query_norm: f64, row: &[f32], row_norm: f64) -> f64 {
     match metric {
+        Metric::Cosine if query_norm == 0.0 || row_norm == 0.0 => 0.0,
         Metric::Cosine => (dot(query, row) / (query_norm * row_norm)).clamp(-1.0, 1.0),
         Metric::Dot => dot(query, row),
         Metric::L2 => squared_distance(query, row).sqrt(),
@@ -77,6 +78,14 @@ mod tests {
             assert!((1.0 - score(Metric::Cosine, &row, norm, &row, norm)).abs() < 1e-15);
             assert_eq!(score(Metric::L2, &row, norm, &row, norm), 0.0);
         }
+    }
+
+    #[test]
+    fn a_zero_vector_is_like_nothing() {
+        let (zero, row) = ([0.0, -0.0], [3.0, 4.0]);
+        assert_eq!(score(Metric::Cosine, &zero, 0.0, &row, 5.0), 0.0);
+        assert_eq!(score(Metric::Cosine, &row, 5.0, &zero, 0.0), 0.0);
+        assert_eq!(score(Metric::Cosine, &zero, 0.0, &zero, 0.0), 0.0);
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl<K: Ord> TopK<K> {
         TopK { metric, k, kept: BinaryHeap::new() }
     }
 
+    /// True when nothing can be kept, because none was wanted.
+    pub fn is_closed(&self) -> bool {
+        self.k == 0
+    }
+
     /// The score that an offer must reach to have a chance; `None` while there is room for any.
     ///
     /// An offer of exactly this score may still win by its key.

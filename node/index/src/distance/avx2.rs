@@ -1,15 +1,19 @@
-//! Kernels for AVX2 with fused multiply-add: four sums of eight lanes hide the latency of the adds.
+//! Kernels for AVX2 with fused multiply-add: four rows at once, two sums of eight lanes each, so that one add does not
+//! wait for the last.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm256_sub_ps,
+    __m256, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch,
+    _mm256_add_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_setzero_ps, _mm256_sub_ps,
 };
 
-const LANES: usize = 8;
+use crate::line::Line;
+
+/// Rows that are summed at once.
+const ROWS: usize = 4;
 /// Distance of the software prefetch: past the end of a page, where the hardware's prefetcher stops.
 const AHEAD_BYTES: usize = 4096;
-const LINE_BYTES: usize = 64;
 
 /// Proof that this processor has AVX2 and FMA; [`Avx2::detect`] is the only way to obtain it.
 #[derive(Clone, Copy, Debug)]
@@ -20,74 +24,79 @@ impl Avx2 {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
     }
 
-    pub(super) fn dots(self, query: &[f32], rows: &[f32], out: &mut [f32]) {
-        for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
-            // SAFETY: `self` exists only if `detect` found AVX2 and FMA; `chunks_exact` made the lengths equal.
-            *estimate = unsafe { sum::<false>(query, row) };
-        }
+    pub(super) fn dots(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
+        // SAFETY: `self` exists only if `detect` found AVX2 and FMA.
+        unsafe { each_row::<false>(query, rows, out) }
     }
 
-    pub(super) fn squared_distances(self, query: &[f32], rows: &[f32], out: &mut [f32]) {
-        for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
-            // SAFETY: as in `dots`.
-            *estimate = unsafe { sum::<true>(query, row) };
-        }
+    pub(super) fn squared_distances(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
+        // SAFETY: `self` exists only if `detect` found AVX2 and FMA.
+        unsafe { each_row::<true>(query, rows, out) }
     }
 }
 
-/// Sum of a·b, or of (a − b)² when `SQUARED_DISTANCE`.
-///
-/// # Safety
-/// The processor has AVX2 and FMA, and `b` is as long as `a`.
+/// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sum<const SQUARED_DISTANCE: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let [mut s0, mut s1, mut s2, mut s3] = [_mm256_setzero_ps(); 4];
-    let blocks = a.len() / (4 * LANES);
-    for block in 0..blocks {
-        let at = block * 4 * LANES;
-        // SAFETY: `at + 4 · LANES <= a.len()`, and `b` is as long; a prefetch reads nothing and may name any address.
-        unsafe {
-            let (a, b) = (a.as_ptr().add(at), b.as_ptr().add(at));
-            for line in 0..4 * LANES * size_of::<f32>() / LINE_BYTES {
-                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_byte_add(AHEAD_BYTES + line * LINE_BYTES).cast());
+fn each_row<const SQUARED_DISTANCE: bool>(query: &[Line], rows: &[Line], out: &mut [f32]) {
+    let stride = query.len();
+    let (groups, rest) = out.as_chunks_mut::<ROWS>();
+    let (grouped, ungrouped) = rows.split_at(groups.len() * ROWS * stride);
+    for (group, estimates) in grouped.chunks_exact(ROWS * stride).zip(groups) {
+        let rows = std::array::from_fn(|row| &group[row * stride..][..stride]);
+        *estimates = sums::<SQUARED_DISTANCE, ROWS>(query, rows);
+    }
+    for (row, estimate) in ungrouped.chunks_exact(stride).zip(rest) {
+        [*estimate] = sums::<SQUARED_DISTANCE, 1>(query, [row]);
+    }
+}
+
+/// The sums of `N` rows, each as long as the query.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn sums<const SQUARED_DISTANCE: bool, const N: usize>(query: &[Line], rows: [&[Line]; N]) -> [f32; N] {
+    let rows = rows.map(|row| &row[..query.len()]); // one check of the bounds, not one for each line
+    let mut sums = [[_mm256_setzero_ps(); 2]; N];
+    for (index, line) in query.iter().enumerate() {
+        let a = load(line);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            prefetch(&row[index]);
+            let b = load(&row[index]);
+            for half in 0..2 {
+                sum[half] = if SQUARED_DISTANCE {
+                    let difference = _mm256_sub_ps(a[half], b[half]);
+                    _mm256_fmadd_ps(difference, difference, sum[half])
+                } else {
+                    _mm256_fmadd_ps(a[half], b[half], sum[half])
+                };
             }
-            s0 = step::<SQUARED_DISTANCE>(_mm256_loadu_ps(a), _mm256_loadu_ps(b), s0);
-            s1 = step::<SQUARED_DISTANCE>(_mm256_loadu_ps(a.add(LANES)), _mm256_loadu_ps(b.add(LANES)), s1);
-            s2 = step::<SQUARED_DISTANCE>(
-                _mm256_loadu_ps(a.add(2 * LANES)),
-                _mm256_loadu_ps(b.add(2 * LANES)),
-                s2,
-            );
-            s3 = step::<SQUARED_DISTANCE>(
-                _mm256_loadu_ps(a.add(3 * LANES)),
-                _mm256_loadu_ps(b.add(3 * LANES)),
-                s3,
-            );
         }
     }
-    let mut at = blocks * 4 * LANES;
-    while at + LANES <= a.len() {
-        // SAFETY: `at + LANES <= a.len()`, and `b` is as long.
-        let (x, y) = unsafe { (_mm256_loadu_ps(a.as_ptr().add(at)), _mm256_loadu_ps(b.as_ptr().add(at))) };
-        s0 = step::<SQUARED_DISTANCE>(x, y, s0);
-        at += LANES;
+    let mut totals = [0.0; N];
+    for (total, [low, high]) in totals.iter_mut().zip(sums) {
+        *total = total_of_lanes(_mm256_add_ps(low, high));
     }
-    let whole = _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3));
-    let mut lanes = [0.0f32; LANES];
-    // SAFETY: `lanes` has room for eight floats.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), whole) };
-    let rest =
-        a[at..].iter().zip(&b[at..]).map(|(a, b)| if SQUARED_DISTANCE { (a - b) * (a - b) } else { a * b });
-    lanes.iter().sum::<f32>() + rest.sum::<f32>()
+    totals
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn step<const SQUARED_DISTANCE: bool>(a: __m256, b: __m256, sum: __m256) -> __m256 {
-    if SQUARED_DISTANCE {
-        let difference = _mm256_sub_ps(a, b);
-        _mm256_fmadd_ps(difference, difference, sum)
-    } else {
-        _mm256_fmadd_ps(a, b, sum)
-    }
+fn total_of_lanes(lanes: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load(line: &Line) -> [__m256; 2] {
+    let (low, high) = line.0.split_at(8);
+    // SAFETY: a line is sixteen floats at an address that is a multiple of 64: each half is eight, at one of 32.
+    unsafe { [_mm256_load_ps(low.as_ptr()), _mm256_load_ps(high.as_ptr())] }
+}
+
+/// Asks for what lies a page behind `line`.
+#[inline(always)]
+fn prefetch(line: &Line) {
+    // SAFETY: a prefetch neither reads nor faults, so it may name any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_byte_add(AHEAD_BYTES).cast()) };
 }

@@ -1,15 +1,17 @@
-//! Kernels for AVX-512: four sums of sixteen lanes; the rest of a row is read under a mask.
+//! Kernels for AVX-512: four rows at once, one sum of sixteen lanes each, so that one add does not wait for the last.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_maskz_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_sub_ps,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_load_ps, _mm512_reduce_add_ps,
+    _mm512_setzero_ps, _mm512_sub_ps,
 };
 
-const LANES: usize = 16;
+use crate::line::Line;
+
+/// Rows that are summed at once.
+const ROWS: usize = 4;
 /// Distance of the software prefetch: past the end of a page, where the hardware's prefetcher stops.
 const AHEAD_BYTES: usize = 4096;
-const LINE_BYTES: usize = 64;
 
 /// Proof that this processor has AVX-512F; [`Avx512::detect`] is the only way to obtain it.
 #[derive(Clone, Copy, Debug)]
@@ -20,72 +22,68 @@ impl Avx512 {
         is_x86_feature_detected!("avx512f").then_some(Avx512(()))
     }
 
-    pub(super) fn dots(self, query: &[f32], rows: &[f32], out: &mut [f32]) {
-        for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
-            // SAFETY: `self` exists only if `detect` found AVX-512F; `chunks_exact` made the lengths equal.
-            *estimate = unsafe { sum::<false>(query, row) };
-        }
+    pub(super) fn dots(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
+        // SAFETY: `self` exists only if `detect` found AVX-512F.
+        unsafe { each_row::<false>(query, rows, out) }
     }
 
-    pub(super) fn squared_distances(self, query: &[f32], rows: &[f32], out: &mut [f32]) {
-        for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
-            // SAFETY: as in `dots`.
-            *estimate = unsafe { sum::<true>(query, row) };
-        }
+    pub(super) fn squared_distances(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
+        // SAFETY: `self` exists only if `detect` found AVX-512F.
+        unsafe { each_row::<true>(query, rows, out) }
     }
 }
 
-/// Sum of a·b, or of (a − b)² when `SQUARED_DISTANCE`.
-///
-/// # Safety
-/// The processor has AVX-512F, and `b` is as long as `a`.
+/// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.
 #[target_feature(enable = "avx512f")]
-unsafe fn sum<const SQUARED_DISTANCE: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let [mut s0, mut s1, mut s2, mut s3] = [_mm512_setzero_ps(); 4];
-    let blocks = a.len() / (4 * LANES);
-    for block in 0..blocks {
-        let at = block * 4 * LANES;
-        // SAFETY: `at + 4 · LANES <= a.len()`, and `b` is as long; a prefetch reads nothing and may name any address.
-        unsafe {
-            let (a, b) = (a.as_ptr().add(at), b.as_ptr().add(at));
-            for line in 0..4 * LANES * size_of::<f32>() / LINE_BYTES {
-                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_byte_add(AHEAD_BYTES + line * LINE_BYTES).cast());
-            }
-            s0 = step::<SQUARED_DISTANCE>(_mm512_loadu_ps(a), _mm512_loadu_ps(b), s0);
-            s1 = step::<SQUARED_DISTANCE>(_mm512_loadu_ps(a.add(LANES)), _mm512_loadu_ps(b.add(LANES)), s1);
-            s2 = step::<SQUARED_DISTANCE>(
-                _mm512_loadu_ps(a.add(2 * LANES)),
-                _mm512_loadu_ps(b.add(2 * LANES)),
-                s2,
-            );
-            s3 = step::<SQUARED_DISTANCE>(
-                _mm512_loadu_ps(a.add(3 * LANES)),
-                _mm512_loadu_ps(b.add(3 * LANES)),
-                s3,
-            );
+fn each_row<const SQUARED_DISTANCE: bool>(query: &[Line], rows: &[Line], out: &mut [f32]) {
+    let stride = query.len();
+    let (groups, rest) = out.as_chunks_mut::<ROWS>();
+    let (grouped, ungrouped) = rows.split_at(groups.len() * ROWS * stride);
+    for (group, estimates) in grouped.chunks_exact(ROWS * stride).zip(groups) {
+        let rows = std::array::from_fn(|row| &group[row * stride..][..stride]);
+        *estimates = sums::<SQUARED_DISTANCE, ROWS>(query, rows);
+    }
+    for (row, estimate) in ungrouped.chunks_exact(stride).zip(rest) {
+        [*estimate] = sums::<SQUARED_DISTANCE, 1>(query, [row]);
+    }
+}
+
+/// The sums of `N` rows, each as long as the query.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sums<const SQUARED_DISTANCE: bool, const N: usize>(query: &[Line], rows: [&[Line]; N]) -> [f32; N] {
+    let rows = rows.map(|row| &row[..query.len()]); // one check of the bounds, not one for each line
+    let mut sums = [_mm512_setzero_ps(); N];
+    for (index, line) in query.iter().enumerate() {
+        let a = load(line);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            prefetch(&row[index]);
+            let b = load(&row[index]);
+            *sum = if SQUARED_DISTANCE {
+                let difference = _mm512_sub_ps(a, b);
+                _mm512_fmadd_ps(difference, difference, *sum)
+            } else {
+                _mm512_fmadd_ps(a, b, *sum)
+            };
         }
     }
-    let mut at = blocks * 4 * LANES;
-    while at < a.len() {
-        let left = (a.len() - at).min(LANES);
-        let mask = if left == LANES { u16::MAX } else { (1 << left) - 1 };
-        // SAFETY: the mask lets `left` lanes through, which both slices have after `at`; the others are not read.
-        let (x, y) = unsafe {
-            (_mm512_maskz_loadu_ps(mask, a.as_ptr().add(at)), _mm512_maskz_loadu_ps(mask, b.as_ptr().add(at)))
-        };
-        s0 = step::<SQUARED_DISTANCE>(x, y, s0);
-        at += left;
+    let mut totals = [0.0; N];
+    for (total, sum) in totals.iter_mut().zip(sums) {
+        *total = _mm512_reduce_add_ps(sum);
     }
-    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)))
+    totals
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn step<const SQUARED_DISTANCE: bool>(a: __m512, b: __m512, sum: __m512) -> __m512 {
-    if SQUARED_DISTANCE {
-        let difference = _mm512_sub_ps(a, b);
-        _mm512_fmadd_ps(difference, difference, sum)
-    } else {
-        _mm512_fmadd_ps(a, b, sum)
-    }
+fn load(line: &Line) -> __m512 {
+    // SAFETY: a line is sixteen floats at an address that is a multiple of 64.
+    unsafe { _mm512_load_ps(line.0.as_ptr()) }
+}
+
+/// Asks for what lies a page behind `line`.
+#[inline(always)]
+fn prefetch(line: &Line) {
+    // SAFETY: a prefetch neither reads nor faults, so it may name any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_byte_add(AHEAD_BYTES).cast()) };
 }
