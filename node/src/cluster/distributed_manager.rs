@@ -154,7 +154,8 @@ impl DistributedManager {
             };
             match beat {
                 Beat::Alive if lease.is_valid() => {
-                    if !self.take_role(&view.borrow_and_update().clone(), key, created).await {
+                    let now = view.borrow_and_update().clone();
+                    if !self.take_role(&now, key, created).await {
                         break self.become_role(Role::Detached);
                     }
                 }

@@ -1,0 +1,112 @@
+//! Elections of several managers in one process, over the embedded store and over a real etcd that is killed.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vectorsphere::cluster::distributed_manager::ElectionSettings;
+use vectorsphere::cluster::meta_store::{EmbeddedStore, MetaStore, Operation, Txn, TxnOutcome};
+use vectorsphere::cluster::{DistributedManager, Role, ServiceDiscovery};
+use vectorsphere::ids::Epoch;
+use vectorsphere::runtime::TaskGroup;
+use vectorsphere_proto::keys::Keys;
+use vectorsphere_proto::meta;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Candidate {
+    role: watch::Receiver<Role>,
+    cancel: CancellationToken,
+}
+
+impl Candidate {
+    fn start(tasks: &TaskGroup, meta: Arc<dyn MetaStore>, name: &str) -> Candidate {
+        let keys = Keys::of_service("election");
+        let discovery = Arc::new(ServiceDiscovery::new(meta.clone(), keys.clone()));
+        let settings = ElectionSettings {
+            session_ttl: Duration::from_secs(2),
+            election_timeout: Duration::from_secs(5),
+            retry_interval: Duration::from_millis(100),
+            max_retry_count: 3,
+        };
+        let record = meta::MasterCandidate { node_id: name.to_owned(), ..Default::default() };
+        let manager = DistributedManager::new(meta, keys, settings, record, discovery.subscribe());
+        let (role, cancel) = (manager.subscribe(), tasks.cancellation().child_token());
+        let (follow, campaign) = (tasks.cancellation().clone(), cancel.clone());
+        tasks.spawn("discovery", async move { discovery.run(follow).await });
+        tasks.spawn("election", async move { manager.run(campaign).await });
+        Candidate { role, cancel }
+    }
+
+    async fn becomes(&mut self, what: &str, wanted: impl Fn(&Role) -> bool) -> Role {
+        let became = self.role.wait_for(|role| wanted(role));
+        if let Ok(role) = tokio::time::timeout(PATIENCE, became).await {
+            return role.expect("the manager runs").clone();
+        }
+        panic!("not {what} in time, but {:?}", self.role.borrow())
+    }
+
+    async fn becomes_master(&mut self) -> Epoch {
+        match self.becomes("Master", |role| matches!(role, Role::Master { .. })).await {
+            Role::Master { epoch, .. } => epoch,
+            role => panic!("{role:?}"),
+        }
+    }
+}
+
+/// Steps: three candidates, one after the other; the first leads, the others wait; the Master resigns; the next one leads
+/// with a higher epoch; a write under the old guard fails.
+#[tokio::test]
+async fn one_leads_and_the_next_one_has_a_higher_epoch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let meta: Arc<dyn MetaStore> = Arc::new(EmbeddedStore::open(folder.path()).expect("opens"));
+    let tasks = TaskGroup::new(CancellationToken::new());
+    let mut first = Candidate::start(&tasks, meta.clone(), "a");
+    let old = first.becomes_master().await;
+    let old_guard = first.role.borrow().guard().expect("Master");
+    let mut second = Candidate::start(&tasks, meta.clone(), "b");
+    second.becomes("candidate", |role| matches!(role, Role::Candidate { .. })).await;
+    let mut third = Candidate::start(&tasks, meta.clone(), "c");
+    third.becomes("candidate", |role| matches!(role, Role::Candidate { .. })).await;
+
+    first.cancel.cancel();
+    first.becomes("detached", |role| *role == Role::Detached).await;
+    let new = second.becomes_master().await;
+    assert!(new > old, "{new} after {old}");
+    assert!(matches!(*third.role.borrow(), Role::Candidate { .. }));
+
+    let put = Operation::Put { key: "/decision".to_owned(), value: Vec::new().into(), lease: None };
+    let stale = Txn { conditions: vec![old_guard], operations: vec![put] };
+    assert_eq!(meta.commit(stale).await, Ok(TxnOutcome::ConditionFailed));
+    tasks.cancellation().cancel();
+    assert!(tasks.join(PATIENCE).await);
+}
+
+/// Steps: a Master over a real etcd; etcd is killed: the role ends although nobody says so; etcd comes back: Master again
+/// with a higher epoch, in the same process.
+#[tokio::test]
+async fn losing_etcd_ends_the_role_and_not_the_process() {
+    let mut etcd = support::Etcd::start().await;
+    let meta: Arc<dyn MetaStore> = Arc::new(etcd.store());
+    let tasks = TaskGroup::new(CancellationToken::new());
+    let mut candidate = Candidate::start(&tasks, meta, "a");
+    let before = candidate.becomes_master().await;
+    etcd.kill();
+    candidate.becomes("detached", |role| *role == Role::Detached).await;
+    etcd.start_again().await;
+    let after = candidate.becomes_master().await;
+    assert!(after >= before, "{after} after {before}");
+    tasks.cancellation().cancel();
+    assert!(tasks.join(PATIENCE).await);
+}
+
+#[test]
+fn a_candidate_of_the_first_version_stays_readable() {
+    let bytes = [0x0a, 1, b'a', 0x12, 1, b's'];
+    let record = meta::MasterCandidate::decode(&bytes[..]).expect("readable");
+    assert_eq!((record.node_id.as_str(), record.session.as_str()), ("a", "s"));
+}
