@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use vectorsphere::config::{ConfigManager, Overrides, reference};
+use vectorsphere::gateway::http::openapi;
 
 /// Exit status for a wrong command line or configuration.
 const USAGE: u8 = 2;
@@ -64,6 +65,8 @@ enum Command {
         #[arg(long, default_value_t = 3600)]
         ttl: u64,
     },
+    /// Print the OpenAPI description of the REST API
+    Openapi,
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -93,6 +96,9 @@ pub(crate) fn run() -> ExitCode {
         None | Some(Command::Run) => with_config(&cli.node, |config| node(config)),
         Some(Command::Dev { nodes, http_port, data_dir }) => dev(&cli.node, nodes, http_port, data_dir),
         Some(Command::Token { secret_file, subject, ttl }) => token(&secret_file, &subject, ttl),
+        Some(Command::Openapi) => {
+            outcome(stdout().write_all(openapi().as_bytes()).map_err(anyhow::Error::from))
+        }
         Some(Command::Config { command: ConfigCommand::Check }) => {
             with_config(&cli.node, |_| say("the configuration is fine"))
         }

@@ -194,6 +194,12 @@ impl ClusterView {
         }
     }
 
+    /// True when the shard's primary is there in the very session that serves the shard.
+    pub fn is_served(&self, shard: &Shard) -> bool {
+        let node = shard.primary_node().and_then(|node| self.nodes.get(node));
+        node.is_some_and(|node| node.session == shard.primary_session)
+    }
+
     /// The shards of a table, ascending.
     pub fn shards_of(&self, table: TableId) -> impl Iterator<Item = &Arc<Shard>> {
         let bound = |index| ShardId { table, index: ShardIndex(index) };

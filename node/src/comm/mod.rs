@@ -4,5 +4,7 @@
 
 mod communication_service;
 pub mod convert;
+mod deadline;
 
 pub use communication_service::{ChannelSettings, CommunicationService, MESSAGE_BYTES_MAX};
+pub use deadline::grpc_timeout;

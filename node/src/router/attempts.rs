@@ -66,6 +66,9 @@ impl Router {
         if !view.nodes.contains_key(node) {
             return Err(unavailable(shard, &format!("is on node {node}, which is not there")));
         }
+        if !view.is_served(record) {
+            return Err(unavailable(shard, &format!("is being recovered by node {node}")));
+        }
         Ok(Route { node: node.clone(), shard: shard_ref(record) })
     }
 

@@ -2,7 +2,9 @@
 
 pub mod clock;
 mod compute_pool;
+mod readiness;
 mod task_group;
 
 pub use compute_pool::{ComputePool, PoolError};
+pub use readiness::Readiness;
 pub use task_group::TaskGroup;

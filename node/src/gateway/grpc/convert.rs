@@ -1,0 +1,193 @@
+//! Between messages and drafts, and between domain values and messages.
+
+use serde_json::{Map, Number, Value};
+use vectorsphere_proto::v1 as proto;
+use vectorsphere_proto::v1::value::Kind;
+
+use super::super::limits::METADATA_DEPTH_MAX;
+use super::super::validate::{self, DocumentDraft, ReadDraft, VectorDraft};
+use crate::document::{Document, Metadata, vector_from_bytes, vector_to_bytes};
+use crate::error_code::Error;
+use crate::router::WriteReceipt;
+use crate::table::{Metric, Table};
+
+pub(super) fn document_draft(document: proto::Document) -> DocumentDraft {
+    DocumentDraft {
+        id: Some(document.document_id),
+        vector: document.vector.map(vector_draft),
+        metadata: document.metadata.map(metadata),
+    }
+}
+
+pub(super) fn vector_draft(vector: proto::Vector) -> VectorDraft {
+    match vector.data {
+        Some(proto::vector::Data::Floats(floats)) => {
+            VectorDraft::Values { given: floats.values.len(), kept: floats.values }
+        }
+        Some(proto::vector::Data::LittleEndianF32(bytes)) => match vector_from_bytes(&bytes) {
+            Some(kept) => VectorDraft::Values { given: kept.len(), kept },
+            None => {
+                VectorDraft::Broken(format!("vector has {} bytes, which is no multiple of 4", bytes.len()))
+            }
+        },
+        None => VectorDraft::Broken("vector has neither floats nor bytes".to_owned()),
+    }
+}
+
+/// Validated metadata, or what is wrong with it.
+pub(super) fn metadata(metadata: proto::Metadata) -> Result<Metadata, String> {
+    validate::metadata(&object(metadata, 1)?)
+}
+
+fn object(metadata: proto::Metadata, depth: usize) -> Result<Map<String, Value>, String> {
+    let fields = metadata.fields.into_iter().map(|(key, field)| Ok((key, value(field, depth + 1)?)));
+    fields.collect()
+}
+
+fn value(value: proto::Value, depth: usize) -> Result<Value, String> {
+    if depth > METADATA_DEPTH_MAX + 1 {
+        return Err(format!("metadata is nested deeper than {METADATA_DEPTH_MAX} levels"));
+    }
+    Ok(match value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(word)) => Value::Bool(word),
+        Some(Kind::IntValue(number)) => Value::from(number),
+        Some(Kind::UintValue(number)) => Value::from(number),
+        Some(Kind::DoubleValue(number)) => match Number::from_f64(number) {
+            Some(number) => Value::Number(number),
+            None => return Err(format!("metadata has the number {number}, must be finite")),
+        },
+        Some(Kind::StringValue(text)) => Value::String(text),
+        Some(Kind::ListValue(list)) => {
+            let items = list.values.into_iter().map(|item| self::value(item, depth + 1));
+            Value::Array(items.collect::<Result<_, _>>()?)
+        }
+        Some(Kind::ObjectValue(inner)) => Value::Object(object(inner, depth)?),
+    })
+}
+
+pub(super) fn metadata_message(metadata: &Metadata) -> proto::Metadata {
+    object_message(&metadata.to_object())
+}
+
+fn object_message(object: &Map<String, Value>) -> proto::Metadata {
+    let fields = object.iter().map(|(key, value)| (key.clone(), value_message(value)));
+    proto::Metadata { fields: fields.collect() }
+}
+
+fn value_message(value: &Value) -> proto::Value {
+    let kind = match value {
+        Value::Null => Kind::NullValue(true),
+        Value::Bool(word) => Kind::BoolValue(*word),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Kind::IntValue(number),
+            (None, Some(number)) => Kind::UintValue(number),
+            (None, None) => Kind::DoubleValue(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => Kind::StringValue(text.clone()),
+        Value::Array(items) => {
+            Kind::ListValue(proto::ListValue { values: items.iter().map(value_message).collect() })
+        }
+        Value::Object(object) => Kind::ObjectValue(object_message(object)),
+    };
+    proto::Value { kind: Some(kind) }
+}
+
+pub(super) fn vector_message(vector: &[f32]) -> proto::Vector {
+    proto::Vector { data: Some(proto::vector::Data::LittleEndianF32(vector_to_bytes(vector).into())) }
+}
+
+/// Without a vector when it was not asked for.
+pub(super) fn document_message(document: &Document) -> proto::Document {
+    proto::Document {
+        document_id: document.id.to_string(),
+        vector: (!document.vector.is_empty()).then(|| vector_message(&document.vector)),
+        metadata: Some(metadata_message(&document.metadata)),
+    }
+}
+
+pub(super) fn read_draft(read: Option<proto::ReadOptions>) -> ReadDraft {
+    let read = read.unwrap_or_default();
+    let consistency = match read.consistency() {
+        proto::Consistency::Unspecified => "",
+        proto::Consistency::Strong => "strong",
+        proto::Consistency::StrongNoclock => "strong_noclock",
+        proto::Consistency::Session => "session",
+        proto::Consistency::Bounded => "bounded",
+        proto::Consistency::Eventual => "eventual",
+    };
+    ReadDraft {
+        consistency: consistency.to_owned(),
+        max_staleness_ms: (read.max_staleness_ms > 0).then_some(u64::from(read.max_staleness_ms)),
+        session_token: read.session_token,
+    }
+}
+
+pub(super) fn receipt_message(document_ids: Vec<String>, receipt: WriteReceipt) -> proto::WriteResponse {
+    proto::WriteResponse {
+        document_ids,
+        count: receipt.count,
+        durable_copies: receipt.durable_copies,
+        session_token: receipt.session_token,
+    }
+}
+
+pub(super) fn table_message(table: &Table) -> proto::Table {
+    let metric = match table.schema.metric {
+        Metric::Cosine => proto::Metric::Cosine,
+        Metric::L2 => proto::Metric::L2,
+        Metric::Dot => proto::Metric::Dot,
+    };
+    proto::Table {
+        table_name: table.schema.name.to_string(),
+        table_id: table.id.to_string(),
+        dimension: table.schema.dimension,
+        metric: metric.into(),
+        index_type: table.schema.index.as_str().to_owned(),
+        shards: table.schema.shards,
+        replicas: table.schema.replicas,
+        min_isr: table.schema.min_isr,
+        state: table.state.as_str().to_owned(),
+    }
+}
+
+/// The word of a metric; an enum value of a newer client is an error.
+pub(super) fn metric_word(metric: i32) -> Result<&'static str, Error> {
+    match proto::Metric::try_from(metric) {
+        Ok(proto::Metric::Unspecified) => Ok(""),
+        Ok(proto::Metric::Cosine) => Ok("cosine"),
+        Ok(proto::Metric::L2) => Ok("l2"),
+        Ok(proto::Metric::Dot) => Ok("dot"),
+        Err(_) => Err(Error::invalid("/metric", format!("metric {metric} is not known, must be 1 to 3"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_survives_both_ways() {
+        let text = r#"{"a":[1,-2,18446744073709551615,0.5,null,true,"x",{"b":{}}]}"#;
+        let object: Map<String, Value> = serde_json::from_str(text).expect("valid");
+        let stored = Metadata::from_object(&object);
+        assert_eq!(metadata(metadata_message(&stored)), Ok(stored));
+    }
+
+    #[test]
+    fn deep_and_infinite_metadata_is_refused() {
+        let nest = |depth: usize| {
+            let mut object = proto::Metadata::default();
+            for _ in 1..depth {
+                let kind = Some(Kind::ObjectValue(std::mem::take(&mut object)));
+                object.fields.insert("a".to_owned(), proto::Value { kind });
+            }
+            object
+        };
+        assert!(metadata(nest(METADATA_DEPTH_MAX)).is_ok());
+        assert!(metadata(nest(METADATA_DEPTH_MAX + 1)).expect_err("too deep").contains("deeper"));
+        let infinite = proto::Value { kind: Some(Kind::DoubleValue(f64::INFINITY)) };
+        let fields = [("a".to_owned(), infinite)].into();
+        assert!(metadata(proto::Metadata { fields }).expect_err("infinite").contains("finite"));
+    }
+}

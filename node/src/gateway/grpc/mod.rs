@@ -1,0 +1,188 @@
+//! The gRPC API `vectorsphere.v1`: the same domain calls and the same rules as REST.
+
+mod cluster;
+mod convert;
+mod documents;
+mod search;
+mod tables;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Request, Status};
+use tonic_health::server::HealthReporter;
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tracing::{debug, error};
+use vectorsphere_proto::FILE_DESCRIPTOR_SET;
+use vectorsphere_proto::v1::cluster_service_server::ClusterServiceServer;
+use vectorsphere_proto::v1::document_service_server::DocumentServiceServer;
+use vectorsphere_proto::v1::search_service_server::SearchServiceServer;
+use vectorsphere_proto::v1::table_service_server::TableServiceServer;
+
+use super::ApiGateway;
+use super::door::Inside;
+use super::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, HEAD_BYTES_MAX, STREAMS_MAX};
+use crate::error_code::{Error, ErrorCode};
+use crate::router::RequestContext;
+
+/// Room beside the payload of an answer.
+const ANSWER_OVERHEAD: usize = 4 << 20;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const DOMAIN: &str = "vectorsphere.io";
+
+/// One service of the API; every method is in the file of its proto.
+#[derive(Clone)]
+struct Api {
+    gateway: ApiGateway,
+}
+
+/// Serves until `cancel`; requests under way are answered first.
+///
+/// # Errors
+/// When the transport fails.
+pub async fn serve(
+    gateway: ApiGateway,
+    listener: TcpListener,
+    health: HealthReporter,
+    health_service: tonic_health::pb::health_server::HealthServer<
+        impl tonic_health::pb::health_server::Health,
+    >,
+    cancel: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let api = Api { gateway: gateway.clone() };
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection = guarded(&gateway, reflection_v1());
+    let reflection_alpha = guarded(&gateway, reflection_v1alpha());
+    let documents = DocumentServiceServer::new(api.clone())
+        .max_decoding_message_size(BODY_BYTES_MAX)
+        .max_encoding_message_size(ANSWER_BYTES_MAX + ANSWER_OVERHEAD);
+    let search = SearchServiceServer::new(api.clone())
+        .max_decoding_message_size(BODY_BYTES_MAX)
+        .max_encoding_message_size(ANSWER_BYTES_MAX + ANSWER_OVERHEAD);
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEAD_BYTES_MAX as u32)
+        .http2_keepalive_interval(Some(HANDSHAKE_TIMEOUT))
+        .http2_keepalive_timeout(Some(HANDSHAKE_TIMEOUT))
+        .tcp_nodelay(true)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .add_service(TableServiceServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(documents)
+        .add_service(search)
+        .add_service(ClusterServiceServer::new(api).max_decoding_message_size(BODY_BYTES_MAX))
+        .serve_with_incoming_shutdown(incoming(listener), cancel.cancelled_owned())
+        .await
+}
+
+fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+    tokio_stream::wrappers::TcpListenerStream::new(listener)
+}
+
+impl Api {
+    /// Lets a call in, runs it, counts it, and gives its error the form of gRPC.
+    async fn call<Q, A>(
+        &self,
+        method: &'static str,
+        request: Request<Q>,
+        run: impl AsyncFnOnce(&ApiGateway, RequestContext, Q) -> Result<A, Error>,
+    ) -> Result<tonic::Response<A>, Status> {
+        let observed = self.gateway.door().metrics.begin(method, "gRPC");
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let answer = match enter(&self.gateway, request.metadata(), peer) {
+            Ok(_inside) => {
+                let context = self.gateway.context(super::new_request_id(), timeout(request.metadata()));
+                let (deadline, request_id) = (context.deadline, context.request_id.clone());
+                let work = run(&self.gateway, context, request.into_inner());
+                let answer = tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
+                    let message = "the request was not finished before its deadline";
+                    Err(Error::new(ErrorCode::DeadlineExceeded, message))
+                });
+                if let Err(error) = &answer {
+                    match error.code {
+                        ErrorCode::Internal => error!(request_id, method, %error, "a request failed"),
+                        code => debug!(request_id, method, %code, %error, "a request was refused"),
+                    }
+                }
+                answer
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => {
+                observed.end("ok");
+                Ok(tonic::Response::new(answer))
+            }
+            Err(error) => {
+                observed.end(error.code.as_str());
+                Err(status(&error))
+            }
+        }
+    }
+}
+
+fn enter(gateway: &ApiGateway, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Inside, Error> {
+    let authorization = metadata.get("authorization").and_then(|value| value.to_str().ok());
+    let (_, inside) = gateway.door().enter(authorization, peer.map(|peer| peer.ip()))?;
+    Ok(inside)
+}
+
+/// A service behind the door whose methods are not ours.
+fn guarded<S>(
+    gateway: &ApiGateway,
+    service: S,
+) -> tonic::service::interceptor::InterceptedService<S, impl tonic::service::Interceptor + Clone + use<S>> {
+    let gateway = gateway.clone();
+    let check = move |request: Request<()>| {
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        enter(&gateway, request.metadata(), peer).map(|_| request).map_err(|error| status(&error))
+    };
+    tonic::service::interceptor::InterceptedService::new(service, check)
+}
+
+/// Time that the caller gives, in the units of `grpc-timeout`.
+fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    crate::comm::grpc_timeout(text)
+}
+
+/// An error with its details: the code as reason, broken rules by field, when to retry.
+fn status(error: &Error) -> Status {
+    let mut details =
+        ErrorDetails::with_error_info(error.code.as_str(), DOMAIN, std::collections::HashMap::new());
+    if !error.violations.is_empty() {
+        let fields = error.violations.iter().map(|v| FieldViolation::new(&v.pointer, &v.message));
+        details.set_bad_request(fields.collect::<Vec<_>>());
+    }
+    if let Some(after) = error.retry_after {
+        details.set_retry_info(Some(after));
+    }
+    let code = tonic::Code::from_i32(error.code.grpc_status());
+    Status::with_error_details(code, error.message.clone(), details)
+}
+
+fn reflection_v1()
+-> tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("our own descriptors are well formed")
+}
+
+fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionServer<
+    impl tonic_reflection::server::v1alpha::ServerReflection,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()
+        .expect("our own descriptors are well formed")
+}

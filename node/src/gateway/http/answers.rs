@@ -1,0 +1,268 @@
+//! The bodies of answers.
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::document::{Document, Metadata};
+use crate::router::{ShardStatistics, TableStatistics, WriteReceipt};
+use crate::search::{Hit, SearchResult};
+use crate::table::{Table, metric_as_str};
+
+/// A table.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Table)]
+pub(super) struct TableBody {
+    /// Unique name.
+    table_name: String,
+    /// Identity, never used again.
+    table_id: String,
+    /// Values of each vector.
+    dimension: u32,
+    /// `cosine`, `l2` or `dot`.
+    metric: &'static str,
+    /// `flat`.
+    index_type: &'static str,
+    /// Parts of the table.
+    shards: u32,
+    /// Copies of each shard.
+    replicas: u32,
+    /// In-sync copies that a write needs.
+    min_isr: u32,
+    /// `creating`, `active` or `deleting`.
+    state: &'static str,
+}
+
+impl From<&Table> for TableBody {
+    fn from(table: &Table) -> TableBody {
+        let schema = &table.schema;
+        TableBody {
+            table_name: schema.name.to_string(),
+            table_id: table.id.to_string(),
+            dimension: schema.dimension,
+            metric: metric_as_str(schema.metric),
+            index_type: schema.index.as_str(),
+            shards: schema.shards,
+            replicas: schema.replicas,
+            min_isr: schema.min_isr,
+            state: table.state.as_str(),
+        }
+    }
+}
+
+/// All tables.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tables)]
+pub(super) struct TablesBody {
+    /// By name.
+    pub(super) tables: Vec<TableBody>,
+}
+
+/// The answer of a write.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WriteReceipt)]
+pub(super) struct ReceiptBody {
+    /// The documents that the request named.
+    document_ids: Vec<String>,
+    /// Documents written, or that existed and were deleted.
+    count: u64,
+    /// The fewest disks that any part of the write is on.
+    durable_copies: u32,
+    /// Give it to later reads to see this write.
+    session_token: String,
+}
+
+impl ReceiptBody {
+    pub(super) fn new(document_ids: Vec<String>, receipt: WriteReceipt) -> ReceiptBody {
+        let WriteReceipt { count, durable_copies, session_token } = receipt;
+        ReceiptBody { document_ids, count, durable_copies, session_token }
+    }
+}
+
+/// A document.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StoredDocument)]
+pub(super) struct DocumentBody<'a> {
+    /// Its id.
+    document_id: &'a str,
+    /// Its vector, as stored.
+    #[serde(skip_serializing_if = "<[f32]>::is_empty")]
+    vector: &'a [f32],
+    /// Its metadata.
+    #[serde(serialize_with = "raw")]
+    #[schema(value_type = Object)]
+    metadata: &'a Metadata,
+    /// Grows with each write of the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+}
+
+impl<'a> DocumentBody<'a> {
+    pub(super) fn new(document: &'a Document, version: Option<u64>) -> DocumentBody<'a> {
+        let Document { id, vector, metadata } = document;
+        DocumentBody { document_id: id.as_str(), vector, metadata, version }
+    }
+}
+
+/// One page of documents.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
+pub(super) struct PageBody<'a> {
+    /// By shard, then by id.
+    pub(super) documents: Vec<DocumentBody<'a>>,
+    /// Continues after this page; missing on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next_cursor: Option<String>,
+}
+
+/// The answer of a search.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SearchResult)]
+pub(super) struct SearchBody<'a> {
+    /// Best first, ties by document id.
+    hits: Vec<HitBody<'a>>,
+    /// Shards that did not answer; only with `allow_partial`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<MissingBody<'a>>,
+}
+
+/// One hit.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Hit)]
+pub(super) struct HitBody<'a> {
+    /// The document.
+    document_id: &'a str,
+    /// Cosine and dot: higher is better; l2: distance, lower is better.
+    score: f64,
+    /// When asked for.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "raw_option")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<&'a Metadata>,
+    /// When asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<&'a [f32]>,
+}
+
+/// A shard that did not answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MissingShard)]
+pub(super) struct MissingBody<'a> {
+    /// Its number.
+    shard: u32,
+    /// The node of its primary.
+    node_id: Option<&'a str>,
+    /// Why.
+    reason: &'a str,
+}
+
+impl<'a> From<&'a SearchResult> for SearchBody<'a> {
+    fn from(result: &'a SearchResult) -> SearchBody<'a> {
+        let hit = |hit: &'a Hit| HitBody {
+            document_id: hit.id.as_str(),
+            score: hit.score,
+            metadata: hit.metadata.as_ref(),
+            vector: hit.vector.as_deref(),
+        };
+        let missing = result.missing.iter().map(|missing| MissingBody {
+            shard: missing.shard.0,
+            node_id: missing.node.as_ref().map(|node| node.as_str()),
+            reason: &missing.reason,
+        });
+        SearchBody { hits: result.hits.iter().map(hit).collect(), missing: missing.collect() }
+    }
+}
+
+/// Counts and sizes of a table; what a shard that did not answer holds is not in the sums.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TableStatistics)]
+pub(super) struct TableStatisticsBody {
+    table_name: String,
+    #[serde(flatten)]
+    totals: Totals,
+    shards: Vec<ShardStatisticsBody>,
+}
+
+/// Sums over shards.
+#[derive(Default, Serialize, ToSchema)]
+pub(super) struct Totals {
+    /// Live documents.
+    documents: u64,
+    /// Rows that wait for a merge.
+    deleted_rows: u64,
+    /// Bytes of vectors in memory.
+    vector_bytes: u64,
+    /// Bytes on disk.
+    disk_bytes: u64,
+    /// Shards that did not answer.
+    unavailable_shards: u64,
+}
+
+/// Counts and sizes of a shard.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ShardStatistics)]
+struct ShardStatisticsBody {
+    shard: u32,
+    node_id: Option<String>,
+    epoch: u64,
+    available: bool,
+    documents: u64,
+    deleted_rows: u64,
+    vector_bytes: u64,
+    disk_bytes: u64,
+    segments: u32,
+    last_lsn: u64,
+}
+
+impl TableStatisticsBody {
+    pub(super) fn new(table: &Table, statistics: &TableStatistics) -> TableStatisticsBody {
+        let mut totals = Totals::default();
+        totals.add(statistics);
+        let shards = statistics.shards.iter().map(shard).collect();
+        TableStatisticsBody { table_name: table.schema.name.to_string(), totals, shards }
+    }
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, statistics: &TableStatistics) {
+        for shard in &statistics.shards {
+            match &shard.counts {
+                Some(counts) => {
+                    self.documents += counts.documents;
+                    self.deleted_rows += counts.deleted_rows;
+                    self.vector_bytes += counts.vector_bytes;
+                    self.disk_bytes += counts.disk_bytes;
+                }
+                None => self.unavailable_shards += 1,
+            }
+        }
+    }
+}
+
+fn shard(statistics: &ShardStatistics) -> ShardStatisticsBody {
+    let counts = statistics.counts.unwrap_or_default();
+    ShardStatisticsBody {
+        shard: statistics.shard.0,
+        node_id: statistics.node.as_ref().map(ToString::to_string),
+        epoch: statistics.epoch.0,
+        available: statistics.counts.is_some(),
+        documents: counts.documents,
+        deleted_rows: counts.deleted_rows,
+        vector_bytes: counts.vector_bytes,
+        disk_bytes: counts.disk_bytes,
+        segments: counts.segments,
+        last_lsn: counts.last_lsn.0,
+    }
+}
+
+/// Metadata is JSON text already: it goes out as it is.
+fn raw<S: Serializer>(metadata: &&Metadata, serializer: S) -> Result<S::Ok, S::Error> {
+    let raw: &RawValue = serde_json::from_str(metadata.as_json()).map_err(serde::ser::Error::custom)?;
+    raw.serialize(serializer)
+}
+
+fn raw_option<S: Serializer>(metadata: &Option<&Metadata>, serializer: S) -> Result<S::Ok, S::Error> {
+    match metadata {
+        Some(metadata) => raw(metadata, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,145 @@
+//! `/api/v1/cluster`.
+
+use axum::Json;
+use axum::extract::State;
+use futures::future::join_all;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::{ApiGateway, cluster_health, role_of, shards_on};
+use super::answers::Totals;
+use super::problem::Problem;
+use super::request::Context;
+
+/// The cluster as this node sees it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClusterStatus)]
+pub(super) struct StatusBody {
+    service_name: String,
+    /// The cluster's identity.
+    cluster_uid: String,
+    /// green: every shard is served; yellow: but there is no Master, or the metadata store is away; red: a shard is not.
+    status: &'static str,
+    /// The elected Master, or null.
+    master: Option<MasterBody>,
+    /// Live nodes.
+    nodes: usize,
+    tables: usize,
+    shards: usize,
+    unavailable_shards: usize,
+    meta_store_reachable: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Master)]
+struct MasterBody {
+    node_id: String,
+    /// Grows with each election.
+    epoch: u64,
+}
+
+/// Live nodes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Nodes)]
+pub(super) struct NodesBody {
+    nodes: Vec<NodeBody>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Node)]
+struct NodeBody {
+    node_id: String,
+    /// master, slave or auto.
+    node_type: String,
+    /// Master, candidate or slave.
+    role: &'static str,
+    version: String,
+    zone: String,
+    endpoints: Vec<EndpointBody>,
+    /// Copies of shards on this node.
+    shards: usize,
+    capacity_bytes: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Endpoint)]
+struct EndpointBody {
+    /// http, grpc or internal.
+    kind: String,
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+/// Counts and sizes of all tables.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ClusterStatistics)]
+pub(super) struct StatisticsBody {
+    nodes: usize,
+    tables: usize,
+    shards: usize,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+/// How the cluster is.
+#[utoipa::path(get, path = "/api/v1/cluster/status", tag = "cluster", responses((status = 200, body = StatusBody)))]
+pub(super) async fn status(State(gateway): State<ApiGateway>) -> Json<StatusBody> {
+    let view = gateway.view();
+    let reachable = gateway.parts().discovery.is_reachable();
+    let health = cluster_health(&view, reachable);
+    let master = view.master.as_ref();
+    Json(StatusBody {
+        service_name: gateway.config().service_name.clone(),
+        cluster_uid: view.cluster_uid.clone(),
+        status: health.status,
+        master: master.map(|m| MasterBody { node_id: m.node.to_string(), epoch: m.epoch.0 }),
+        nodes: view.nodes.len(),
+        tables: view.tables.len(),
+        shards: health.shards,
+        unavailable_shards: health.unavailable,
+        meta_store_reachable: reachable,
+    })
+}
+
+/// The live nodes.
+#[utoipa::path(get, path = "/api/v1/cluster/nodes", tag = "cluster", responses((status = 200, body = NodesBody)))]
+pub(super) async fn nodes(State(gateway): State<ApiGateway>) -> Json<NodesBody> {
+    let view = gateway.view();
+    let nodes = view.nodes.values().map(|node| NodeBody {
+        node_id: node.id.to_string(),
+        node_type: node.node_type.clone(),
+        role: role_of(&view, node),
+        version: node.version.clone(),
+        zone: node.zone.clone(),
+        endpoints: node
+            .endpoints
+            .iter()
+            .map(|endpoint| EndpointBody {
+                kind: endpoint.kind.clone(),
+                scheme: endpoint.scheme.clone(),
+                host: endpoint.host.clone(),
+                port: endpoint.port,
+            })
+            .collect(),
+        shards: shards_on(&view, &node.id),
+        capacity_bytes: node.capacity_bytes,
+    });
+    Json(NodesBody { nodes: nodes.collect() })
+}
+
+/// Counts and sizes, gathered from all shards now.
+#[utoipa::path(get, path = "/api/v1/cluster/stats", tag = "cluster", responses((status = 200, body = StatisticsBody)))]
+pub(super) async fn statistics(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+) -> Result<Json<StatisticsBody>, Problem> {
+    let view = gateway.view();
+    let mut totals = Totals::default();
+    let asked = view.tables.values().map(|table| gateway.router().statistics(&context, table));
+    for statistics in join_all(asked).await {
+        totals.add(&statistics?);
+    }
+    let shards = view.tables.values().map(|table| table.schema.shards as usize).sum();
+    Ok(Json(StatisticsBody { nodes: view.nodes.len(), tables: view.tables.len(), shards, totals }))
+}

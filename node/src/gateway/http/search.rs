@@ -1,0 +1,58 @@
+//! `/api/v1/tables/{table}/search`.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::super::{ApiGateway, json, validate};
+use super::answers::SearchBody;
+use super::problem::{Problem, ProblemBody};
+use super::request::{Context, Names, json_body, names};
+
+/// What to look for.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Search, example = json!({"vector": [0.1, 0.2, 0.3], "top_k": 10, "threshold": 0.8}))]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct SearchRequestBody {
+    /// Values, or a base64 string of little-endian f32.
+    vector: Option<Vec<f32>>,
+    /// Instead of a vector: the vector of this document, which is left out of the answer.
+    document_id: Option<String>,
+    /// 1 to 10,000, default 10.
+    top_k: Option<u32>,
+    /// cosine and dot: score of at least; l2: distance of at most.
+    threshold: Option<f64>,
+    /// Return the metadata of hits.
+    with_metadata: Option<bool>,
+    /// Return the vectors of hits.
+    with_vector: Option<bool>,
+    /// Answer with what is there and name the shards that are missing.
+    allow_partial: Option<bool>,
+    /// strong, strong_noclock, session (default), bounded or eventual.
+    consistency: Option<String>,
+    /// For bounded.
+    max_staleness_ms: Option<u64>,
+    /// Of an earlier write: the search sees it.
+    session_token: Option<String>,
+}
+
+/// The exact best hits.
+#[utoipa::path(post, path = "/api/v1/tables/{table}/search", tag = "search", request_body = SearchRequestBody,
+    params(("table" = String, Path, description = "name of the table")),
+    responses((status = 200, body = SearchBody<'_>), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>),
+        (status = 503, description = "a shard does not answer", body = ProblemBody<'_>)))]
+pub(super) async fn search(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+    table: Names<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let table = gateway.table(&names(table)?)?;
+    let (parts, body) = request.into_parts();
+    let draft = json::search(&json_body(&parts, body).await?, &table.schema)?;
+    let request = validate::search(draft, &table.schema)?;
+    let result = gateway.router().search(&context, &table, request).await?;
+    Ok(Json(SearchBody::from(&result)).into_response())
+}

@@ -1,0 +1,97 @@
+//! `/api/v1/tables`.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::super::{ApiGateway, json, validate};
+use super::answers::{TableBody, TableStatisticsBody, TablesBody};
+use super::problem::{Problem, ProblemBody};
+use super::request::{Context, Names, json_body, names};
+
+/// A new table.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CreateTable, example = json!({"table_name": "my_vectors", "dimension": 128, "index_type": "flat"}))]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct CreateTableBody {
+    /// `[a-z0-9][a-z0-9_-]{0,62}`.
+    table_name: String,
+    /// Values of each vector, 1 to 65,536.
+    dimension: u32,
+    /// `cosine` (default), `l2` or `dot`.
+    metric: Option<String>,
+    /// `flat`.
+    index_type: Option<String>,
+    /// 1 to 1,024; default: `default_shards` of the configuration.
+    shards: Option<u32>,
+    /// Copies of each shard; 1 in this version.
+    replicas: Option<u32>,
+    /// In-sync copies that a write needs; 1 in this version.
+    min_isr: Option<u32>,
+}
+
+/// All tables, by name.
+#[utoipa::path(get, path = "/api/v1/tables", tag = "tables", responses((status = 200, body = TablesBody)))]
+pub(super) async fn list(State(gateway): State<ApiGateway>) -> Json<TablesBody> {
+    let view = gateway.view();
+    Json(TablesBody { tables: view.tables.values().map(|table| TableBody::from(&**table)).collect() })
+}
+
+/// Creates a table and answers when its shards are ready.
+#[utoipa::path(post, path = "/api/v1/tables", tag = "tables", request_body = CreateTableBody,
+    responses((status = 201, body = TableBody), (status = 400, body = ProblemBody<'_>),
+        (status = 409, description = "a table of this name exists", body = ProblemBody<'_>),
+        (status = 503, description = "no Master, or too few slaves", body = ProblemBody<'_>)))]
+pub(super) async fn create(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+    request: Request,
+) -> Result<(StatusCode, Json<TableBody>), Problem> {
+    let (parts, body) = request.into_parts();
+    let draft = json::table(&json_body(&parts, body).await?)?;
+    let schema = validate::table_schema(&draft, gateway.config().default_shards)?;
+    let table = gateway.router().create_table(&context, schema).await?;
+    Ok((StatusCode::CREATED, Json(TableBody::from(&table))))
+}
+
+/// One table.
+#[utoipa::path(get, path = "/api/v1/tables/{table}", tag = "tables",
+    params(("table" = String, Path, description = "name of the table")),
+    responses((status = 200, body = TableBody), (status = 404, body = ProblemBody<'_>)))]
+pub(super) async fn get(
+    State(gateway): State<ApiGateway>,
+    table: Names<String>,
+) -> Result<Json<TableBody>, Problem> {
+    let table = gateway.table(&names(table)?)?;
+    Ok(Json(TableBody::from(&*table)))
+}
+
+/// Deletes a table with all its documents.
+#[utoipa::path(delete, path = "/api/v1/tables/{table}", tag = "tables",
+    params(("table" = String, Path, description = "name of the table")),
+    responses((status = 204, description = "gone"), (status = 404, body = ProblemBody<'_>)))]
+pub(super) async fn delete(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+    table: Names<String>,
+) -> Result<StatusCode, Problem> {
+    let name = ApiGateway::table_name(&names(table)?)?;
+    gateway.router().delete_table(&context, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Counts and sizes, gathered from the shards now.
+#[utoipa::path(get, path = "/api/v1/tables/{table}/stats", tag = "tables",
+    params(("table" = String, Path, description = "name of the table")),
+    responses((status = 200, body = TableStatisticsBody), (status = 404, body = ProblemBody<'_>)))]
+pub(super) async fn statistics(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+    table: Names<String>,
+) -> Result<Json<TableStatisticsBody>, Problem> {
+    let table = gateway.table(&names(table)?)?;
+    let statistics = gateway.router().statistics(&context, &table).await?;
+    Ok(Json(TableStatisticsBody::new(&table, &statistics)))
+}

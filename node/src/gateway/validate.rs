@@ -1,0 +1,349 @@
+//! From drafts, as REST and gRPC parse them, to domain values: one set of rules for both.
+//!
+//! A draft says what the caller wrote; a domain value is proof that the rules of `docs/reference/limits.md` hold.
+//! Checked before anything is written, all broken rules at once.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::limits::{
+    ANSWER_BYTES_MAX, MAGNITUDE_MAX, METADATA_BYTES_MAX, PAGE_DOCUMENTS_DEFAULT, PAGE_DOCUMENTS_MAX,
+    TOP_K_DEFAULT,
+};
+use super::violations::{Place, Violations, quoted};
+use crate::document::{Document, Metadata};
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{DocumentId, OpId, TableName};
+use crate::router::{PageRequest, session_token};
+use crate::search::{ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
+use crate::table::{DIMENSION_MAX, IndexKind, Metric, SHARDS_MAX, TableSchema, parse_metric};
+
+/// Copies of a shard that this version keeps. A table that asks for more is refused, because a promise of copies that
+/// are not there is worse than none.
+pub const REPLICAS_SUPPORTED: u32 = 1;
+
+/// A table as the caller describes it; `None` and empty mean the default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TableDraft {
+    pub(super) table_name: String,
+    pub(super) dimension: Option<u64>,
+    pub(super) metric: String,
+    pub(super) index_type: String,
+    pub(super) shards: Option<u64>,
+    pub(super) replicas: Option<u64>,
+    pub(super) min_isr: Option<u64>,
+}
+
+/// A vector as the caller wrote it.
+#[derive(Clone, Debug)]
+pub(super) enum VectorDraft {
+    /// Values; `given` counts those that were not kept because they are beyond the table's dimension.
+    Values { kept: Vec<f32>, given: usize },
+    /// Text or bytes that hold no vector, and why.
+    Broken(String),
+}
+
+/// A document as the caller wrote it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DocumentDraft {
+    pub(super) id: Option<String>,
+    pub(super) vector: Option<VectorDraft>,
+    /// Parsed metadata, or what is wrong with it.
+    pub(super) metadata: Option<Result<Metadata, String>>,
+}
+
+/// A search as the caller wrote it; `None` and empty mean the default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SearchDraft {
+    pub(super) vector: Option<VectorDraft>,
+    pub(super) document_id: Option<String>,
+    pub(super) top_k: Option<u64>,
+    pub(super) threshold: Option<f64>,
+    pub(super) with_metadata: bool,
+    pub(super) with_vector: bool,
+    pub(super) allow_partial: bool,
+    pub(super) read: ReadDraft,
+}
+
+/// What a read must reflect, as the caller wrote it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReadDraft {
+    pub(super) consistency: String,
+    pub(super) max_staleness_ms: Option<u64>,
+    pub(super) session_token: String,
+}
+
+/// A page of a listing, as the caller asks for it; `None` and empty mean the default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PageDraft {
+    pub(super) limit: Option<u64>,
+    pub(super) cursor: String,
+    pub(super) with_vector: bool,
+}
+
+/// Consistency levels that a read may name. This version serves each read from the shard's only copy, which is at
+/// least as fresh as every level asks.
+pub(super) const CONSISTENCY_LEVELS: [&str; 5] =
+    ["strong", "strong_noclock", "session", "bounded", "eventual"];
+
+const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::Dot];
+
+/// The schema of a new table. `shards_default` fills in a missing number of shards.
+pub(super) fn table_schema(draft: &TableDraft, shards_default: u32) -> Result<TableSchema, Error> {
+    let mut violations = Violations::default();
+    let name = TableName::parse(&draft.table_name);
+    if draft.table_name.is_empty() {
+        violations.add("/table_name", "table_name is missing");
+    } else if name.is_err() {
+        let given = quoted(&draft.table_name);
+        violations.add("/table_name", format!("table name {given} must match [a-z0-9][a-z0-9_-]{{0,62}}"));
+    }
+    let metric = parse_metric(&draft.metric);
+    if metric.is_none() {
+        let allowed = METRICS.map(crate::table::metric_as_str).join(", ");
+        violations.add("/metric", format!("metric {} must be one of {allowed}", quoted(&draft.metric)));
+    }
+    let index = IndexKind::parse(&draft.index_type);
+    if index.is_none() {
+        let allowed = IndexKind::ALL.map(IndexKind::as_str).join(", ");
+        let given = quoted(&draft.index_type);
+        violations.add("/index_type", format!("index_type {given} must be one of {allowed}"));
+    }
+    if draft.dimension.is_none() {
+        violations.add("/dimension", format!("dimension is missing, must be 1 to {DIMENSION_MAX}"));
+    }
+    let dimension = ranged("dimension", draft.dimension.unwrap_or(1), DIMENSION_MAX, &mut violations);
+    let shards = draft.shards.unwrap_or(u64::from(shards_default));
+    let shards = ranged("shards", shards, SHARDS_MAX, &mut violations);
+    let replicas = draft.replicas.unwrap_or(1);
+    if replicas > u64::from(REPLICAS_SUPPORTED) {
+        violations
+            .add("/replicas", format!("replicas is {replicas}, this version keeps one copy of a shard"));
+    }
+    let replicas = ranged("replicas", replicas.min(1), REPLICAS_SUPPORTED, &mut violations);
+    let min_isr = ranged("min_isr", draft.min_isr.unwrap_or(1), REPLICAS_SUPPORTED, &mut violations);
+    violations.into_result()?;
+    let (Ok(name), Some(metric), Some(index)) = (name, metric, index) else {
+        return Err(Error::new(ErrorCode::Internal, "a broken rule was not recorded"));
+    };
+    Ok(TableSchema { name, dimension, metric, index, shards, replicas, min_isr })
+}
+
+/// A table's name in a path or message.
+pub(super) fn table_name(text: &str) -> Result<TableName, Error> {
+    TableName::parse(text).map_err(|_| {
+        let message = format!("table name {} must match [a-z0-9][a-z0-9_-]{{0,62}}", quoted(text));
+        Error::invalid("/table_name", message)
+    })
+}
+
+/// A document of a write; `None` when a rule is broken.
+pub(super) fn document(
+    draft: DocumentDraft,
+    schema: &TableSchema,
+    place: Place,
+    violations: &mut Violations,
+) -> Option<Document> {
+    let id = match &draft.id {
+        Some(id) => document_id(id, || place.field("document_id"), violations),
+        None => {
+            violations.add(place.field("document_id"), "document_id is missing");
+            None
+        }
+    };
+    let vector = match draft.vector {
+        Some(draft) => vector(draft, schema, || place.field("vector"), violations),
+        None => {
+            violations.add(place.field("vector"), "vector is missing");
+            None
+        }
+    };
+    let metadata = match draft.metadata {
+        None => Some(Metadata::empty()),
+        Some(Ok(metadata)) => Some(metadata),
+        Some(Err(message)) => {
+            violations.add(place.field("metadata"), message);
+            None
+        }
+    };
+    Some(Document { id: id?, vector: vector?, metadata: metadata? })
+}
+
+/// A document's id; `None` when a rule is broken.
+pub(super) fn document_id(
+    text: &str,
+    pointer: impl FnOnce() -> String,
+    violations: &mut Violations,
+) -> Option<DocumentId> {
+    DocumentId::parse(text).map_err(|error| violations.add(pointer(), error.to_string())).ok()
+}
+
+/// A vector of the table: its dimension, finite, of sane magnitude, not zero under cosine. `None` when a rule is broken.
+pub(super) fn vector(
+    draft: VectorDraft,
+    schema: &TableSchema,
+    pointer: impl FnOnce() -> String,
+    violations: &mut Violations,
+) -> Option<Vec<f32>> {
+    match check_vector(draft, schema) {
+        Ok(vector) => Some(vector),
+        Err(message) => {
+            violations.add(pointer(), message);
+            None
+        }
+    }
+}
+
+fn check_vector(draft: VectorDraft, schema: &TableSchema) -> Result<Vec<f32>, String> {
+    let (values, given) = match draft {
+        VectorDraft::Values { kept, given } => (kept, given),
+        VectorDraft::Broken(message) => return Err(message),
+    };
+    if given != schema.dimension as usize {
+        let (name, dimension) = (&schema.name, schema.dimension);
+        return Err(format!("vector has {given} values, table {name} has dimension {dimension}"));
+    }
+    // One pass without a branch per value; the slow search for the culprit runs only when there is one. Comparing with
+    // `<=` is false for NaN too.
+    if !values.iter().fold(true, |good, x| good & (x.abs() <= MAGNITUDE_MAX)) {
+        let culprit = values.iter().position(|x| x.is_nan() || x.abs() > MAGNITUDE_MAX).unwrap_or_default();
+        let value = values[culprit];
+        return Err(format!("value {culprit} of vector is {value}, must be finite and at most 1e18 in size"));
+    }
+    if schema.metric == Metric::Cosine && values.iter().all(|x| *x == 0.0) {
+        return Err("vector has only zeros, which has no direction that cosine could compare".to_owned());
+    }
+    Ok(values)
+}
+
+/// Metadata within its size, from an object whose depth is checked.
+pub(super) fn metadata(object: &Map<String, Value>) -> Result<Metadata, String> {
+    let metadata = Metadata::from_object(object);
+    let bytes = metadata.as_json().len();
+    if bytes > METADATA_BYTES_MAX {
+        return Err(format!(
+            "metadata has {bytes} bytes as compact JSON, at most {METADATA_BYTES_MAX} are allowed"
+        ));
+    }
+    Ok(metadata)
+}
+
+/// A search over a table.
+pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchRequest, Error> {
+    let mut violations = Violations::default();
+    let target = match (draft.vector, draft.document_id) {
+        (Some(draft), None) => {
+            vector(draft, schema, || "/vector".to_owned(), &mut violations).map(SearchTarget::Vector)
+        }
+        (None, Some(id)) => {
+            document_id(&id, || "/document_id".to_owned(), &mut violations).map(SearchTarget::Document)
+        }
+        (None, None) => {
+            violations.add("/vector", "vector or document_id is missing");
+            None
+        }
+        (Some(_), Some(_)) => {
+            violations.add("/document_id", "vector and document_id exclude each other");
+            None
+        }
+    };
+    let top_k = draft.top_k.unwrap_or(u64::from(TOP_K_DEFAULT));
+    let top_k = ranged("top_k", top_k, TOP_K_MAX, &mut violations);
+    if draft.with_vector {
+        answer_fits("top_k", top_k, schema, &mut violations);
+    }
+    if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {
+        violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
+    }
+    let read = read_options(draft.read, &mut violations);
+    violations.into_result()?;
+    let target = target.ok_or_else(|| Error::new(ErrorCode::Internal, "a broken rule was not recorded"))?;
+    Ok(SearchRequest {
+        target,
+        top_k,
+        threshold: draft.threshold,
+        with_metadata: draft.with_metadata,
+        with_vector: draft.with_vector,
+        allow_partial: draft.allow_partial,
+        read,
+    })
+}
+
+/// A page of a listing, and what the read must reflect.
+pub(super) fn page(
+    draft: PageDraft,
+    read: ReadDraft,
+    schema: &TableSchema,
+) -> Result<(PageRequest, ReadOptions), Error> {
+    let mut violations = Violations::default();
+    let limit = draft.limit.unwrap_or(u64::from(PAGE_DOCUMENTS_DEFAULT));
+    let limit = ranged("limit", limit, PAGE_DOCUMENTS_MAX, &mut violations);
+    if draft.with_vector {
+        answer_fits("limit", limit, schema, &mut violations);
+    }
+    if draft.cursor.len() > session_token::TOKEN_BYTES_MAX {
+        violations.add("/cursor", "cursor is not one that this table returned");
+    }
+    let read = read_options(read, &mut violations);
+    violations.into_result()?;
+    let cursor = Some(draft.cursor).filter(|cursor| !cursor.is_empty());
+    Ok((PageRequest { limit, cursor, with_vector: draft.with_vector }, read))
+}
+
+/// What a read must reflect.
+pub(super) fn read_options(draft: ReadDraft, violations: &mut Violations) -> ReadOptions {
+    let ReadDraft { consistency, max_staleness_ms, session_token } = draft;
+    if !consistency.is_empty() && !CONSISTENCY_LEVELS.contains(&consistency.as_str()) {
+        let allowed = CONSISTENCY_LEVELS.join(", ");
+        let message = format!("consistency {} must be one of {allowed}", quoted(&consistency));
+        violations.add("/consistency", message);
+    }
+    if max_staleness_ms.is_some() && consistency != "bounded" {
+        violations.add("/max_staleness_ms", "max_staleness_ms is for consistency bounded only");
+    }
+    let (bytes, most) = (session_token.len(), session_token::TOKEN_BYTES_MAX);
+    if bytes > most {
+        let message = format!("session token has {bytes} bytes, at most {most} are allowed");
+        violations.add("/session_token", message);
+    }
+    ReadOptions { session_token }
+}
+
+/// The key that makes a retry of a write safe: the caller's UUID, or a new one. `name` is the field or header.
+pub(super) fn operation_id(text: Option<&str>, name: &str) -> Result<OpId, Error> {
+    match text.filter(|text| !text.is_empty()) {
+        None => Ok(OpId::random()),
+        Some(text) => OpId::parse(text).ok_or_else(|| {
+            Error::invalid(format!("/{name}"), format!("{name} {} must be a UUID", quoted(text)))
+        }),
+    }
+}
+
+/// A deadline that the caller asks for, within what is allowed.
+pub(super) fn timeout(asked: Duration) -> Duration {
+    asked.min(super::limits::REQUEST_TIMEOUT_MAX)
+}
+
+/// `value` if within `1..=max`.
+fn ranged(name: &str, value: u64, max: u32, violations: &mut Violations) -> u32 {
+    match u32::try_from(value) {
+        Ok(value) if (1..=max).contains(&value) => value,
+        _ => {
+            violations.add(format!("/{name}"), format!("{name} is {value}, must be 1 to {max}"));
+            max
+        }
+    }
+}
+
+/// Vectors of `rows` rows must fit one answer. Metadata counts when the answer is written, where its size is known.
+fn answer_fits(name: &str, rows: u32, schema: &TableSchema, violations: &mut Violations) {
+    let row_bytes = u64::from(schema.dimension) * size_of::<f32>() as u64;
+    let most = ANSWER_BYTES_MAX as u64 / row_bytes;
+    if u64::from(rows) > most {
+        let message = format!(
+            "{name} is {rows}, with vectors of {row_bytes} bytes at most {most} fit an answer of {ANSWER_BYTES_MAX} bytes"
+        );
+        violations.add(format!("/{name}"), message);
+    }
+}
