@@ -21,7 +21,7 @@ use crate::table::{DIMENSION_MAX, IndexKind, Metric, SHARDS_MAX, TableSchema, pa
 
 /// Copies of a shard that this version keeps. A table that asks for more is refused, because a promise of copies that
 /// are not there is worse than none.
-pub const REPLICAS_SUPPORTED: u32 = 1;
+pub(super) const REPLICAS_SUPPORTED: u32 = 1;
 
 /// A table as the caller describes it; `None` and empty mean the default.
 #[derive(Clone, Debug, Default)]

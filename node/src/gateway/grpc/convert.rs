@@ -39,15 +39,22 @@ pub(super) fn metadata(metadata: proto::Metadata) -> Result<Metadata, String> {
     validate::metadata(&object(metadata, 1)?)
 }
 
+/// `depth` is that of the object itself.
 fn object(metadata: proto::Metadata, depth: usize) -> Result<Map<String, Value>, String> {
+    check_depth(depth)?;
     let fields = metadata.fields.into_iter().map(|(key, field)| Ok((key, value(field, depth + 1)?)));
     fields.collect()
 }
 
-fn value(value: proto::Value, depth: usize) -> Result<Value, String> {
-    if depth > METADATA_DEPTH_MAX + 1 {
+fn check_depth(depth: usize) -> Result<(), String> {
+    if depth > METADATA_DEPTH_MAX {
         return Err(format!("metadata is nested deeper than {METADATA_DEPTH_MAX} levels"));
     }
+    Ok(())
+}
+
+/// `depth` is that of the value if it holds others.
+fn value(value: proto::Value, depth: usize) -> Result<Value, String> {
     Ok(match value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(word)) => Value::Bool(word),
@@ -59,6 +66,7 @@ fn value(value: proto::Value, depth: usize) -> Result<Value, String> {
         },
         Some(Kind::StringValue(text)) => Value::String(text),
         Some(Kind::ListValue(list)) => {
+            check_depth(depth)?;
             let items = list.values.into_iter().map(|item| self::value(item, depth + 1));
             Value::Array(items.collect::<Result<_, _>>()?)
         }
