@@ -23,7 +23,7 @@ pub use etcd::*;
 pub use image::*;
 pub use network::*;
 pub use node_group::*;
-pub use quantity::*;
+pub use quantity::{QuantityText, milli as quantity_milli};
 pub use status::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -166,7 +166,8 @@ impl AppLauncher {
         join(&*store, &keys, &*disk, &stop).await?;
         let record = node_record(&config, &id, &ports);
         let (announce, record) = watch::channel(record);
-        let session = NodeSession::new(store.clone(), keys.clone(), session_settings(&config), record.clone());
+        let session =
+            NodeSession::new(store.clone(), keys.clone(), session_settings(&config), record.clone());
         let session_seen = session.subscribe();
         let mut parts = Parts { config: &config, keys, store, core: &core, base: &base };
         let index_service = config.node_type.holds_shards().then(|| {
@@ -321,9 +322,11 @@ impl Parts<'_> {
     ) {
         let cancel = self.core.cancellation().clone();
         let shards = index_service.map(|service| {
-            vectorsphere_proto::internal::shard_service_server::ShardServiceServer::new(ShardRpc::new(service))
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            vectorsphere_proto::internal::shard_service_server::ShardServiceServer::new(ShardRpc::new(
+                service,
+            ))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
         });
         let server = Server::builder()
             .tcp_nodelay(true)
@@ -334,7 +337,8 @@ impl Parts<'_> {
         let group = self.core.cancellation().clone();
         self.core.spawn("internal gRPC", async move {
             let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-            if let Err(error) = server.serve_with_incoming_shutdown(incoming, cancel.cancelled_owned()).await {
+            if let Err(error) = server.serve_with_incoming_shutdown(incoming, cancel.cancelled_owned()).await
+            {
                 error!(%error, "the internal gRPC server failed");
                 group.cancel();
             }

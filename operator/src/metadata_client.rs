@@ -1,0 +1,152 @@
+//! Reads the metadata store of clusters. Connections are kept per cluster, so that a look costs one call.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use etcd_client::{
+    Certificate, Client, ConnectOptions, GetOptions, Identity, KvClient, TlsOptions, Txn, TxnOp,
+    TxnOpResponse,
+};
+use vectorsphere_proto::keys::Keys;
+
+use crate::metadata::{MetadataError, MetadataView, Record};
+
+/// A reconcile waits at most this long for the store; what cannot be read is told as a condition.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Room for the records of some hundred thousand shards; etcd's own limit on what it sends is higher.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// How to connect to the store of one cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// URLs.
+    pub endpoints: Vec<String>,
+    /// Content of the TLS Secret.
+    pub tls: Option<TlsMaterial>,
+    /// User name and password.
+    pub user: Option<(String, String)>,
+}
+
+/// Content of a TLS Secret, PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TlsMaterial {
+    /// Root certificates; those of the system when `None`.
+    pub ca: Option<Vec<u8>>,
+    /// Client certificate and key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Why the store could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No connection.
+    #[error("failed to connect to etcd")]
+    Connect(#[source] etcd_client::Error),
+    /// No answer.
+    #[error("failed to read from etcd")]
+    Read(#[source] etcd_client::Error),
+    /// Too slow.
+    #[error("etcd did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// Answer not understood.
+    #[error(transparent)]
+    Records(#[from] MetadataError),
+}
+
+/// Open connections, by the UID of the cluster's object.
+#[derive(Default)]
+pub struct MetadataClient {
+    open: Mutex<HashMap<String, (Connection, KvClient)>>,
+}
+
+impl MetadataClient {
+    /// One consistent look at the metadata of the cluster with this UID. Cancel safe: it only reads.
+    pub async fn read(
+        &self,
+        uid: &str,
+        connection: Connection,
+        keys: &Keys,
+    ) -> Result<MetadataView, ReadError> {
+        let answer = tokio::time::timeout(TIMEOUT, self.try_read(uid, connection, keys)).await;
+        let answer = answer.unwrap_or(Err(ReadError::Timeout));
+        if answer.is_err() {
+            self.forget(uid);
+        }
+        answer
+    }
+
+    /// Closes the connection of a cluster.
+    pub fn forget(&self, uid: &str) {
+        self.open.lock().expect("no holder panics").remove(uid);
+    }
+
+    async fn try_read(
+        &self,
+        uid: &str,
+        connection: Connection,
+        keys: &Keys,
+    ) -> Result<MetadataView, ReadError> {
+        let mut client = self.client(uid, connection).await?;
+        // One transaction, so that all parts are of one revision.
+        let ranges = [keys.masters(), keys.nodes(), keys.tables(), keys.shards()];
+        let gets = ranges.map(|range| TxnOp::get(range, Some(GetOptions::new().with_prefix())));
+        let answer = client.txn(Txn::new().and_then(gets)).await.map_err(ReadError::Read)?;
+        let records: Vec<Record> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|part| match part {
+                TxnOpResponse::Get(get) => Some(get),
+                _ => None,
+            })
+            .flat_map(|mut get| get.take_kvs())
+            .map(|kv| {
+                let create_revision = kv.create_revision();
+                let (key, value) = kv.into_key_value();
+                Record { key, create_revision, value }
+            })
+            .collect();
+        Ok(MetadataView::of_records(keys, &records)?)
+    }
+
+    async fn client(&self, uid: &str, connection: Connection) -> Result<KvClient, ReadError> {
+        if let Some((known, client)) = self.open.lock().expect("no holder panics").get(uid)
+            && *known == connection
+        {
+            return Ok(client.clone());
+        }
+        let client = Client::connect(&connection.endpoints, Some(connection.options()))
+            .await
+            .map_err(ReadError::Connect)?
+            .kv_client()
+            .max_decoding_message_size(ANSWER_BYTES_MAX);
+        self.open.lock().expect("no holder panics").insert(uid.to_owned(), (connection, client.clone()));
+        Ok(client)
+    }
+}
+
+impl Connection {
+    fn options(&self) -> ConnectOptions {
+        let mut options = ConnectOptions::new().with_connect_timeout(TIMEOUT).with_timeout(TIMEOUT);
+        if let Some((name, password)) = &self.user {
+            options = options.with_user(name, password).with_auto_token_refresh(true);
+        }
+        if let Some(tls) = &self.tls {
+            options = options.with_tls(tls.options());
+        }
+        options
+    }
+}
+
+impl TlsMaterial {
+    fn options(&self) -> TlsOptions {
+        let mut options = TlsOptions::new();
+        if let Some(ca) = &self.ca {
+            options = options.ca_certificate(Certificate::from_pem(ca));
+        }
+        if let Some((certificate, key)) = &self.identity {
+            options = options.identity(Identity::from_pem(certificate, key));
+        }
+        options
+    }
+}
