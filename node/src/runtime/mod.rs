@@ -1,1 +1,3 @@
-//! Skeleton of `runtime`.
+//! The parts that everything stands on: disks.
+
+pub mod disk;
