@@ -219,6 +219,11 @@ impl Log {
         self.poisoned
     }
 
+    /// Takes nothing more: a file beside the log failed, and what counts is known only after opening again.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
     fn last_segment(&self) -> Segment {
         *self.segments.back().expect("a log has a segment")
     }

@@ -1,6 +1,7 @@
 //! Opening a log after a stop of any kind.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 
 use bytes::Bytes;
 
@@ -87,7 +88,10 @@ fn read_first(place: &LogPlace, number: u64) -> Result<Lsn, StorageError> {
     let path = segment::path_of(&place.directory, number);
     let reader = place.disk.open(&path).map_err(StorageError::read(&path))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    reader.read_exact_at(&mut bytes, 0).map_err(|_| StorageError::damaged(&path, "header is cut off"))?;
+    reader.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => StorageError::damaged(&path, "header is cut off"),
+        _ => StorageError::read(&path)(error),
+    })?;
     Ok(SegmentHeader::decode(&path, &bytes)?.first)
 }
 
