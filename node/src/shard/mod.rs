@@ -23,3 +23,6 @@ pub use disk_stage::{DiskStage, DiskThresholds};
 pub use index_service::{IndexService, IndexServiceParts, ShardSettings};
 pub use metrics::ShardMetrics;
 pub use replica::Replica;
+
+#[cfg(test)]
+mod tests;

@@ -107,3 +107,51 @@ impl DiskSpace {
 fn parent(path: &Path) -> PathBuf {
     path.parent().map(Path::to_path_buf).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every disk does; `disk` is empty.
+    fn check_contract(disk: &dyn Disk) {
+        let path = |name: &str| Path::new("a/b").join(name);
+        let kind = |outcome: io::Result<()>| outcome.expect_err("refused").kind();
+        assert_eq!(disk.list(Path::new("a/b")).expect("absent"), Vec::<String>::new());
+        assert!(disk.create(&path("x")).is_err(), "the directory is not there");
+        disk.create_dir_all(Path::new("a/b")).expect("created");
+        disk.create_dir_all(Path::new("a/b")).expect("there already");
+
+        let mut file = disk.create(&path("x")).expect("created");
+        file.append(b"hello ").expect("written");
+        file.append(b"world").expect("written");
+        file.sync().expect("synced");
+        disk.sync_dir(Path::new("a/b")).expect("synced");
+        assert_eq!(kind(disk.create(&path("x")).map(drop)), io::ErrorKind::AlreadyExists);
+        assert_eq!(disk.read(&path("x")).expect("read"), b"hello world");
+        let reader = disk.open(&path("x")).expect("opened");
+        let mut bytes = [0; 5];
+        reader.read_exact_at(&mut bytes, 6).expect("within");
+        assert_eq!((&bytes, reader.len().expect("known")), (b"world", 11));
+        assert_eq!(kind(reader.read_exact_at(&mut bytes, 7)), io::ErrorKind::UnexpectedEof);
+
+        disk.create(&path("y")).expect("created").append(b"new").expect("written");
+        disk.rename(&path("y"), &path("x")).expect("replaced");
+        assert_eq!(disk.read(&path("x")).expect("read"), b"new");
+        drop(disk.create(&path("a")).expect("created"));
+        assert_eq!(disk.list(Path::new("a/b")).expect("listed"), ["a", "x"]);
+        assert_eq!(disk.list(Path::new("a")).expect("listed"), ["b"]);
+        disk.remove(&path("a")).expect("removed");
+        assert_eq!(kind(disk.remove(&path("a"))), io::ErrorKind::NotFound);
+        assert_eq!(kind(disk.read(&path("a")).map(drop)), io::ErrorKind::NotFound);
+        disk.remove_dir_all(Path::new("a")).expect("removed");
+        disk.remove_dir_all(Path::new("a")).expect("absent is fine");
+        assert!(disk.read(&path("x")).is_err() && disk.list(Path::new("a")).expect("absent").is_empty());
+    }
+
+    #[test]
+    fn files_and_memory_keep_one_contract() {
+        check_contract(&MemoryDisk::new(1));
+        let root = tempfile::tempdir().expect("temporary directory");
+        check_contract(&FileDisk::open(root.path()).expect("free"));
+    }
+}
