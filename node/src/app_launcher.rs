@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use vectorsphere_index::{Kernels, UnknownTier};
 use vectorsphere_proto::internal::catalog_service_server::CatalogServiceServer;
 use vectorsphere_proto::internal::coordinator_service_server::CoordinatorServiceServer;
+use vectorsphere_proto::internal::shard_service_server::ShardServiceServer;
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta;
 
@@ -33,7 +34,6 @@ use crate::ids::{NodeId, Session};
 use crate::router::Router;
 use crate::runtime::disk::{Disk, FileDisk, OpenError};
 use crate::runtime::{ComputePool, Readiness, TaskGroup};
-use crate::shard::rpc::ShardRpc;
 use crate::shard::{DiskThresholds, IndexService, IndexServiceParts, ShardMetrics, ShardSettings};
 use crate::storage::data_dir;
 use crate::telemetry::Metrics;
@@ -322,11 +322,9 @@ impl Parts<'_> {
     ) {
         let cancel = self.core.cancellation().clone();
         let shards = index_service.map(|service| {
-            vectorsphere_proto::internal::shard_service_server::ShardServiceServer::new(ShardRpc::new(
-                service,
-            ))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            ShardServiceServer::from_arc(service)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
         });
         let server = Server::builder()
             .tcp_nodelay(true)
@@ -445,9 +443,8 @@ async fn await_session(
     let registered = async {
         // The sender lives as long as the node; a closed channel means that it stops.
         let session = session.wait_for(Option::is_some).await.ok().and_then(|session| *session);
-        let seen = |session: Session| view.wait_for(move |view| view.revision.0 >= session.0);
         match session {
-            Some(session) => seen(session).await.is_ok(),
+            Some(session) => view.wait_for(|view| view.revision.0 >= session.0).await.is_ok(),
             None => false,
         }
     };

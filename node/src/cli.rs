@@ -2,12 +2,22 @@
 
 use std::ffi::OsString;
 use std::io::{Write as _, stderr, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use vectorsphere::config::{ConfigManager, Overrides, reference};
+use futures::future::{join_all, select_all, try_join_all};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use vectorsphere::app_launcher::{AppLauncher, LaunchError, RunningNode};
+use vectorsphere::cluster::MetaStore;
+use vectorsphere::cluster::meta_store::EmbeddedStore;
+use vectorsphere::config::{ConfigManager, LogFormat, Overrides, Problems, reference};
+use vectorsphere::gateway::auth::mint_token;
 use vectorsphere::gateway::http::openapi;
+use vectorsphere::telemetry::LogHandle;
 
 /// Exit status for a wrong command line or configuration.
 const USAGE: u8 = 2;
@@ -93,8 +103,8 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     match cli.command {
-        None | Some(Command::Run) => with_config(&cli.node, |config| node(config)),
-        Some(Command::Dev { nodes, http_port, data_dir }) => dev(&cli.node, nodes, http_port, data_dir),
+        None | Some(Command::Run) => with_config(&cli.node, node),
+        Some(Command::Dev { nodes, http_port, data_dir }) => dev(&cli.node, nodes, http_port, &data_dir),
         Some(Command::Token { secret_file, subject, ttl }) => token(&secret_file, &subject, ttl),
         Some(Command::Openapi) => {
             outcome(stdout().write_all(openapi().as_bytes()).map_err(anyhow::Error::from))
@@ -140,16 +150,127 @@ fn with_config(flags: &NodeFlags, then: impl FnOnce(ConfigManager) -> ExitCode) 
     }
 }
 
-fn node(_config: ConfigManager) -> ExitCode {
-    ExitCode::SUCCESS
+fn node(config: ConfigManager) -> ExitCode {
+    let now = config.current();
+    let logs = match LogHandle::install(&now.log_level, now.log_format) {
+        Ok(logs) => logs,
+        Err(error) => return outcome(Err(error.into())),
+    };
+    let stop = CancellationToken::new();
+    outcome(in_runtime(async {
+        let mut live = config.subscribe();
+        let watching = async {
+            tokio::join!(config.run(stop.clone()), async {
+                while let Some(Ok(())) = stop.run_until_cancelled(live.changed()).await {
+                    // The level was checked with the rest.
+                    let _ = logs.set_level(&live.borrow_and_update().log_level);
+                }
+            });
+        };
+        let serving = async {
+            let served = serve(vec![AppLauncher::new(config.subscribe())], &stop).await;
+            stop.cancel();
+            served
+        };
+        let (served, ()) = tokio::join!(serving, watching);
+        served
+    }))
 }
 
-fn dev(_flags: &NodeFlags, _nodes: u16, _http_port: u16, _data_dir: PathBuf) -> ExitCode {
-    ExitCode::SUCCESS
+/// Several nodes over one embedded store; ports count on from the first node's.
+fn dev(flags: &NodeFlags, nodes: u16, http_port: u16, data_dir: &Path) -> ExitCode {
+    let level = flags.log.clone().unwrap_or_else(|| "warn".to_owned());
+    if let Err(error) = LogHandle::install(&level, LogFormat::Auto) {
+        return outcome(Err(error.into()));
+    }
+    let configs: Result<Vec<_>, _> = (0..nodes).map(|index| dev_config(index, http_port, data_dir)).collect();
+    let configs = match configs {
+        Ok(configs) => configs,
+        Err(problems) => return outcome(Err(problems.into())),
+    };
+    outcome(in_runtime(async {
+        let store = EmbeddedStore::open(&data_dir.join("meta"))?;
+        let store: Arc<dyn MetaStore> = Arc::new(store);
+        let launchers =
+            configs.iter().map(|config| AppLauncher::new(config.subscribe()).with_store(store.clone()));
+        say(&format!("{nodes} nodes, REST at http://127.0.0.1:{http_port}; stop with Ctrl-C"));
+        serve(launchers.collect(), &CancellationToken::new()).await
+    }))
 }
 
-fn token(_secret_file: &std::path::Path, _subject: &str, _ttl: u64) -> ExitCode {
-    ExitCode::SUCCESS
+/// Ports of one node of `dev`: REST from `http_port` on, gRPC 1,010 above, node to node 2,020 above.
+fn dev_config(index: u16, http_port: u16, data_dir: &Path) -> Result<ConfigManager, Problems> {
+    let first = u32::from(http_port) + u32::from(index);
+    let flags = vec![
+        ("node_id", format!("node-{index}"), "dev"),
+        ("bind_address", "127.0.0.1".to_owned(), "dev"),
+        ("advertise_address", "127.0.0.1".to_owned(), "dev"),
+        ("http_port", first.to_string(), "--http-port"),
+        ("default_port", (first + 1_010).to_string(), "--http-port"),
+        ("internal_port", (first + 2_020).to_string(), "--http-port"),
+        ("data_dir", data_dir.join(format!("node-{index}")).display().to_string(), "--data-dir"),
+    ];
+    ConfigManager::load(None, Overrides { environment: Vec::new(), flags })
+}
+
+/// Starts nodes, waits for a signal or a failure, stops them in order.
+async fn serve(launchers: Vec<AppLauncher>, stop: &CancellationToken) -> anyhow::Result<()> {
+    let starting = try_join_all(launchers.into_iter().map(|launcher| launcher.start(stop.child_token())));
+    tokio::pin!(starting);
+    let nodes = tokio::select! {
+        nodes = &mut starting => nodes?,
+        () = told_to_stop() => {
+            stop.cancel();
+            match starting.await {
+                Ok(nodes) => nodes,
+                Err(LaunchError::Stopped) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    let failed = async {
+        let (_, _, _) = select_all(nodes.iter().map(|node| Box::pin(node.failed()))).await;
+    };
+    let failed = tokio::select! {
+        () = told_to_stop() => false,
+        () = failed => true,
+    };
+    let stopped = join_all(nodes.into_iter().map(RunningNode::stop)).await;
+    match (failed, stopped.into_iter().all(|in_time| in_time)) {
+        (false, true) => Ok(()),
+        (false, false) => anyhow::bail!("some parts did not end in time, see the log"),
+        (true, _) => anyhow::bail!("a part of the node failed, see the log"),
+    }
+}
+
+/// SIGTERM or SIGINT.
+async fn told_to_stop() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+fn token(secret_file: &Path, subject: &str, ttl: u64) -> ExitCode {
+    let secret = match std::fs::read_to_string(secret_file) {
+        Ok(secret) => secret,
+        Err(error) => {
+            complain(&format!("{} cannot be read: {error}", secret_file.display()));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match mint_token(&secret.into(), subject, Duration::from_secs(ttl)) {
+        Ok(token) => say(&token),
+        Err(error) => {
+            complain(&error.message);
+            ExitCode::from(USAGE)
+        }
+    }
 }
 
 fn outcome(result: anyhow::Result<()>) -> ExitCode {

@@ -42,8 +42,13 @@ impl Metadata {
         if json.is_empty() {
             return Some(Metadata::empty());
         }
+        Metadata::is_stored_form(&json).then_some(Metadata(json))
+    }
+
+    /// True when bytes are UTF-8 and look like an object.
+    pub fn is_stored_form(json: &[u8]) -> bool {
         let object = json.first() == Some(&b'{') && json.last() == Some(&b'}');
-        (object && std::str::from_utf8(&json).is_ok()).then_some(Metadata(json))
+        object && std::str::from_utf8(json).is_ok()
     }
 
     /// The JSON text.

@@ -165,7 +165,7 @@ async fn a_watch_sees_every_change_in_order(store: Store) {
         let batch = tokio::time::timeout(PATIENCE, next_changes(&mut changes)).await.expect("in time");
         assert!(batch.revision > before, "revisions grow");
         before = batch.revision;
-        let keys: Vec<_> = batch.changes.iter().map(|change| put_key(change)).collect();
+        let keys: Vec<_> = batch.changes.iter().map(put_key).collect();
         assert_eq!(keys.len(), 2, "all changes of one revision come together: {keys:?}");
         assert!(keys.contains(&format!("/w/{i}").as_str()), "in order: {keys:?}");
     }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn shard(holders: &[(&str, bool)]) -> ShardRecord {
-        let id = |node: &str| node.as_bytes().to_vec().into();
+        let id = |node: &str| node.as_bytes().to_vec();
         let replica = |node: &str| Replica {
             replica_id: id(node),
             node_id: node.to_owned(),

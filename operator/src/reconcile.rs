@@ -104,7 +104,7 @@ pub async fn reconcile(
         failure: failure.as_ref().map(|error| chain(error)),
         paused,
     };
-    let now = Time(k8s_openapi::jiff::Timestamp::now());
+    let now = Time(jiff::Timestamp::now());
     let next = status(&object, &fetched, &outcome, &now);
     context.events.tell(&object, &next, scale.as_ref()).await;
     write_status(&context.client, &object, &next).await.map_err(ReconcileError::Status)?;

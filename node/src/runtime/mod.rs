@@ -1,7 +1,8 @@
-//! What every layer runs on: tasks, clocks, threads for computing.
+//! What every layer runs on: tasks, clocks, disks, threads for computing.
 
 pub mod clock;
 mod compute_pool;
+pub mod disk;
 mod readiness;
 mod task_group;
 

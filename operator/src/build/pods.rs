@@ -185,7 +185,7 @@ pub(super) fn resources(spec: &ResourcesSpec) -> Option<ResourceRequirements> {
     };
     let (requests, limits) = (quantities(&spec.requests), quantities(&spec.limits));
     let any = requests.is_some() || limits.is_some();
-    any.then(|| ResourceRequirements { requests, limits, claims: None })
+    any.then_some(ResourceRequirements { requests, limits, claims: None })
 }
 
 fn retention(policy: DeletionPolicy) -> String {

@@ -168,7 +168,7 @@ impl<'de> Object<'de> for SearchBody {
         let draft = &mut self.draft;
         match field {
             "vector" => {
-                draft.vector = map.next_value_seed(VectorSeed { dimension: self.dimension, reader })?
+                draft.vector = map.next_value_seed(VectorSeed { dimension: self.dimension, reader })?;
             }
             "document_id" => draft.document_id = map.next_value::<IdText>()?.0,
             "top_k" => draft.top_k = number(map)?,
@@ -209,7 +209,7 @@ impl<'de> Object<'de> for DocumentBody {
         match field {
             "document_id" => draft.id = map.next_value::<IdText>()?.0,
             "vector" => {
-                draft.vector = map.next_value_seed(VectorSeed { dimension: self.dimension, reader })?
+                draft.vector = map.next_value_seed(VectorSeed { dimension: self.dimension, reader })?;
             }
             _ => draft.metadata = metadata_value(map)?,
         }

@@ -1,0 +1,188 @@
+//! [`Disk`] on a real file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc::O_NOFOLLOW;
+use nix::sys::statvfs::statvfs;
+
+use super::{Disk, DiskFile, DiskReader, DiskSpace, parent};
+
+/// Name of the file whose lock says that a process uses the directory.
+const LOCK_FILE: &str = "lock";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not there and not to be made.
+    #[error("data directory {path} cannot be created")]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its lock file cannot be written.
+    #[error("data directory {path} cannot be written")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("data directory {path} is in use by another process")]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// A directory of a real file system, held by a lock as long as the value lives.
+#[derive(Debug)]
+pub struct FileDisk {
+    root: PathBuf,
+    /// The kernel drops the lock with the process, however it ends.
+    _lock: Flock<File>,
+}
+
+impl FileDisk {
+    /// Creates `root` when it is absent and locks it against other processes.
+    pub fn open(root: &Path) -> Result<FileDisk, OpenError> {
+        let path = root.to_path_buf();
+        fs::create_dir_all(root).map_err(|source| OpenError::Create { path: path.clone(), source })?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .custom_flags(O_NOFOLLOW)
+            .open(root.join(LOCK_FILE))
+            .map_err(|source| OpenError::Write { path: path.clone(), source })?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| OpenError::InUse { path: path.clone() })?;
+        Ok(FileDisk { root: path, _lock: lock })
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        debug_assert!(path.is_relative(), "{} is not below the root", path.display());
+        self.root.join(path)
+    }
+}
+
+impl Disk for FileDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().append(true).create_new(true).open(self.at(path))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskReader>> {
+        let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.at(path))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        assert_eq!(from.parent(), to.parent(), "a rename stays in its directory");
+        fs::rename(self.at(from), self.at(to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(self.at(path))
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(self.at(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_dir(&parent(path)),
+        }
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(self.at(path))?;
+        path.ancestors().skip(1).try_for_each(|above| self.sync_dir(above))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.at(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // A name that is not UTF-8 is not one of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(self.at(path))?.sync_all()
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let stat = statvfs(&self.root)?;
+        let block = stat.fragment_size();
+        Ok(DiskSpace {
+            capacity_bytes: block.saturating_mul(stat.blocks()),
+            free_bytes: block.saturating_mul(stat.blocks_available()),
+        })
+    }
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl DiskReader for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_while_the_first_lives() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let first = FileDisk::open(root.path()).expect("free");
+        assert!(matches!(FileDisk::open(root.path()), Err(OpenError::InUse { .. })));
+        drop(first);
+        assert!(FileDisk::open(root.path()).is_ok());
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_is_not_followed() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let disk = FileDisk::open(root.path()).expect("free");
+        std::os::unix::fs::symlink("/etc/hostname", root.path().join("meta")).expect("link");
+        assert!(disk.read(Path::new("meta")).is_err());
+        assert!(disk.create(Path::new("meta")).is_err());
+    }
+
+    #[test]
+    fn the_space_of_the_volume_is_known() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let space = FileDisk::open(root.path()).expect("free").space().expect("known");
+        assert!(space.capacity_bytes > 0 && (0.0..=1.0).contains(&space.used_ratio()));
+    }
+}

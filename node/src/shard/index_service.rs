@@ -1,0 +1,174 @@
+//! [`IndexService`]: keeps this node's replicas as the cluster's records want them.
+//!
+//! One task looks at records, session and disk, and takes one step for each shard at a time ([`super::decide`]): make
+//! or open a replica, become its primary, close it, delete it. Steps of different shards run side by side. Requests
+//! find open replicas in a shared table and never wait for a step.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vectorsphere_index::Kernels;
+use vectorsphere_proto::keys::Keys;
+
+use super::disk_stage::DiskThresholds;
+use super::keeper::Keeper;
+use super::metrics::ShardMetrics;
+use super::replica::Replica;
+use crate::cluster::MetaStore;
+use crate::cluster::view::ClusterView;
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{NodeId, Session, ShardId};
+use crate::runtime::ComputePool;
+use crate::runtime::disk::Disk;
+
+/// When a caller should ask again for a shard that is being opened.
+const OPENING_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the service is made of.
+pub struct IndexServiceParts {
+    /// The data directory, locked for this process.
+    pub disk: Arc<dyn Disk>,
+    /// This node.
+    pub node_id: NodeId,
+    /// Where shard records are.
+    pub meta: Arc<dyn MetaStore>,
+    /// Their keys.
+    pub keys: Keys,
+    /// The cluster as it changes.
+    pub view: watch::Receiver<Arc<ClusterView>>,
+    /// This node's session; `None` while it has none: writes are refused then, reads go on.
+    pub session: watch::Receiver<Option<Session>>,
+    /// Distance kernels of this processor.
+    pub kernels: Kernels,
+    /// Where searches run.
+    pub compute: ComputePool,
+    /// What can be tuned.
+    pub settings: ShardSettings,
+    /// Metrics.
+    pub metrics: ShardMetrics,
+}
+
+/// What can be tuned.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Size of a shard's log that starts a checkpoint, bytes; may change at any time.
+    pub checkpoint_log_bytes: watch::Receiver<u64>,
+    /// When the data volume is too full.
+    pub disk_thresholds: DiskThresholds,
+}
+
+/// The shards of this node. Cheap to share as `Arc<IndexService>`.
+pub struct IndexService {
+    pub(super) node_id: NodeId,
+    pub(super) kernels: Kernels,
+    pub(super) compute: ComputePool,
+    pub(super) metrics: ShardMetrics,
+    table: SharedTable,
+    cancel: CancellationToken,
+    keeper: Mutex<JoinSet<()>>,
+}
+
+/// How many replicas are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    /// Serve.
+    pub open: usize,
+    /// Are being opened.
+    pub opening: usize,
+    /// Cannot be served; the log says why.
+    pub failed: usize,
+}
+
+/// What requests find for a shard.
+#[derive(Clone)]
+pub(super) enum Found {
+    /// An open replica.
+    Open(Arc<Replica>),
+    /// Not yet.
+    Opening,
+    /// Not, because of this.
+    Failed(Error),
+}
+
+/// Shards of this node, written by the keeper, read by requests. The lock is held for one look-up or change.
+#[derive(Clone, Default)]
+pub(super) struct SharedTable(Arc<RwLock<HashMap<ShardId, Found>>>);
+
+impl IndexService {
+    /// Starts to keep this node's replicas. Must be called within a runtime.
+    pub fn start(parts: IndexServiceParts) -> IndexService {
+        let table = SharedTable::default();
+        let cancel = CancellationToken::new();
+        let service = IndexService {
+            node_id: parts.node_id.clone(),
+            kernels: parts.kernels,
+            compute: parts.compute.clone(),
+            metrics: parts.metrics.clone(),
+            table: table.clone(),
+            cancel: cancel.clone(),
+            keeper: Mutex::new(JoinSet::new()),
+        };
+        let keeper = Keeper::new(parts, table, cancel);
+        service.keeper.lock().expect("no panic under this lock").spawn(keeper.run());
+        service
+    }
+
+    /// The open replica of a shard.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotPrimary`] when this node has none, [`ErrorCode::ShardUnavailable`] while it is being opened,
+    /// [`ErrorCode::ShardDamaged`] when its data cannot be served.
+    pub fn replica(&self, shard: ShardId) -> Result<Arc<Replica>, Error> {
+        match self.table.get(shard) {
+            Some(Found::Open(replica)) => Ok(replica),
+            Some(Found::Opening) => {
+                let message = format!("shard {} is being opened", shard.index);
+                Err(Error::new(ErrorCode::ShardUnavailable, message).retry_after(OPENING_PAUSE))
+            }
+            Some(Found::Failed(error)) => Err(error),
+            None => {
+                let message = format!("node {} has no replica of shard {shard}", self.node_id);
+                Err(Error::new(ErrorCode::NotPrimary, message))
+            }
+        }
+    }
+
+    /// How many replicas are in which state.
+    pub fn counts(&self) -> ReplicaCounts {
+        let table = self.table.0.read().expect("no panic under this lock");
+        let mut counts = ReplicaCounts::default();
+        for found in table.values() {
+            match found {
+                Found::Open(_) => counts.open += 1,
+                Found::Opening => counts.opening += 1,
+                Found::Failed(_) => counts.failed += 1,
+            }
+        }
+        counts
+    }
+
+    /// Stops taking writes, finishes what was begun and closes all replicas in order.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        let mut keeper = std::mem::take(&mut *self.keeper.lock().expect("no panic under this lock"));
+        while keeper.join_next().await.is_some() {}
+    }
+}
+
+impl SharedTable {
+    pub(super) fn get(&self, shard: ShardId) -> Option<Found> {
+        self.0.read().expect("no panic under this lock").get(&shard).cloned()
+    }
+
+    pub(super) fn set(&self, shard: ShardId, found: Found) {
+        self.0.write().expect("no panic under this lock").insert(shard, found);
+    }
+
+    pub(super) fn remove(&self, shard: ShardId) {
+        self.0.write().expect("no panic under this lock").remove(&shard);
+    }
+}

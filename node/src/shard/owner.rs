@@ -1,0 +1,342 @@
+//! The task that owns a replica: the only one that writes.
+//!
+//! While a group is being synced, further writes gather in the mailbox and become the next group. Checkpoints are
+//! written beside. The store blocks, so it is lent to a blocking thread for each step and comes back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::metrics::ShardMetrics;
+use super::replica::{Message, ReplicaState, WriteReceipt, WriteRequest, not_primary};
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{Epoch, Lsn, Session, ShardId};
+use crate::storage::checkpoint::Checkpoint;
+use crate::storage::{Batch, Operation, Receipt, Refusal, StorageError, Store};
+
+/// Writes that may wait for one replica.
+pub(super) const MAILBOX_WRITES: usize = 256;
+/// A group takes no more batches when it has this many bytes of vectors and metadata.
+const GROUP_BYTES: usize = 8 << 20;
+/// How old the durable mark in `replica.meta` may get.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// Copies of an acknowledged write, until shards are replicated.
+const DURABLE_COPIES: u32 = 1;
+/// Pause after a checkpoint that failed.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// The owner of one replica.
+pub(super) struct Owner {
+    pub(super) shard: ShardId,
+    /// Away while a blocking thread works on it.
+    pub(super) store: Option<Store>,
+    pub(super) mailbox: mpsc::Receiver<Message>,
+    pub(super) state: watch::Sender<ReplicaState>,
+    /// The node's session; writes are acknowledged only in the one that the reign was begun in.
+    pub(super) session: watch::Receiver<Option<Session>>,
+    pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
+    /// Checkpoints of this node that may run at once.
+    pub(super) checkpoint_permits: Arc<Semaphore>,
+    pub(super) job: Option<Job>,
+    pub(super) no_checkpoint_before: Option<Instant>,
+    pub(super) metrics: ShardMetrics,
+    pub(super) cancel: CancellationToken,
+}
+
+/// A checkpoint being written.
+pub(super) struct Job {
+    handle: JoinHandle<Result<Checkpoint, StorageError>>,
+    started: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The replica cannot go on; it has to be opened again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OwnerFailure {
+    /// Its disk failed.
+    #[error("storage failed: {}", chain(.0))]
+    Storage(#[source] StorageError),
+    /// A bug of ours.
+    #[error("the storage thread panicked")]
+    Panicked,
+}
+
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+impl Owner {
+    /// Serves the mailbox until cancelled (then the replica is closed in order) or until storage fails.
+    pub(super) async fn run(mut self) -> Result<(), OwnerFailure> {
+        let outcome = self.serve().await;
+        if let Err(failure) = &outcome {
+            error!(shard = %self.shard, error = %failure, "replica takes no more writes");
+            let text = failure.to_string();
+            self.state.send_modify(|state| {
+                state.leads = None;
+                state.failure = Some(text);
+            });
+        }
+        self.mailbox.close();
+        if let Some(job) = self.job.take() {
+            // It writes files that nothing names yet; whoever opens the replica next must not meet it.
+            let checkpoint = job.handle.await;
+            if outcome.is_ok()
+                && let Ok(checkpoint) = checkpoint
+            {
+                self.with_store(move |store| store.finish_checkpoint(checkpoint)).await?.ok();
+            }
+        }
+        outcome?;
+        let store = self.store.take().expect("no step is under way");
+        let closed = spawn_blocking(move || store.close()).await.map_err(|_| OwnerFailure::Panicked)?;
+        closed.map_err(OwnerFailure::Storage)
+    }
+
+    async fn serve(&mut self) -> Result<(), OwnerFailure> {
+        let mut mark = tokio::time::interval(MARK_INTERVAL);
+        mark.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Ok(()),
+                _ = mark.tick() => {
+                    self.save_mark().await?;
+                    self.begin_checkpoint_if_due().await?;
+                }
+                checkpoint = finished(&mut self.job) => self.finish_checkpoint(checkpoint).await?,
+                message = self.mailbox.recv() => match message {
+                    Some(message) => self.take(message).await?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Takes this message and those that wait behind it. Runs to its end once begun.
+    async fn take(&mut self, message: Message) -> Result<(), OwnerFailure> {
+        let mut waiting = VecDeque::from([message]);
+        while let Some(message) = waiting.pop_front() {
+            match message {
+                Message::Lead(epoch, session, reply) => {
+                    self.lead(epoch, session).await?;
+                    // Nobody may wait for it any more; the reign has begun all the same.
+                    let _ = reply.send(());
+                }
+                Message::Write(first) => {
+                    let group = self.gather(first, &mut waiting);
+                    self.commit(group).await?;
+                    self.begin_checkpoint_if_due().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The writes of one group: what waits, up to a size. What is no write comes after the group.
+    fn gather(&mut self, first: WriteRequest, rest: &mut VecDeque<Message>) -> Vec<WriteRequest> {
+        let mut bytes = bytes_of(&first.batch);
+        let mut group = vec![first];
+        while bytes < GROUP_BYTES && group.len() < MAILBOX_WRITES {
+            match self.mailbox.try_recv() {
+                Ok(Message::Write(write)) => {
+                    bytes += bytes_of(&write.batch);
+                    group.push(write);
+                }
+                Ok(other) => {
+                    rest.push_back(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        group
+    }
+
+    async fn lead(&mut self, epoch: Epoch, session: Session) -> Result<(), OwnerFailure> {
+        let lsn = self.with_store(move |store| store.start_epoch(epoch)).await?;
+        let lsn = lsn.map_err(OwnerFailure::Storage)?;
+        self.tell(|state| {
+            state.epoch = epoch;
+            state.leads = Some(session);
+        });
+        self.metrics.epochs.inc();
+        info!(shard = %self.shard, %epoch, %lsn, session = session.0, "reign begun");
+        Ok(())
+    }
+
+    async fn commit(&mut self, group: Vec<WriteRequest>) -> Result<(), OwnerFailure> {
+        let started = Instant::now();
+        let (mut batches, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        for write in group {
+            if let Err(refused) = self.may_write(write.epoch) {
+                // A caller that has gone needs no answer.
+                let _ = write.reply.send(Err(refused));
+            } else if !write.reply.is_closed() {
+                batches.push(write.batch);
+                replies.push(write.reply);
+            }
+        }
+        if batches.is_empty() {
+            return Ok(());
+        }
+        self.metrics.commit_batches.observe(batches.len() as f64);
+        let committed = self.with_store(move |store| store.commit(batches)).await?;
+        match committed {
+            Ok(outcomes) => {
+                self.tell(|_| {});
+                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                    let _ = reply.send(outcome.map(receipt).map_err(|refusal| self.refused(&refusal)));
+                }
+                self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+                Ok(())
+            }
+            Err(error) => {
+                let code = match error {
+                    StorageError::Poisoned { .. } => ErrorCode::ShardUnavailable,
+                    _ => ErrorCode::OutcomeUnknown,
+                };
+                let answer = Error::new(code, format!("shard {}: {}", self.shard.index, chain(&error)));
+                for reply in replies {
+                    let _ = reply.send(Err(answer.clone()));
+                }
+                Err(OwnerFailure::Storage(error))
+            }
+        }
+    }
+
+    /// Refuses before anything is appended: a definite failure.
+    fn may_write(&self, epoch: Epoch) -> Result<(), Error> {
+        let state = self.state.borrow();
+        if state.epoch != epoch {
+            return Err(not_primary(self.shard, epoch, state.epoch));
+        }
+        if state.leads.is_none() || state.leads != *self.session.borrow() {
+            let shard = self.shard.index;
+            let message = format!("shard {shard} takes no writes: the node's session has ended");
+            return Err(Error::new(ErrorCode::ShardUnavailable, message));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Error {
+        let code = match refusal {
+            Refusal::NoSuchDocument(_) => ErrorCode::DocumentNotFound,
+            Refusal::TooLarge { .. } => ErrorCode::PayloadTooLarge,
+        };
+        Error::new(code, refusal.to_string())
+    }
+
+    async fn save_mark(&mut self) -> Result<(), OwnerFailure> {
+        if let Err(error) = self.with_store(Store::save_durable_mark).await? {
+            warn!(shard = %self.shard, error = chain(&error), "durable mark could not be saved");
+        }
+        Ok(())
+    }
+
+    async fn begin_checkpoint_if_due(&mut self) -> Result<(), OwnerFailure> {
+        let store = self.store.as_ref().expect("no step is under way");
+        let is_due = store.checkpoint_debt_bytes() >= *self.checkpoint_log_bytes.borrow();
+        let is_paused = self.no_checkpoint_before.is_some_and(|time| Instant::now() < time);
+        if !is_due || is_paused || self.job.is_some() || store.is_poisoned() {
+            return Ok(());
+        }
+        let Ok(permit) = self.checkpoint_permits.clone().try_acquire_owned() else { return Ok(()) };
+        let begun = self.with_store(Store::begin_checkpoint).await?;
+        if let Some(job) = begun.map_err(OwnerFailure::Storage)? {
+            let handle = spawn_blocking(move || job.run());
+            self.job = Some(Job { handle, started: Instant::now(), _permit: permit });
+        }
+        Ok(())
+    }
+
+    async fn finish_checkpoint(
+        &mut self,
+        (checkpoint, started): (Result<Checkpoint, StorageError>, Instant),
+    ) -> Result<(), OwnerFailure> {
+        let elapsed = started.elapsed();
+        let finished = self.with_store(move |store| store.finish_checkpoint(checkpoint)).await?;
+        match finished {
+            Ok(report) => {
+                self.metrics.checkpoints.inc();
+                self.metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
+                self.metrics.merged_segments.inc_by(report.merged as u64);
+                let elapsed_ms = elapsed.as_millis() as u64;
+                info!(
+                    shard = %self.shard, lsn = %report.lsn, rows = report.rows, merged = report.merged,
+                    segments = report.segments, released_bytes = report.released_bytes, elapsed_ms, "checkpoint"
+                );
+                self.tell(|_| {});
+            }
+            Err(error) => {
+                self.metrics.checkpoint_failures.inc();
+                self.no_checkpoint_before = Some(Instant::now() + CHECKPOINT_PAUSE);
+                warn!(shard = %self.shard, error = chain(&error), "checkpoint failed");
+                let poisoned = self.store.as_ref().expect("no step is under way").is_poisoned();
+                if poisoned {
+                    return Err(OwnerFailure::Storage(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes position and sizes with `change`.
+    fn tell(&self, change: impl FnOnce(&mut ReplicaState)) {
+        let store = self.store.as_ref().expect("no step is under way");
+        let (applied, disk_bytes) = (store.applied(), store.disk_bytes());
+        self.state.send_modify(|state| {
+            (state.applied, state.disk_bytes) = (applied, disk_bytes);
+            change(state);
+        });
+        debug!(shard = %self.shard, lsn = %applied, "applied");
+    }
+
+    /// Lends the store to a blocking thread. Not cancel-safe: the store is away until it returns, so nobody selects
+    /// over this.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> T + Send + 'static,
+    ) -> Result<T, OwnerFailure> {
+        let mut store = self.store.take().ok_or(OwnerFailure::Panicked)?;
+        let run = move || {
+            let done = work(&mut store);
+            (store, done)
+        };
+        let (store, done) = spawn_blocking(run).await.map_err(|_| OwnerFailure::Panicked)?;
+        self.store = Some(store);
+        Ok(done)
+    }
+}
+
+/// Waits for the checkpoint that is being written; for ever when there is none. Cancel-safe.
+async fn finished(job: &mut Option<Job>) -> (Result<Checkpoint, StorageError>, Instant) {
+    let Some(running) = job else { return std::future::pending().await };
+    let started = running.started;
+    let outcome = (&mut running.handle).await;
+    *job = None;
+    // A panic while writing is as if the disk had failed: nothing of it counts.
+    let outcome = outcome.unwrap_or(Err(StorageError::Poisoned { end: Lsn::ZERO }));
+    (outcome, started)
+}
+
+fn receipt(receipt: Receipt) -> WriteReceipt {
+    WriteReceipt { lsn: receipt.lsn, affected: receipt.affected, durable_copies: DURABLE_COPIES }
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    let bytes = |operation: &Operation| match operation {
+        Operation::Upsert(document) => document.vector.len() * 4 + document.metadata.as_json().len(),
+        Operation::SetMetadata(_, metadata) => metadata.as_json().len(),
+        Operation::Delete(id) => id.as_str().len(),
+    };
+    batch.operations.iter().map(bytes).sum()
+}

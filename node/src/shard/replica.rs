@@ -1,0 +1,204 @@
+//! [`Replica`]: what requests hold of one open replica.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use vectorsphere_index::Metric;
+
+use super::disk_stage::{DiskStage, SharedDiskStage};
+use crate::document::Document;
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
+use crate::storage::{Batch, Operation, Snapshot, StoreReader, StoreStatistics};
+
+/// How long a read waits for a position that the caller has seen. A primary has applied what it acknowledged, so only
+/// a token from elsewhere waits.
+const POSITION_WAIT: Duration = Duration::from_millis(100);
+
+/// When a caller should try again a shard that is busy.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// One open replica. Shared as `Arc<Replica>`.
+pub struct Replica {
+    pub(super) shard: ShardId,
+    pub(super) id: ReplicaId,
+    pub(super) dimension: u32,
+    pub(super) metric: Metric,
+    pub(super) reader: StoreReader,
+    pub(super) state: watch::Receiver<ReplicaState>,
+    pub(super) mailbox: mpsc::Sender<Message>,
+    pub(super) disk: SharedDiskStage,
+}
+
+/// What the owner tells about the replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// The last reign that it obeyed.
+    pub epoch: Epoch,
+    /// The node session in which it leads this reign; `None`: it does not, and serves reads only.
+    pub leads: Option<Session>,
+    /// Everything up to here is durable and visible.
+    pub applied: Lsn,
+    /// Bytes of log and segments on disk.
+    pub disk_bytes: u64,
+    /// Why it takes no more writes, for good.
+    pub failure: Option<String>,
+}
+
+/// What the owner is asked to do.
+pub(super) enum Message {
+    /// Write a batch.
+    Write(WriteRequest),
+    /// Begin a reign in the node session given.
+    Lead(Epoch, Session, oneshot::Sender<()>),
+}
+
+pub(super) struct WriteRequest {
+    /// The reign that the caller believes in.
+    pub(super) epoch: Epoch,
+    pub(super) batch: Batch,
+    pub(super) reply: oneshot::Sender<Result<WriteReceipt, Error>>,
+}
+
+/// The answer of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteReceipt {
+    /// Position of the batch's last record.
+    pub lsn: Lsn,
+    /// Documents written, or that existed and were deleted.
+    pub affected: u64,
+    /// Disks that it is on.
+    pub durable_copies: u32,
+}
+
+impl Replica {
+    /// Which shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Which copy.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Values of each vector.
+    pub fn dimension(&self) -> u32 {
+        self.dimension
+    }
+
+    /// How vectors are compared.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> ReplicaState {
+        self.state.borrow().clone()
+    }
+
+    /// Writes one batch, whose parts were checked. Cancel-safe in that a dropped write happens as a whole or not at
+    /// all.
+    ///
+    /// # Errors
+    /// [`ErrorCode::OutcomeUnknown`] when it may have been written; after any other it was not.
+    pub async fn write(&self, epoch: Epoch, batch: Batch) -> Result<WriteReceipt, Error> {
+        self.check_epoch(epoch)?;
+        let adds = |operation: &Operation| !matches!(operation, Operation::Delete(_));
+        if self.disk.get() == DiskStage::Refuse && batch.operations.iter().any(adds) {
+            let message = "the data volume is nearly full: only deletes are accepted";
+            return Err(Error::new(ErrorCode::DiskFull, message));
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = Message::Write(WriteRequest { epoch, batch, reply });
+        self.mailbox.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                let message = format!("shard {} has too many writes waiting", self.shard.index);
+                Error::new(ErrorCode::Overloaded, message).retry_after(BUSY_PAUSE)
+            }
+            mpsc::error::TrySendError::Closed(_) => self.closed(),
+        })?;
+        answer.await.unwrap_or_else(|_| {
+            let message = format!("shard {} stopped before it answered", self.shard.index);
+            Err(Error::new(ErrorCode::OutcomeUnknown, message))
+        })
+    }
+
+    /// The newest snapshot, in which everything up to `min_lsn` is visible.
+    pub async fn snapshot(&self, epoch: Epoch, min_lsn: Lsn) -> Result<Arc<Snapshot>, Error> {
+        self.readable_at(epoch, min_lsn).await?;
+        Ok(self.reader.snapshot())
+    }
+
+    /// The newest version of a document, and its number.
+    pub async fn get(
+        &self,
+        epoch: Epoch,
+        min_lsn: Lsn,
+        id: &str,
+        with_vector: bool,
+    ) -> Result<Option<(Document, Lsn)>, Error> {
+        self.readable_at(epoch, min_lsn).await?;
+        Ok(self.reader.get(id, with_vector))
+    }
+
+    /// Counts and sizes.
+    pub fn statistics(&self) -> StoreStatistics {
+        self.reader.statistics()
+    }
+
+    /// Lets the owner begin a reign; returns when it is durable.
+    pub(super) async fn lead(&self, epoch: Epoch, session: Session) -> Result<(), Error> {
+        let (reply, done) = oneshot::channel();
+        let sent = self.mailbox.send(Message::Lead(epoch, session, reply)).await;
+        if sent.is_err() || done.await.is_err() {
+            return Err(self.closed());
+        }
+        Ok(())
+    }
+
+    /// Waits until the owner has ended and its store is closed.
+    pub(super) async fn ended(&self) {
+        let mut state = self.state.clone();
+        while state.changed().await.is_ok() {}
+    }
+
+    async fn readable_at(&self, epoch: Epoch, min_lsn: Lsn) -> Result<(), Error> {
+        self.check_epoch(epoch)?;
+        let mut state = self.state.clone();
+        let reached = tokio::time::timeout(POSITION_WAIT, state.wait_for(|state| state.applied >= min_lsn));
+        match reached.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) if self.reader.snapshot().lsn >= min_lsn => Ok(()),
+            Ok(Err(_)) => Err(self.closed()),
+            Err(_) => {
+                let applied = self.state.borrow().applied;
+                let shard = self.shard.index;
+                let message =
+                    format!("shard {shard} is at position {applied}, the session token at {min_lsn}");
+                Err(Error::new(ErrorCode::ShardUnavailable, message))
+            }
+        }
+    }
+
+    /// A caller with another reign in mind has a stale map, or we have stale data.
+    fn check_epoch(&self, epoch: Epoch) -> Result<(), Error> {
+        let current = self.state.borrow().epoch;
+        if current == epoch { Ok(()) } else { Err(not_primary(self.shard, epoch, current)) }
+    }
+
+    fn closed(&self) -> Error {
+        let failure = self.state.borrow().failure.clone();
+        let reason = failure.unwrap_or_else(|| "the node is stopping".to_owned());
+        let message = format!("shard {} takes no writes: {reason}", self.shard.index);
+        Error::new(ErrorCode::ShardUnavailable, message)
+    }
+}
+
+/// The answer to a caller that believes in another reign.
+pub(super) fn not_primary(shard: ShardId, wanted: Epoch, current: Epoch) -> Error {
+    let message =
+        format!("shard {} is in epoch {current} here, the request is for epoch {wanted}", shard.index);
+    Error::new(ErrorCode::NotPrimary, message)
+}

@@ -1,0 +1,193 @@
+//! `vectorsphere.internal.v1.ShardService`: requests of routers to the shards of this node.
+//!
+//! Everything is checked here again, although gateways did: what is logged must never be refused at replay.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::future::join_all;
+use tonic::{Request, Response, Status};
+use vectorsphere_proto::internal::shard_service_server::ShardService;
+use vectorsphere_proto::internal::{self as proto};
+
+use super::index_service::IndexService;
+use super::parse;
+use super::search::{Engine, ShardQuery, search};
+use crate::comm::convert::to_status;
+use crate::document::{Document, vector_to_bytes};
+use crate::error_code::{Error, ErrorCode};
+use crate::ids::{DocumentId, Lsn};
+use crate::runtime::PoolError;
+use crate::search::{Hit, TOP_K_MAX};
+use crate::storage::Batch;
+
+/// Documents of one page, at most.
+const PAGE_DOCUMENTS_MAX: u32 = 1_000;
+
+#[tonic::async_trait]
+impl ShardService for IndexService {
+    async fn write(
+        &self,
+        request: Request<proto::WriteRequest>,
+    ) -> Result<Response<proto::WriteResponse>, Status> {
+        self.write_batch(request.into_inner()).await.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
+        self.get_document(request.into_inner()).await.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn list(
+        &self,
+        request: Request<proto::ListRequest>,
+    ) -> Result<Response<proto::ListResponse>, Status> {
+        self.list_documents(request.into_inner()).await.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn search(
+        &self,
+        request: Request<proto::SearchRequest>,
+    ) -> Result<Response<proto::SearchResponse>, Status> {
+        self.search_shards(request.into_inner()).await.map(Response::new).map_err(|error| to_status(&error))
+    }
+
+    async fn statistics(
+        &self,
+        request: Request<proto::StatisticsRequest>,
+    ) -> Result<Response<proto::StatisticsResponse>, Status> {
+        let shards = request.into_inner().shards.into_iter();
+        let open = shards.filter_map(|shard| self.shard_statistics(shard).ok());
+        Ok(Response::new(proto::StatisticsResponse { shards: open.collect() }))
+    }
+}
+
+impl IndexService {
+    async fn write_batch(&self, request: proto::WriteRequest) -> Result<proto::WriteResponse, Error> {
+        let (shard, epoch) = parse::shard(request.shard.as_ref())?;
+        let replica = self.replica(shard)?;
+        let op_id = parse::op_id(&request.op_id)?;
+        let operations = parse::operations(request.operations, replica.dimension(), replica.metric())?;
+        let receipt = replica.write(epoch, Batch { op_id, operations }).await?;
+        Ok(proto::WriteResponse {
+            lsn: receipt.lsn.0,
+            affected: receipt.affected,
+            durable_copies: receipt.durable_copies,
+        })
+    }
+
+    async fn get_document(&self, request: proto::GetRequest) -> Result<proto::GetResponse, Error> {
+        let (shard, epoch) = parse::shard(request.shard.as_ref())?;
+        let replica = self.replica(shard)?;
+        let id = parse::document_id("/id", &request.id)?;
+        let found = replica.get(epoch, Lsn(request.min_lsn), id.as_str(), request.with_vector).await?;
+        Ok(match found {
+            None => proto::GetResponse::default(),
+            Some((document, version)) => {
+                proto::GetResponse { document: Some(document_to_proto(&document)), version: version.0 }
+            }
+        })
+    }
+
+    async fn list_documents(&self, request: proto::ListRequest) -> Result<proto::ListResponse, Error> {
+        let (shard, epoch) = parse::shard(request.shard.as_ref())?;
+        if !(1..=PAGE_DOCUMENTS_MAX).contains(&request.limit) {
+            let message = format!("limit is {}, must be 1 to {PAGE_DOCUMENTS_MAX}", request.limit);
+            return Err(Error::invalid("/limit", message));
+        }
+        let replica = self.replica(shard)?;
+        let snapshot = replica.snapshot(epoch, Lsn(request.min_lsn)).await?;
+        let list = move || {
+            let (documents, more) =
+                snapshot.list(&request.after_id, request.limit as usize, request.with_vector);
+            proto::ListResponse { documents: documents.iter().map(document_to_proto).collect(), more }
+        };
+        self.compute.run(list).await.map_err(pool_error)
+    }
+
+    async fn search_shards(&self, request: proto::SearchRequest) -> Result<proto::SearchResponse, Error> {
+        if !(1..=TOP_K_MAX).contains(&request.top_k) {
+            let message = format!("top_k is {}, must be 1 to {TOP_K_MAX}", request.top_k);
+            return Err(Error::invalid("/top_k", message));
+        }
+        if request.threshold.is_some_and(|threshold| !threshold.is_finite()) {
+            return Err(Error::invalid("/threshold", "threshold must be a finite number"));
+        }
+        let exclude = match request.exclude_id.as_str() {
+            "" => None,
+            id => Some(parse::document_id("/exclude_id", id)?),
+        };
+        let query = Arc::new(ShardQuery {
+            vector: parse::values("/vector", &request.vector)?,
+            top_k: request.top_k as usize,
+            threshold: request.threshold,
+            with_metadata: request.with_metadata,
+            with_vector: request.with_vector,
+            exclude,
+        });
+        let answers = request.parts.into_iter().map(|part| self.search_part(part, query.clone()));
+        Ok(proto::SearchResponse { answers: join_all(answers).await })
+    }
+
+    /// Each shard answers for itself: hits, or why not.
+    async fn search_part(&self, part: proto::ShardPart, query: Arc<ShardQuery>) -> proto::ShardAnswer {
+        let answer = self.search_shard(&part, query).await;
+        let (hits, failure) = match answer {
+            Ok(hits) => (hits.into_iter().map(hit_to_proto).collect(), None),
+            Err(error) => {
+                let code = error.code.as_str().to_owned();
+                (Vec::new(), Some(proto::Failure { code, message: error.message }))
+            }
+        };
+        proto::ShardAnswer { shard: part.shard, hits, failure }
+    }
+
+    async fn search_shard(&self, part: &proto::ShardPart, query: Arc<ShardQuery>) -> Result<Vec<Hit>, Error> {
+        let started = Instant::now();
+        let (shard, epoch) = parse::shard(part.shard.as_ref())?;
+        let replica = self.replica(shard)?;
+        parse::check_vector("/vector", &query.vector, replica.dimension(), replica.metric())?;
+        let snapshot = replica.snapshot(epoch, Lsn(part.min_lsn)).await?;
+        let engine = Engine { kernels: self.kernels, metric: replica.metric() };
+        let hits = search(&self.compute, engine, snapshot, query).await;
+        self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
+        hits.map_err(pool_error)
+    }
+
+    fn shard_statistics(&self, wanted: proto::ShardRef) -> Result<proto::ShardStatistics, Error> {
+        let (shard, _) = parse::shard(Some(&wanted))?;
+        let replica = self.replica(shard)?;
+        let (state, statistics) = (replica.state(), replica.statistics());
+        Ok(proto::ShardStatistics {
+            shard: Some(proto::ShardRef { epoch: state.epoch.0, ..wanted }),
+            documents: statistics.documents,
+            deleted_rows: statistics.deleted_rows,
+            vector_bytes: statistics.vector_bytes,
+            disk_bytes: state.disk_bytes,
+            segments: statistics.segments,
+            last_lsn: statistics.last_lsn.0,
+        })
+    }
+}
+
+fn pool_error(error: PoolError) -> Error {
+    let code = match error {
+        PoolError::Overloaded => ErrorCode::Overloaded,
+        PoolError::Panicked => ErrorCode::Internal,
+    };
+    Error::new(code, error.to_string())
+}
+
+fn document_to_proto(document: &Document) -> proto::Document {
+    let Document { id, vector, metadata } = document;
+    proto::Document { id: id.to_string(), vector: vector_to_bytes(vector), metadata: metadata.to_bytes() }
+}
+
+fn hit_to_proto(hit: Hit) -> proto::Hit {
+    let Hit { id, score, metadata, vector } = hit;
+    proto::Hit {
+        id: DocumentId::as_str(&id).to_owned(),
+        score,
+        metadata: metadata.map(|metadata| metadata.to_bytes()).unwrap_or_default(),
+        vector: vector.map(|vector| vector_to_bytes(&vector)).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,128 @@
+//! A manifest: the segments of a replica at one position, and which of their rows were deleted up to there.
+
+use std::path::{Path, PathBuf};
+
+use super::StorageError;
+use super::op_window::OpWindow;
+use super::segment::SegmentId;
+use super::whole_file::WholeFile;
+use crate::ids::Lsn;
+use crate::runtime::disk::Disk;
+
+const MANIFEST: WholeFile = WholeFile { magic: *b"VSMANIFE", version: 1 };
+
+/// What a checkpoint leaves. Never changed; a later checkpoint writes another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Counts up.
+    pub id: u64,
+    /// Everything up to here is in the segments.
+    pub lsn: Lsn,
+    /// Ascending by id.
+    pub segments: Vec<ManifestSegment>,
+    /// No segment has had this number.
+    pub next_segment: SegmentId,
+    /// The operations remembered at `lsn`.
+    pub window: OpWindow,
+}
+
+/// One segment of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestSegment {
+    /// Its number.
+    pub id: SegmentId,
+    /// Its rows.
+    pub rows: u32,
+    /// Size of its file.
+    pub bytes: u64,
+    /// Rows deleted up to the manifest's position, each with the position of its deletion; ascending by row.
+    pub deleted: Vec<(u32, Lsn)>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Stored {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    lsn: u64,
+    #[prost(message, repeated, tag = "3")]
+    segments: Vec<StoredSegment>,
+    #[prost(uint32, tag = "4")]
+    next_segment: u32,
+    #[prost(bytes = "vec", tag = "5")]
+    window: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredSegment {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(uint32, tag = "2")]
+    rows: u32,
+    #[prost(uint64, tag = "3")]
+    bytes: u64,
+    #[prost(uint32, repeated, tag = "4")]
+    deleted_rows: Vec<u32>,
+    #[prost(uint64, repeated, tag = "5")]
+    deleted_lsns: Vec<u64>,
+}
+
+impl Manifest {
+    /// Path of a manifest in a replica's directory.
+    pub fn path_of(directory: &Path, id: u64) -> PathBuf {
+        directory.join(format!("manifest-{id:016x}"))
+    }
+
+    /// Reads the manifest that `replica.meta` names; 0 is the empty one, which has no file.
+    pub fn read(disk: &dyn Disk, directory: &Path, id: u64) -> Result<Manifest, StorageError> {
+        if id == 0 {
+            return Ok(Manifest::default());
+        }
+        let path = Manifest::path_of(directory, id);
+        let damaged = |reason: &str| StorageError::damaged(&path, reason);
+        let stored = MANIFEST.read::<Stored>(disk, &path)?.ok_or_else(|| damaged("is missing"))?;
+        let window = OpWindow::decode(&stored.window).ok_or_else(|| damaged("operations are cut off"))?;
+        if stored.id != id {
+            return Err(damaged(&format!("holds manifest {}", stored.id)));
+        }
+        let mut segments = Vec::with_capacity(stored.segments.len());
+        for segment in stored.segments {
+            let StoredSegment { id, rows, bytes, deleted_rows, deleted_lsns } = segment;
+            if deleted_rows.len() != deleted_lsns.len() || deleted_rows.iter().any(|row| *row >= rows) {
+                return Err(damaged(&format!("deleted rows of segment {id} do not fit")));
+            }
+            let deleted = deleted_rows.into_iter().zip(deleted_lsns.into_iter().map(Lsn)).collect();
+            segments.push(ManifestSegment { id: SegmentId(id), rows, bytes, deleted });
+        }
+        let next_segment = SegmentId(stored.next_segment);
+        Ok(Manifest { id, lsn: Lsn(stored.lsn), segments, next_segment, window })
+    }
+
+    /// Writes it, durably.
+    pub fn write(&self, disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
+        let Manifest { id, lsn, segments, next_segment, window } = self;
+        let stored_segment = |segment: &ManifestSegment| {
+            let ManifestSegment { id, rows, bytes, deleted } = segment;
+            StoredSegment {
+                id: id.0,
+                rows: *rows,
+                bytes: *bytes,
+                deleted_rows: deleted.iter().map(|(row, _)| *row).collect(),
+                deleted_lsns: deleted.iter().map(|(_, lsn)| lsn.0).collect(),
+            }
+        };
+        let stored = Stored {
+            id: *id,
+            lsn: lsn.0,
+            segments: segments.iter().map(stored_segment).collect(),
+            next_segment: next_segment.0,
+            window: window.encode(),
+        };
+        MANIFEST.replace(disk, &Manifest::path_of(directory, *id), &stored)
+    }
+
+    /// Bytes of the segments' files.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+}

@@ -1,0 +1,358 @@
+//! Files of immutable rows.
+//!
+//! `segments/<id, 8 hex digits>.rows`; all numbers little-endian.
+//!
+//! | offset | bytes | file header |
+//! |--:|--:|---|
+//! | 0 | 8 | magic `VSROWS\r\n` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | segment id |
+//! | 16 | 4 | dimension |
+//! | 20 | 8 | random seed |
+//! | 28 | 4 | CRC-32C of the 28 bytes before |
+//!
+//! Blocks follow, in stripes of a vector block and an entry block of the same rows, then one end block:
+//!
+//! | offset | bytes | block |
+//! |--:|--:|---|
+//! | 0 | 4 | kind: 1 vectors, 2 entries, 3 end |
+//! | 4 | 4 | number of its first row; of the end block: rows of the file |
+//! | 8 | 4 | rows in it |
+//! | 12 | 4 | length of the payload |
+//! | 16 | 4 | CRC-32C over: seed, the 16 bytes before, payload |
+//! | 20 | | payload |
+//!
+//! A vector block holds the rows' f32 values. An entry block holds for each row: created position (8), norm (f64),
+//! bytes of its id (4), bytes of its metadata (4); then for each row its id and its metadata. Rows are ordered by id.
+//! Which rows are deleted stands in the manifest.
+
+use std::path::{Path, PathBuf};
+
+use crc32c::{crc32c, crc32c_append};
+
+use super::{MutableSegment, SegmentId, SegmentView};
+use crate::document::Metadata;
+use crate::ids::{DocumentId, Lsn};
+use crate::runtime::disk::{Disk, DiskFile, DiskReader};
+use crate::storage::StorageError;
+
+const MAGIC: [u8; 8] = *b"VSROWS\r\n";
+const VERSION: u32 = 1;
+const FILE_HEADER_BYTES: usize = 32;
+const BLOCK_HEADER_BYTES: usize = 20;
+const ENTRY_BYTES: usize = 24;
+/// A stripe ends when its vectors or its texts have this many bytes.
+const STRIPE_BYTES: usize = 1 << 20;
+/// Largest payload that is read: a stripe, and one more row of the largest kind.
+const PAYLOAD_BYTES_MAX: usize = STRIPE_BYTES * 2 + (32 << 20);
+
+const VECTORS: u32 = 1;
+const ENTRIES: u32 = 2;
+const END: u32 = 3;
+
+/// Path of a segment's file in a replica's directory.
+pub fn path_of(directory: &Path, id: SegmentId) -> PathBuf {
+    directory.join("segments").join(format!("{:08x}.rows", id.0))
+}
+
+/// Writes a segment that is ordered by id, durably but for its name. Returns the file's size.
+pub(in crate::storage) fn write(
+    disk: &dyn Disk,
+    path: &Path,
+    segment: &SegmentView,
+) -> Result<u64, StorageError> {
+    assert!(segment.is_by_id(), "only ordered rows are written");
+    let file = disk.create(path).map_err(StorageError::write(path))?;
+    let mut writer = Writer { file, path, seed: rand::random(), bytes: 0 };
+    writer.header(segment)?;
+    let mut first = 0;
+    while first < segment.len() {
+        first = writer.stripe(segment, first)?;
+    }
+    writer.block(END, segment.len(), 0, &[])?;
+    writer.file.sync().map_err(StorageError::sync(path))?;
+    Ok(writer.bytes)
+}
+
+/// Reads a segment into memory and checks every byte of it.
+pub(in crate::storage) fn read(
+    disk: &dyn Disk,
+    path: &Path,
+    id: SegmentId,
+    dimension: u32,
+) -> Result<SegmentView, StorageError> {
+    let reader = disk.open(path).map_err(StorageError::read(path))?;
+    let length = reader.len().map_err(StorageError::read(path))?;
+    let mut reader = Reader { reader, path, offset: 0, length, seed: 0 };
+    reader.header(id, dimension)?;
+    let mut segment = MutableSegment::new(id, dimension);
+    while reader.stripe(&mut segment, dimension as usize)? {}
+    Ok(segment.into_ordered())
+}
+
+struct Writer<'p> {
+    file: Box<dyn DiskFile>,
+    path: &'p Path,
+    seed: u64,
+    bytes: u64,
+}
+
+impl Writer<'_> {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.bytes += bytes.len() as u64;
+        self.file.append(bytes).map_err(StorageError::write(self.path))
+    }
+
+    fn header(&mut self, segment: &SegmentView) -> Result<(), StorageError> {
+        let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        for number in [VERSION, segment.id().0, segment.rows().dimension() as u32] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.seed.to_le_bytes());
+        bytes.extend_from_slice(&crc32c(&bytes).to_le_bytes());
+        self.append(&bytes)
+    }
+
+    /// Writes the rows from `first` on that fit into a stripe; returns the row after them.
+    fn stripe(&mut self, segment: &SegmentView, first: u32) -> Result<u32, StorageError> {
+        let (mut vectors, mut entries, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row = first;
+        while row < segment.len() && vectors.len() < STRIPE_BYTES && texts.len() < STRIPE_BYTES {
+            extend_with_values(&mut vectors, segment.rows().row(row));
+            let (id, metadata) = (segment.document_id(row).as_bytes(), segment.metadata_json(row));
+            entries.extend_from_slice(&segment.created(row).0.to_le_bytes());
+            entries.extend_from_slice(&segment.rows().norm(row).to_le_bytes());
+            entries.extend_from_slice(&(id.len() as u32).to_le_bytes());
+            entries.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
+            texts.extend_from_slice(id);
+            texts.extend_from_slice(metadata);
+            row += 1;
+        }
+        entries.extend_from_slice(&texts);
+        self.block(VECTORS, first, row - first, &vectors)?;
+        self.block(ENTRIES, first, row - first, &entries)?;
+        Ok(row)
+    }
+
+    fn block(&mut self, kind: u32, first: u32, rows: u32, payload: &[u8]) -> Result<(), StorageError> {
+        let length = u32::try_from(payload.len()).expect("a stripe is small");
+        let mut header = Vec::with_capacity(BLOCK_HEADER_BYTES);
+        for number in [kind, first, rows, length] {
+            header.extend_from_slice(&number.to_le_bytes());
+        }
+        header.extend_from_slice(&block_crc(self.seed, &header, payload).to_le_bytes());
+        self.append(&header)?;
+        self.append(payload)
+    }
+}
+
+struct Reader<'p> {
+    reader: Box<dyn DiskReader>,
+    path: &'p Path,
+    offset: u64,
+    length: u64,
+    seed: u64,
+}
+
+struct Block {
+    kind: u32,
+    first: u32,
+    rows: u32,
+    payload: Vec<u8>,
+}
+
+impl Reader<'_> {
+    fn damaged(&self, reason: impl Into<String>) -> StorageError {
+        StorageError::damaged(self.path, reason)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<Vec<u8>, StorageError> {
+        if self.length - self.offset < bytes as u64 {
+            return Err(self.damaged(format!("is cut off at {}", self.length)));
+        }
+        let mut buffer = vec![0; bytes];
+        self.reader.read_exact_at(&mut buffer, self.offset).map_err(StorageError::read(self.path))?;
+        self.offset += bytes as u64;
+        Ok(buffer)
+    }
+
+    fn header(&mut self, id: SegmentId, dimension: u32) -> Result<(), StorageError> {
+        let bytes = self.take(FILE_HEADER_BYTES)?;
+        if bytes[..8] != MAGIC || crc32c(&bytes[..28]) != u32_at(&bytes, 28) {
+            return Err(self.damaged("header checksum does not fit"));
+        }
+        if u32_at(&bytes, 8) != VERSION {
+            let reason = format!("segment format {}, known is {VERSION}", u32_at(&bytes, 8));
+            return Err(StorageError::Newer { path: self.path.to_path_buf(), reason });
+        }
+        let found = (u32_at(&bytes, 12), u32_at(&bytes, 16));
+        if found != (id.0, dimension) {
+            let reason = format!("holds segment {} of dimension {}", found.0, found.1);
+            return Err(self.damaged(reason));
+        }
+        self.seed = u64_at(&bytes, 20);
+        Ok(())
+    }
+
+    /// Appends the rows of the next stripe; `false` at the end block.
+    fn stripe(&mut self, segment: &mut MutableSegment, dimension: usize) -> Result<bool, StorageError> {
+        let vectors = self.block()?;
+        let row = segment.len() as u32;
+        if vectors.first != row {
+            return Err(self.damaged(format!("has row {} in place of row {row}", vectors.first)));
+        }
+        if vectors.kind == END {
+            return if self.offset == self.length {
+                Ok(false)
+            } else {
+                Err(self.damaged("goes on behind its end"))
+            };
+        }
+        let entries = self.block()?;
+        let fits = vectors.kind == VECTORS
+            && (entries.kind, entries.first, entries.rows) == (ENTRIES, vectors.first, vectors.rows)
+            && vectors.payload.len() == vectors.rows as usize * dimension * 4;
+        if !fits {
+            return Err(self.damaged(format!("has blocks at row {row} that do not belong together")));
+        }
+        self.push_rows(segment, &vectors, &entries, dimension)?;
+        Ok(true)
+    }
+
+    fn push_rows(
+        &self,
+        segment: &mut MutableSegment,
+        vectors: &Block,
+        entries: &Block,
+        dimension: usize,
+    ) -> Result<(), StorageError> {
+        let malformed = || self.damaged(format!("has malformed entries at row {}", vectors.first));
+        let count = entries.rows as usize;
+        let (table, mut texts) =
+            entries.payload.split_at_checked(count * ENTRY_BYTES).ok_or_else(malformed)?;
+        let mut values = vec![0.0f32; dimension];
+        let rows = vectors.payload.chunks_exact(dimension * 4).zip(table.chunks_exact(ENTRY_BYTES));
+        for (vector, entry) in rows {
+            read_values(vector, &mut values);
+            let (id, rest) = texts.split_at_checked(u32_at(entry, 16) as usize).ok_or_else(malformed)?;
+            let (metadata, rest) = rest.split_at_checked(u32_at(entry, 20) as usize).ok_or_else(malformed)?;
+            texts = rest;
+            let id = std::str::from_utf8(id).map_err(|_| malformed())?;
+            let known = DocumentId::parse(id).is_ok() && Metadata::is_stored_form(metadata);
+            let ordered = segment.is_empty() || segment.document_id(segment.len() as u32 - 1) < id;
+            if !known || !ordered {
+                return Err(malformed());
+            }
+            let row = segment.push(id, &values, metadata, Lsn(u64_at(entry, 0)));
+            if segment.norm(row).to_bits() != u64_at(entry, 8) {
+                return Err(self.damaged(format!("has a norm at row {row} that does not fit its vector")));
+            }
+        }
+        if texts.is_empty() { Ok(()) } else { Err(malformed()) }
+    }
+
+    fn block(&mut self) -> Result<Block, StorageError> {
+        let header = self.take(BLOCK_HEADER_BYTES)?;
+        let length = u32_at(&header, 12) as usize;
+        if length > PAYLOAD_BYTES_MAX {
+            return Err(self.damaged(format!("has a block of {length} bytes")));
+        }
+        let payload = self.take(length)?;
+        if block_crc(self.seed, &header[..16], &payload) != u32_at(&header, 16) {
+            return Err(
+                self.damaged(format!("has a block before {} whose checksum does not fit", self.offset))
+            );
+        }
+        let (kind, first, rows) = (u32_at(&header, 0), u32_at(&header, 4), u32_at(&header, 8));
+        Ok(Block { kind, first, rows, payload })
+    }
+}
+
+fn block_crc(seed: u64, header: &[u8], payload: &[u8]) -> u32 {
+    crc32c_append(crc32c_append(crc32c(&seed.to_le_bytes()), header), payload)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn extend_with_values(out: &mut Vec<u8>, values: &[f32]) {
+    if cfg!(target_endian = "little") {
+        out.extend_from_slice(bytemuck::cast_slice(values));
+    } else {
+        values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+    }
+}
+
+fn read_values(bytes: &[u8], out: &mut [f32]) {
+    let (chunks, _) = bytes.as_chunks::<4>();
+    for (value, bytes) in out.iter_mut().zip(chunks) {
+        *value = f32::from_le_bytes(*bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::disk::MemoryDisk;
+
+    fn segment(rows: u32) -> SegmentView {
+        let mut segment = MutableSegment::new(SegmentId(3), 5);
+        for row in 0..rows {
+            let metadata = format!("{{\"row\":{row}}}");
+            let vector = [row as f32, -0.0, 1e-40, 0.5, -1.0];
+            segment.push(&format!("id{row:05}"), &vector, metadata.as_bytes(), Lsn(u64::from(row) * 2 + 1));
+        }
+        segment.into_ordered()
+    }
+
+    fn equal(a: &SegmentView, b: &SegmentView) -> bool {
+        let bits = |view: &SegmentView, row| -> Vec<u32> {
+            view.rows().row(row).iter().map(|value| value.to_bits()).collect()
+        };
+        a.len() == b.len()
+            && (0..a.len()).all(|row| {
+                a.document_id(row) == b.document_id(row)
+                    && a.metadata_json(row) == b.metadata_json(row)
+                    && a.created(row) == b.created(row)
+                    && bits(a, row) == bits(b, row)
+            })
+    }
+
+    #[test]
+    fn rows_round_trip_bit_for_bit() {
+        let disk = MemoryDisk::new(1);
+        for rows in [0, 1, 70_000] {
+            let path = PathBuf::from(format!("{rows}.rows"));
+            let written = segment(rows);
+            let bytes = write(&disk, &path, &written).expect("written");
+            assert_eq!(bytes, disk.read(&path).expect("there").len() as u64);
+            assert!(equal(&written, &read(&disk, &path, SegmentId(3), 5).expect("whole")), "{rows} rows");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_seen() {
+        let disk = MemoryDisk::new(1);
+        let path = PathBuf::from("a.rows");
+        write(&disk, &path, &segment(3)).expect("written");
+        let bytes = disk.read(&path).expect("there");
+        let is_damaged = |bytes: Vec<u8>| {
+            disk.overwrite(&path, bytes);
+            matches!(read(&disk, &path, SegmentId(3), 5), Err(StorageError::Damaged { .. }))
+        };
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(is_damaged(flipped), "bit {bit}");
+        }
+        assert!((0..bytes.len()).all(|length| is_damaged(bytes[..length].to_vec())));
+        assert!(is_damaged([&bytes[..], &[0]].concat()));
+        assert!(!is_damaged(bytes));
+    }
+}

@@ -1,0 +1,190 @@
+//! Rows of documents: vectors, ids, metadata, and from when to when each row is visible.
+//!
+//! A row is written once. It is visible at position p when `created ≤ p < deleted`; a document's newer version is
+//! another row. Rows are appended to a [`MutableSegment`]; a checkpoint writes the live ones, ordered by id, to an
+//! immutable file ([`file`]). Readers hold a [`SegmentView`], which never changes but for rows that get deleted at
+//! positions beyond the reader's.
+
+mod entries;
+pub mod file;
+
+use bytes::Bytes;
+use vectorsphere_index::{Rows, RowsView};
+
+use self::entries::{Entries, EntriesView};
+use crate::document::{Document, Metadata};
+use crate::ids::{DocumentId, Lsn};
+
+/// Number of a segment in its replica; never used twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u32);
+
+/// The rows that were there when the view was taken. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SegmentView {
+    id: SegmentId,
+    rows: RowsView,
+    entries: EntriesView,
+    by_id: bool,
+}
+
+/// A segment that rows are appended to. One owner.
+#[derive(Debug)]
+pub struct MutableSegment {
+    id: SegmentId,
+    rows: Rows,
+    entries: Entries,
+}
+
+impl MutableSegment {
+    /// An empty segment for vectors of `dimension` values.
+    pub fn new(id: SegmentId, dimension: u32) -> MutableSegment {
+        MutableSegment { id, rows: Rows::new(dimension as usize), entries: Entries::default() }
+    }
+
+    /// Appends a row and returns its number.
+    pub fn push(&mut self, id: &str, vector: &[f32], metadata: &[u8], created: Lsn) -> u32 {
+        let row = self.rows.push(vector);
+        let entry = self.entries.push(id, metadata, created);
+        assert_eq!(row, entry, "vectors and entries are appended together");
+        row
+    }
+
+    /// The rows as they are now.
+    pub fn view(&self) -> SegmentView {
+        SegmentView { id: self.id, rows: self.rows.view(), entries: self.entries.view(), by_id: false }
+    }
+
+    /// The rows for good, which were appended in ascending order of their ids.
+    pub(super) fn into_ordered(self) -> SegmentView {
+        SegmentView { by_id: true, ..self.view() }
+    }
+
+    /// The segment's number.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Id of a document's row.
+    pub fn document_id(&self, row: u32) -> &str {
+        self.entries.id(row)
+    }
+
+    /// Norm of a row's vector.
+    pub fn norm(&self, row: u32) -> f64 {
+        self.rows.norm(row)
+    }
+
+    /// Values of each vector.
+    pub fn dimension(&self) -> usize {
+        self.rows.dimension()
+    }
+
+    /// Rows in it.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Makes a row invisible from `lsn` on.
+    pub fn delete(&self, row: u32, lsn: Lsn) {
+        self.entries.delete(row, lsn);
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.entries.bytes()
+    }
+}
+
+impl SegmentView {
+    /// The segment's number.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Rows in it, deleted ones too.
+    pub fn len(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The vectors.
+    pub fn rows(&self) -> &RowsView {
+        &self.rows
+    }
+
+    /// Id of a row's document.
+    pub fn document_id(&self, row: u32) -> &str {
+        self.entries.id(row)
+    }
+
+    /// Metadata of a row, JSON text.
+    pub fn metadata_json(&self, row: u32) -> &[u8] {
+        self.entries.metadata(row)
+    }
+
+    /// Position at which a row was written: the document's version.
+    pub fn created(&self, row: u32) -> Lsn {
+        self.entries.created(row)
+    }
+
+    /// Position at which a row was deleted or replaced; [`Lsn::MAX`] while it lives.
+    pub fn deleted(&self, row: u32) -> Lsn {
+        self.entries.deleted(row)
+    }
+
+    /// True when a reader at `lsn` sees the row.
+    pub fn is_visible(&self, row: u32, lsn: Lsn) -> bool {
+        self.created(row) <= lsn && lsn < self.deleted(row)
+    }
+
+    /// Makes a row invisible from `lsn` on.
+    pub fn delete(&self, row: u32, lsn: Lsn) {
+        self.entries.delete(row, lsn);
+    }
+
+    /// True when rows are ordered by id, one for each.
+    pub fn is_by_id(&self) -> bool {
+        self.by_id
+    }
+
+    /// The first row whose id is greater than `id`, in a segment ordered by id.
+    pub fn first_after(&self, id: &str) -> u32 {
+        assert!(self.by_id, "the rows are not ordered");
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.document_id(middle) <= id { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    /// A row's document; its vector is empty when it is not wanted.
+    pub fn document(&self, row: u32, with_vector: bool) -> Document {
+        let json = Bytes::copy_from_slice(self.metadata_json(row));
+        Document {
+            id: DocumentId::parse(self.document_id(row)).expect("only parsed ids are stored"),
+            vector: if with_vector { self.rows.row(row).to_vec() } else { Vec::new() },
+            metadata: Metadata::from_stored(json).expect("only metadata is stored"),
+        }
+    }
+
+    /// Bytes of its vectors and norms in memory.
+    pub fn vector_bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.entries.bytes()
+    }
+}

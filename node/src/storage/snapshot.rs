@@ -1,0 +1,43 @@
+//! What a reader sees: all segments at one position of the log. Immutable, shared, never waits for the writer.
+
+use super::segment::SegmentView;
+use crate::document::Document;
+use crate::ids::Lsn;
+
+/// A replica's documents at one position.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The position.
+    pub lsn: Lsn,
+    /// Live documents.
+    pub documents: u64,
+    /// All rows; those visible at `lsn` count.
+    pub segments: Vec<SegmentView>,
+}
+
+impl Snapshot {
+    /// Up to `limit` documents whose ids follow `after`, ascending by id, and whether there are more.
+    pub fn list(&self, after: &str, limit: usize, with_vector: bool) -> (Vec<Document>, bool) {
+        let mut found: Vec<(&SegmentView, u32)> = Vec::new();
+        for segment in &self.segments {
+            let visible = |row: &u32| segment.is_visible(*row, self.lsn);
+            if segment.is_by_id() {
+                let rows = (segment.first_after(after)..segment.len()).filter(visible).take(limit + 1);
+                found.extend(rows.map(|row| (segment, row)));
+            } else {
+                let follows = |row: &u32| segment.document_id(*row) > after;
+                let rows = (0..segment.len()).filter(follows).filter(visible);
+                found.extend(rows.map(|row| (segment, row)));
+            }
+        }
+        found.sort_unstable_by(|(a, a_row), (b, b_row)| a.document_id(*a_row).cmp(b.document_id(*b_row)));
+        let more = found.len() > limit;
+        found.truncate(limit);
+        (found.into_iter().map(|(segment, row)| segment.document(row, with_vector)).collect(), more)
+    }
+
+    /// Rows of all segments, deleted ones too.
+    pub fn rows(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.len())).sum()
+    }
+}
