@@ -21,9 +21,9 @@ pub struct Settings {
     /// Folder with the Debian package embeddings
     #[arg(long, env = "VECTORSPHERE_DATA", value_name = "DIR", global = true)]
     data: Option<PathBuf>,
-    #[arg(long, env = "HOME", hide = true, global = true)]
+    #[arg(long, env = "HOME", hide = true, global = true, default_value = "/root")]
     home: PathBuf,
-    #[arg(long, env = "PATH", hide = true, global = true)]
+    #[arg(long, env = "PATH", hide = true, global = true, default_value = "")]
     path: String,
 }
 
