@@ -26,7 +26,8 @@ pub async fn apply(kubectl: &Kubectl, nodes: &[Node]) -> Result<()> {
 /// # Errors
 /// When that takes more than two minutes.
 pub async fn ready(kubectl: &Kubectl) -> Result<()> {
-    let rollouts = [("kube-system", "daemonset/coredns"), ("local-path-storage", "deployment/local-path-provisioner")];
+    let rollouts =
+        [("kube-system", "daemonset/coredns"), ("local-path-storage", "deployment/local-path-provisioner")];
     let waits = rollouts.map(|(namespace, workload)| async move {
         kubectl.run(&["--namespace", namespace, "rollout", "status", workload, "--timeout=120s"]).await
     });

@@ -18,7 +18,8 @@ pub fn create(name: &str) -> Result<()> {
     if root.join("cgroup.controllers").exists() {
         // What the root does not hand down, no kubelet can limit.
         let handed_down = "+cpu +cpuset +io +memory +pids";
-        fs::write(root.join("cgroup.subtree_control"), handed_down).context("cannot hand down cgroup controllers")?;
+        fs::write(root.join("cgroup.subtree_control"), handed_down)
+            .context("cannot hand down cgroup controllers")?;
     }
     for hierarchy in hierarchies()? {
         let group = hierarchy.join(name);
@@ -43,7 +44,8 @@ pub fn adopt(name: &str, pid: i32) -> Result<()> {
     // A leaf of its own: version 2 lets a group hold either processes or groups.
     let group = hierarchy.join(name).join("daemons");
     fs::create_dir_all(&group)?;
-    fs::write(group.join("cgroup.procs"), pid.to_string()).with_context(|| format!("cannot move {pid} to {name}"))
+    fs::write(group.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("cannot move {pid} to {name}"))
 }
 
 /// Processes that are in groups of the node now: its daemons, and whatever runs in its pods.
@@ -70,7 +72,8 @@ pub fn processes(name: &str) -> Result<Vec<i32>> {
 pub fn leftover(prefix: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
-        let entries = fs::read_dir(&hierarchy)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let entries =
+            fs::read_dir(&hierarchy)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         found.extend(entries.filter(|name| name.starts_with(prefix)));
     }
     found.sort();

@@ -82,7 +82,8 @@ impl KubeCluster {
     async fn attach(settings: &Settings, kubeconfig: &Path, phases: &mut Phases) -> Result<Self> {
         let kubectl = Kubectl::new(settings, kubeconfig.to_path_buf());
         kubectl.run(&["version"]).await.context("the cluster of KUBECONFIG does not answer")?;
-        let archives = phases.run("assemble images", async { images::write_product_images(settings) }).await?;
+        let archives =
+            phases.run("assemble images", async { images::write_product_images(settings) }).await?;
         match &settings.image_loader {
             Some(loader) => phases.run("load images", load(loader, &images::paths(&archives))).await?,
             None => say("no VECTORSPHERE_IMAGE_LOADER given: the cluster must know the images already"),
@@ -135,9 +136,17 @@ impl KubeCluster {
 }
 
 impl Own {
-    async fn start(&self, settings: &Settings, daemons: &Daemons, pki: &Pki, archives: &[PathBuf]) -> Result<()> {
+    async fn start(
+        &self,
+        settings: &Settings,
+        daemons: &Daemons,
+        pki: &Pki,
+        archives: &[PathBuf],
+    ) -> Result<()> {
         node::make_fixed_paths(&settings.state())?;
-        try_join_all(self.nodes.iter().map(|node| node.start(settings, daemons, pki, archives))).await.map(drop)
+        try_join_all(self.nodes.iter().map(|node| node.start(settings, daemons, pki, archives)))
+            .await
+            .map(drop)
     }
 }
 
@@ -155,7 +164,8 @@ pub async fn take_down(settings: &Settings) -> Result<()> {
 /// # Errors
 /// When the cluster is there and does not answer.
 pub async fn status(settings: &Settings) -> Result<Option<String>> {
-    let kubeconfig = settings.kubeconfig.clone().unwrap_or_else(|| settings.state().join("pki/admin.kubeconfig"));
+    let kubeconfig =
+        settings.kubeconfig.clone().unwrap_or_else(|| settings.state().join("pki/admin.kubeconfig"));
     if !kubeconfig.exists() {
         return Ok(None);
     }
@@ -169,8 +179,12 @@ fn lock(settings: &Settings) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another run uses the cluster on this machine: wait until it ends"),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another run uses the cluster on this machine: wait until it ends")
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
     }
 }
 
@@ -214,7 +228,8 @@ fn detach_mounts(state: &Path) -> Result<()> {
     let mut below: Vec<&Path> = points.filter(|point| point.starts_with(state)).collect();
     below.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
     for point in below {
-        umount2(point, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
+        umount2(point, MntFlags::MNT_DETACH)
+            .with_context(|| format!("cannot unmount {}", point.display()))?;
     }
     Ok(())
 }
@@ -245,7 +260,8 @@ async fn nodes_ready(kubectl: &Kubectl, expected: usize) -> Result<()> {
     until(&format!("{expected} nodes are Ready"), Duration::from_secs(90), async || {
         let list = kubectl.get(&["nodes"]).await?;
         let nodes = list["items"].as_array().context("no list of nodes")?;
-        let is_ready = |node: &&serde_json::Value| condition(node, "Ready").is_some_and(|(status, _)| status == "True");
+        let is_ready =
+            |node: &&serde_json::Value| condition(node, "Ready").is_some_and(|(status, _)| status == "True");
         let ready = nodes.iter().filter(is_ready).count();
         ensure!(ready == expected, "{ready} of {} registered nodes are Ready", nodes.len());
         Ok(())

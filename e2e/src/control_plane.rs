@@ -26,10 +26,16 @@ const NODE_GRACE: &str = "20s";
 /// # Errors
 /// When a file cannot be written.
 pub fn issue_certificates(pki: &Pki) -> Result<()> {
-    let mut hosts: Vec<String> = ["localhost", "127.0.0.1", HOST, SERVER_SERVICE].map(str::to_string).to_vec();
+    let mut hosts: Vec<String> =
+        ["localhost", "127.0.0.1", HOST, SERVER_SERVICE].map(str::to_string).to_vec();
     hosts.extend(
-        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-            .map(str::to_string),
+        [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ]
+        .map(str::to_string),
     );
     pki.issue("apiserver", "kube-apiserver", "vectorsphere", &hosts)?;
     pki.issue("kubelet-client", "kube-apiserver-kubelet-client", "system:masters", &[])?;
@@ -62,7 +68,8 @@ pub async fn start(settings: &Settings, daemons: &Daemons, pki: &Pki) -> Result<
 
 async fn ready(settings: &Settings, daemons: &Daemons, pki: &Pki, needed: &[Daemon]) -> Result<()> {
     let kubeconfig = pki.path("admin.kubeconfig");
-    let arguments = ["--kubeconfig", &kubeconfig.to_string_lossy(), "get", "--raw", "/readyz"].map(str::to_string);
+    let arguments =
+        ["--kubeconfig", &kubeconfig.to_string_lossy(), "get", "--raw", "/readyz"].map(str::to_string);
     until("the API server is ready", Duration::from_secs(60), async || {
         needed.iter().try_for_each(|daemon| daemons.check(daemon))?;
         run(settings.tool("kubectl"), &arguments).await.context("no answer yet").map(drop)

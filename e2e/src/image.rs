@@ -55,7 +55,8 @@ impl Image {
             entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
             layers: [BTreeMap::new(), BTreeMap::new()],
         };
-        let users = format!("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{USER}:{USER}:nonroot:/:/sbin/nologin\n");
+        let users =
+            format!("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{USER}:{USER}:nonroot:/:/sbin/nologin\n");
         let groups = format!("root:x:0:\nnonroot:x:{USER}:\n");
         image.put(0, "/tmp", Entry::Folder { mode: 0o1777 });
         image.put(0, "/etc/passwd", Entry::File { mode: 0o644, content: users.into_bytes() });
@@ -161,10 +162,15 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Files that the loader would map for `program`, each under the name by which it is looked up.
 fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output().context("cannot run `ldd`")?;
-    let (listed, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (listed, complaint) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
         // `ldd` fails for a static program, which needs nothing.
-        ensure!(format!("{listed}{complaint}").contains("not a dynamic executable"), "ldd: {}", complaint.trim());
+        ensure!(
+            format!("{listed}{complaint}").contains("not a dynamic executable"),
+            "ldd: {}",
+            complaint.trim()
+        );
         return Ok(Vec::new());
     }
     parse_libraries(&listed).with_context(|| format!("libraries of {}", program.display()))
@@ -195,7 +201,11 @@ fn layer(entries: &BTreeMap<PathBuf, Entry>) -> Result<Vec<u8>> {
                 archive.append_data(&mut header(EntryType::Directory, *mode, 0), path, &[][..])?;
             }
             Entry::File { mode, content } => {
-                archive.append_data(&mut header(EntryType::Regular, *mode, content.len()), path, &content[..])?;
+                archive.append_data(
+                    &mut header(EntryType::Regular, *mode, content.len()),
+                    path,
+                    &content[..],
+                )?;
             }
             Entry::Link { target } => {
                 archive.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)?;

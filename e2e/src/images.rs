@@ -24,7 +24,8 @@ pub const OPERATOR: &str = concat!("vectorsphere.io/vectorsphere-operator:", env
 
 /// Programs that the shell image offers beside the shell itself.
 const BOX_PROGRAMS: [&str; 14] = [
-    "cat", "chmod", "echo", "hostname", "httpd", "ls", "mkdir", "nc", "nslookup", "rm", "sh", "sleep", "test", "wget",
+    "cat", "chmod", "echo", "hostname", "httpd", "ls", "mkdir", "nc", "nslookup", "rm", "sh", "sleep",
+    "test", "wget",
 ];
 
 /// Assembles what the cluster itself runs: pause, shell, name server and volume provisioner.
@@ -34,14 +35,16 @@ const BOX_PROGRAMS: [&str; 14] = [
 pub fn write_cluster_images(settings: &Settings) -> Result<Vec<Archive>> {
     let folder = settings.images();
     let busybox = settings.find_program("busybox").context("busybox is not installed")?;
-    let shell = BOX_PROGRAMS.iter().try_fold(
-        Image::new(BOX, &["/bin/sh"])?.program("/bin/busybox", &busybox)?,
-        |image, program| anyhow::Ok(image.link(&format!("/bin/{program}"), "busybox")),
-    )?;
+    let shell = BOX_PROGRAMS
+        .iter()
+        .try_fold(Image::new(BOX, &["/bin/sh"])?.program("/bin/busybox", &busybox)?, |image, program| {
+            anyhow::Ok(image.link(&format!("/bin/{program}"), "busybox"))
+        })?;
     Ok(vec![
         single(PAUSE, "/pause", &settings.tool("pause"))?.write(&folder)?,
         single(COREDNS, "/coredns", &settings.tool("coredns"))?.write(&folder)?,
-        single(LOCAL_PATH, "/local-path-provisioner", &settings.tool("local-path-provisioner"))?.write(&folder)?,
+        single(LOCAL_PATH, "/local-path-provisioner", &settings.tool("local-path-provisioner"))?
+            .write(&folder)?,
         shell.write(&folder)?,
     ])
 }

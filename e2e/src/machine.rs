@@ -8,11 +8,31 @@ use nix::unistd::Uid;
 use crate::settings::Settings;
 
 const TOOLS: [&str; 12] = [
-    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "helm",
-    "coredns", "local-path-provisioner", "pause", "etcdctl",
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+    "helm",
+    "coredns",
+    "local-path-provisioner",
+    "pause",
+    "etcdctl",
 ];
 const PROGRAMS: [&str; 11] = [
-    "containerd", "ctr", "runc", "ip", "iptables", "conntrack", "setsid", "sysctl", "ldd", "busybox", "nginx",
+    "containerd",
+    "ctr",
+    "runc",
+    "ip",
+    "iptables",
+    "conntrack",
+    "setsid",
+    "sysctl",
+    "ldd",
+    "busybox",
+    "nginx",
 ];
 /// Longest path of a Unix socket that the kernel takes, with room for the node's folder and the socket's name.
 const LONGEST_STATE_PATH: usize = 108 - 40;
@@ -39,11 +59,15 @@ pub fn check(settings: &Settings) -> Result<()> {
         problems.push(format!("not installed: {programs}; run `scripts/install-deps kube`"));
     }
     if !Path::new("/usr/lib/cni/ptp").exists() {
-        problems.push("not installed: network plugins in /usr/lib/cni; run `scripts/install-deps kube`".into());
+        problems
+            .push("not installed: network plugins in /usr/lib/cni; run `scripts/install-deps kube`".into());
     }
     let state = settings.state();
     if state.as_os_str().len() > LONGEST_STATE_PATH {
-        problems.push(format!("{} is too long for sockets; set VECTORSPHERE_CACHE to a shorter one", state.display()));
+        problems.push(format!(
+            "{} is too long for sockets; set VECTORSPHERE_CACHE to a shorter one",
+            state.display()
+        ));
     }
     if !problems.is_empty() {
         bail!("this machine cannot carry a cluster yet:\n  {}", problems.join("\n  "));

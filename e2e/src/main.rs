@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vectorsphere_e2e::cluster::{self, KubeCluster};
+use vectorsphere_e2e::demo;
 use vectorsphere_e2e::image::Image;
 use vectorsphere_e2e::images;
 use vectorsphere_e2e::phases::Phases;
@@ -33,6 +34,15 @@ enum Command {
     KubeDown,
     /// Show nodes and pods
     KubeStatus,
+    /// Start three nodes in one process, load 10,000 documents and search them
+    Demo {
+        /// REST port of the first node
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+        /// End after the searches
+        #[arg(long)]
+        exit: bool,
+    },
     /// Assemble VectorSphere's images
     Images,
     /// Assemble an image from one program of this machine
@@ -55,7 +65,13 @@ async fn main() -> Result<()> {
         Command::KubeDown => cluster::take_down(&settings).await,
         Command::KubeStatus => {
             let status = cluster::status(&settings).await?;
-            print(&status.unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()))
+            print(
+                &status
+                    .unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()),
+            )
+        }
+        Command::Demo { port, exit } => {
+            demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
         Command::Images => {
             for archive in images::write_product_images(&settings)? {
@@ -64,7 +80,8 @@ async fn main() -> Result<()> {
             Ok(())
         }
         Command::Image { name, program, path } => {
-            let file = program.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+            let file =
+                program.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
             let path = path.unwrap_or_else(|| format!("/usr/local/bin/{file}"));
             let archive = Image::new(&name, &[&path])?.program(&path, &program)?.write(&settings.images())?;
             print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))

@@ -61,11 +61,15 @@ impl Network {
     pub async fn lay(nodes: usize) -> Result<Self> {
         for range in [NODES, SERVICES, PODS] {
             let taken = ip(&format!("route show root {range}")).await?;
-            ensure!(taken.trim().is_empty(), "this machine already routes {range}, which the cluster needs: {taken}");
+            ensure!(
+                taken.trim().is_empty(),
+                "this machine already routes {range}, which the cluster needs: {taken}"
+            );
         }
         ip(&format!("link add {BRIDGE} type bridge")).await?;
         // Per interface, so that a host that forwards for others (a container engine) still forwards nothing of ours.
-        fs::write(format!("/proc/sys/net/ipv4/conf/{BRIDGE}/forwarding"), "0").context("cannot forbid forwarding")?;
+        fs::write(format!("/proc/sys/net/ipv4/conf/{BRIDGE}/forwarding"), "0")
+            .context("cannot forbid forwarding")?;
         ip(&format!("addr add {HOST}/24 dev {BRIDGE}")).await?;
         ip(&format!("link set {BRIDGE} up")).await?;
         for range in [SERVICES, PODS] {

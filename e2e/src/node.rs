@@ -77,12 +77,19 @@ impl Node {
     ///
     /// # Errors
     /// When a daemon ends or the runtime does not answer within 30 s; the message quotes the log.
-    pub async fn start(&self, settings: &Settings, daemons: &Daemons, pki: &Pki, images: &[PathBuf]) -> Result<()> {
+    pub async fn start(
+        &self,
+        settings: &Settings,
+        daemons: &Daemons,
+        pki: &Pki,
+        images: &[PathBuf],
+    ) -> Result<()> {
         self.write_configuration(pki)?;
         cgroups::create(&self.name)?;
         let containerd = settings.find_program("containerd").context("containerd is not installed")?;
         let runtime_flags = vec![format!("--config={}", self.path("containerd.toml"))];
-        let runtime = self.spawn(daemons, Home::Fresh, vec![("containerd", containerd, runtime_flags)])?.remove(0);
+        let runtime =
+            self.spawn(daemons, Home::Fresh, vec![("containerd", containerd, runtime_flags)])?.remove(0);
         self.runtime_answers(daemons, &runtime).await?;
         try_join_all(images.iter().map(|image| self.import(image))).await?;
         let rest = vec![
@@ -145,14 +152,16 @@ impl Node {
             Ok(started)
         };
         // Namespaces belong to a thread: this one enters them, starts the daemons and ends.
-        thread::scope(|scope| scope.spawn(start).join()).map_err(|_| anyhow!("{}: the start panicked", self.name))?
+        thread::scope(|scope| scope.spawn(start).join())
+            .map_err(|_| anyhow!("{}: the start panicked", self.name))?
     }
 
     /// Moves the calling thread into the node's namespaces.
     fn enter(&self, home: Home) -> Result<()> {
         match home {
             Home::Fresh => {
-                let network = File::open(format!("/run/netns/{}", self.name)).context("the network is not laid")?;
+                let network =
+                    File::open(format!("/run/netns/{}", self.name)).context("the network is not laid")?;
                 setns(network, CloneFlags::CLONE_NEWNET)?;
                 unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
                 self.cover_fixed_paths()
@@ -195,7 +204,10 @@ impl Node {
         fs::write(self.folder.join("containerd.toml"), self.runtime_configuration())?;
         fs::write(self.folder.join("cni/10-pods.conflist"), self.network_configuration().to_string())?;
         fs::write(self.folder.join("resolv.conf"), "nameserver 127.0.0.1\n")?;
-        fs::write(self.folder.join("kubelet.yaml"), serde_yaml::to_string(&self.kubelet_configuration(pki))?)?;
+        fs::write(
+            self.folder.join("kubelet.yaml"),
+            serde_yaml::to_string(&self.kubelet_configuration(pki))?,
+        )?;
         Ok(())
     }
 

@@ -33,7 +33,11 @@ impl Phases {
         }
         let took = began.elapsed();
         let mark = if result.is_ok() { "ok" } else { "FAILED" };
-        say(&format!("{:>7.1} s  {name}: {mark} ({:.1} s)", self.started.elapsed().as_secs_f64(), took.as_secs_f64()));
+        say(&format!(
+            "{:>7.1} s  {name}: {mark} ({:.1} s)",
+            self.started.elapsed().as_secs_f64(),
+            took.as_secs_f64()
+        ));
         self.done.push((name.to_string(), took));
         result.map_err(|error| error.context(name.to_string()))
     }
@@ -42,8 +46,11 @@ impl Phases {
     #[must_use]
     pub fn summary(&self) -> String {
         let width = self.done.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut lines: Vec<String> =
-            self.done.iter().map(|(name, took)| format!("  {name:<width$} {:>8.1} s", took.as_secs_f64())).collect();
+        let mut lines: Vec<String> = self
+            .done
+            .iter()
+            .map(|(name, took)| format!("  {name:<width$} {:>8.1} s", took.as_secs_f64()))
+            .collect();
         lines.push(format!("  {:<width$} {:>8.1} s", "total", self.started.elapsed().as_secs_f64()));
         lines.join("\n")
     }
@@ -77,6 +84,9 @@ mod tests {
         let error = phases.run("second", async { Err::<(), _>(anyhow!("broke")) }).await.unwrap_err();
         assert_eq!(format!("{error:#}"), "second: broke");
         let summary = phases.summary();
-        assert!(summary.contains("first") && summary.contains("second") && summary.contains("total"), "{summary}");
+        assert!(
+            summary.contains("first") && summary.contains("second") && summary.contains("total"),
+            "{summary}"
+        );
     }
 }

@@ -142,7 +142,8 @@ impl Daemons {
     /// # Errors
     /// When one of them survives a kill.
     pub async fn stop(&self, grace: Duration, selected: impl Fn(&str) -> bool) -> Result<()> {
-        let daemons: Vec<Daemon> = self.recorded()?.into_iter().filter(|daemon| selected(&daemon.name)).collect();
+        let daemons: Vec<Daemon> =
+            self.recorded()?.into_iter().filter(|daemon| selected(&daemon.name)).collect();
         futures::future::try_join_all(daemons.iter().map(|daemon| daemon.stop(grace))).await?;
         for daemon in daemons {
             fs::remove_file(self.records.join(format!("{}.json", daemon.name)))?;
@@ -243,7 +244,9 @@ mod tests {
     async fn a_wait_for_a_dead_daemon_shows_its_last_words() {
         let folder = tempfile::tempdir().unwrap();
         let daemons = daemons(folder.path());
-        let daemon = daemons.spawn("brief", Path::new("sh"), &["-c".into(), "echo port in use; exit 1".into()]).unwrap();
+        let daemon = daemons
+            .spawn("brief", Path::new("sh"), &["-c".into(), "echo port in use; exit 1".into()])
+            .unwrap();
         let waiting = until("it serves", Duration::from_secs(10), async || {
             daemons.check(&daemon)?;
             anyhow::bail!("not yet")

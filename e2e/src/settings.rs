@@ -86,7 +86,8 @@ impl Settings {
     /// When it was not built.
     pub fn workspace_binary(&self, name: &str) -> Result<PathBuf> {
         let own = current_exe().context("cannot tell where the running program lies")?;
-        let built = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+        let built =
+            own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
         match built {
             Some(path) => Ok(path),
             None => bail!("`{name}` is not built yet: run `cargo build --workspace --bins`"),

@@ -23,13 +23,19 @@ impl std::error::Error for Hopeless {}
 ///
 /// # Errors
 /// After `deadline`, with what was awaited and the last state seen; at once when the probe says [`Hopeless`].
-pub async fn until<T>(what: &str, deadline: Duration, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let last = match tokio::time::timeout(left.max(PACE), probe()).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(state)) if state.is::<Hopeless>() => return Err(state.context(format!("waiting until {what}"))),
+            Ok(Err(state)) if state.is::<Hopeless>() => {
+                return Err(state.context(format!("waiting until {what}")));
+            }
             Ok(Err(state)) => state,
             Err(_) => anyhow!("the last look did not return in time"),
         };

@@ -1,0 +1,65 @@
+# The commands of the project; `make help` lists them. The work is done by scripts/ and by cargo.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PORT ?= 8080
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## Install what is missing, build, start a cluster, load real data, search (DEMO_EXIT=1 ends, PORT=8080)
+	@scripts/demo --port $(PORT) $(if $(DEMO_EXIT),--exit)
+
+.PHONY: test
+test: ## Install what is missing and run everything that CI runs
+	@scripts/test all
+
+.PHONY: test-fast
+test-fast: ## Lints and all tests that need no Kubernetes
+	@scripts/test fast
+
+.PHONY: test-kube
+test-kube: ## The tests on a real three-node Kubernetes (needs root; KUBECONFIG uses yours)
+	@scripts/test kube
+
+.PHONY: test-day-two
+test-day-two: ## Scaling, failures and deletion of a cluster on Kubernetes
+	@scripts/test day-two
+
+.PHONY: test-doors
+test-doors: ## Authentication and limits of the public API
+	@scripts/test doors
+
+.PHONY: kube-up
+kube-up: ## Start the three-node Kubernetes of the tests and leave it to you
+	@scripts/kube up
+
+.PHONY: kube-down
+kube-down: ## Remove it
+	@scripts/kube down
+
+.PHONY: soak
+soak: ## Crash simulation of the storage (SEEDS=1000 FROM=1)
+	@scripts/soak
+
+.PHONY: torture
+torture: ## Kill and restart a loaded cluster for a while (MINUTES=10)
+	@scripts/torture
+
+.PHONY: bench-index
+bench-index: ## Flat scan against the machine's memory bandwidth (QUICK=1)
+	@scripts/bench index
+
+.PHONY: bench-server
+bench-server: ## Load, search latency and throughput of a cluster (QUICK=1)
+	@scripts/bench server
+
+.PHONY: images
+images: ## Build the container images without pulling any
+	@scripts/images
+
+.PHONY: lint
+lint: ## Formatting and clippy
+	@cargo fmt --check && cargo clippy --workspace --all-targets -- -D warnings

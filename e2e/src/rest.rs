@@ -1,0 +1,231 @@
+//! A client of VectorSphere's REST API, as small as the tests, the demo and the benchmarks need it.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::debian::Debian;
+
+/// A connection pool to one gateway or Service.
+#[derive(Clone)]
+pub struct RestClient {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// An answer that is not a success.
+#[derive(Debug, Deserialize)]
+pub struct Problem {
+    /// HTTP status.
+    pub status: u16,
+    /// The stable word.
+    pub code: String,
+    /// What happened.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub enum CallError {
+    /// The server said no.
+    Problem(Problem),
+    /// No whole answer came.
+    Transport(reqwest::Error),
+    /// The answer is not what the API promises.
+    Garbled(String),
+}
+
+/// One hit.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Hit {
+    /// The document.
+    pub document_id: String,
+    /// Its score.
+    pub score: f64,
+    /// When asked for.
+    #[serde(default)]
+    pub metadata: Value,
+}
+
+/// A search's answer.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SearchAnswer {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Shards that did not answer.
+    #[serde(default)]
+    pub missing: Vec<Value>,
+}
+
+impl RestClient {
+    /// A client of `url`, such as `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn new(url: impl Into<String>, timeout: Duration) -> Result<RestClient> {
+        let http = reqwest::Client::builder()
+            .timeout(timeout)
+            .no_proxy()
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(RestClient { http, url: url.into() })
+    }
+
+    /// Sends a request and reads the JSON of its answer.
+    ///
+    /// # Errors
+    /// A problem of the server, a broken connection, or an answer that is not JSON.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, CallError> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let answer = request.send().await.map_err(CallError::Transport)?;
+        let success = answer.status().is_success();
+        let bytes = answer.bytes().await.map_err(CallError::Transport)?;
+        let garbled = |error: serde_json::Error| {
+            CallError::Garbled(format!(
+                "{error} in {:?}",
+                String::from_utf8_lossy(&bytes[..bytes.len().min(200)])
+            ))
+        };
+        if success {
+            let text = if bytes.is_empty() { b"null" } else { &bytes[..] };
+            serde_json::from_slice(text).map_err(garbled)
+        } else {
+            Err(CallError::Problem(serde_json::from_slice(&bytes).map_err(garbled)?))
+        }
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(reqwest::Method::GET, path, None).await
+    }
+
+    /// `POST path` with a JSON body.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, CallError> {
+        self.call(reqwest::Method::POST, path, Some(body.to_string().into_bytes())).await
+    }
+
+    /// Creates a table for the Debian set.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn create_table(&self, table: &str, dimension: usize, shards: u32) -> Result<Value, CallError> {
+        let body =
+            json!({"table_name": table, "dimension": dimension, "index_type": "flat", "shards": shards});
+        self.post("/api/v1/tables", &body).await
+    }
+
+    /// Upserts documents `range` of the Debian set in one batch.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn upsert(
+        &self,
+        table: &str,
+        debian: &Debian,
+        range: Range<usize>,
+    ) -> Result<Value, CallError> {
+        let body = batch(debian, range);
+        self.call(reqwest::Method::POST, &format!("/api/v1/tables/{table}/documents"), Some(body)).await
+    }
+
+    /// Searches for a vector.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn search(&self, table: &str, vector: &[f32], top_k: usize) -> Result<SearchAnswer, CallError> {
+        let path = format!("/api/v1/tables/{table}/search");
+        self.call(reqwest::Method::POST, &path, Some(json(&SearchBody { vector, top_k }))).await
+    }
+}
+
+#[derive(Serialize)]
+struct SearchBody<'a> {
+    vector: &'a [f32],
+    top_k: usize,
+}
+
+#[derive(Serialize)]
+struct BatchBody<'a> {
+    documents: Vec<DocumentBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct DocumentBody<'a> {
+    document_id: &'a str,
+    vector: &'a [f32],
+    metadata: &'a Map<String, Value>,
+}
+
+/// The body of an upsert of documents `range`.
+#[must_use]
+pub fn batch(debian: &Debian, range: Range<usize>) -> Vec<u8> {
+    let documents = range.map(|index| {
+        let (package, vector) = debian.document(index);
+        DocumentBody { document_id: &package.name, vector, metadata: &package.metadata }
+    });
+    json(&BatchBody { documents: documents.collect() })
+}
+
+fn json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).expect("strings and finite numbers are JSON")
+}
+
+impl SearchAnswer {
+    /// Names and scores, for [`Debian::check`].
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(String, f64)> {
+        self.hits.iter().map(|hit| (hit.document_id.clone(), hit.score)).collect()
+    }
+}
+
+impl CallError {
+    /// The stable word, when the server answered with a problem.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            CallError::Problem(problem) => Some(&problem.code),
+            CallError::Transport(_) | CallError::Garbled(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Problem(problem) => {
+                write!(f, "{} {}: {}", problem.status, problem.code, problem.detail)
+            }
+            CallError::Transport(error) => write!(f, "no answer: {error}"),
+            CallError::Garbled(what) => write!(f, "answer is not what the API promises: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            CallError::Transport(error) => Some(error),
+            CallError::Problem(_) | CallError::Garbled(_) => None,
+        }
+    }
+}
