@@ -13,7 +13,7 @@ use half::f16;
 use serde_json::{Map, Value};
 
 /// Queries at the end of the rows.
-const QUERIES: usize = 1_000;
+const QUERIES: usize = Debian::QUERIES;
 
 /// The set in memory.
 pub struct Debian {
@@ -34,6 +34,9 @@ pub struct Package {
 }
 
 impl Debian {
+    /// Queries at the end of the rows.
+    pub const QUERIES: usize = 1_000;
+
     /// The sample that ships with the sources.
     ///
     /// # Errors

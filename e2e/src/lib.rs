@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod addons;
+pub mod bench_server;
 pub mod cgroups;
 pub mod cluster;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod images;
 pub mod ingress;
 pub mod kubectl;
 pub mod load;
+pub mod local_cluster;
 pub mod machine;
 pub mod network;
 pub mod node;
@@ -29,4 +31,5 @@ pub mod rest;
 pub mod scenario;
 pub mod searcher;
 pub mod settings;
+pub mod torture;
 pub mod wait;

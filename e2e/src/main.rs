@@ -3,15 +3,18 @@
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use vectorsphere_e2e::bench_server;
 use vectorsphere_e2e::cluster::{self, KubeCluster};
 use vectorsphere_e2e::demo;
 use vectorsphere_e2e::image::Image;
 use vectorsphere_e2e::images;
 use vectorsphere_e2e::phases::{Phases, say};
 use vectorsphere_e2e::settings::Settings;
+use vectorsphere_e2e::torture;
 
 /// Real Kubernetes clusters on this machine, and VectorSphere's images.
 #[derive(Parser)]
@@ -43,6 +46,21 @@ enum Command {
         /// End after the searches
         #[arg(long)]
         exit: bool,
+    },
+    /// Kill and restart a loaded cluster of processes and check every document
+    Torture {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Draws the faults
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Measure load and search of a cluster of processes
+    BenchServer {
+        /// The sample and short measurements
+        #[arg(long)]
+        quick: bool,
     },
     /// Assemble VectorSphere's images
     Images,
@@ -84,6 +102,11 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
         Command::Demo { port, exit } => {
             demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
+        Command::Torture { minutes, seed } => {
+            let report = torture::run(settings, Duration::from_secs(minutes * 60), seed).await?;
+            print(&format!("seed {seed}: {report:?}"))
+        }
+        Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
         Command::Images => {
             for archive in images::write_product_images(settings)? {
                 print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))?;

@@ -109,18 +109,16 @@ async fn search_until(
     let mut query = first;
     while !over.is_cancelled() {
         tally.searches += 1;
-        if let Err(why) = search(client, table, debian, query).await {
-            tally.failed_once.push(why);
+        let mut answer = client.search(table, debian.query(query), 100).await;
+        if let Err(why) = &answer {
+            tally.failed_once.push(format!("{why:?}"));
             tokio::time::sleep(BEFORE_RETRY).await;
-            tally.failed.extend(search(client, table, debian, query).await.err());
+            answer = client.search(table, debian.query(query), 100).await;
         }
+        // An answer that is wrong is not mended by asking again.
+        let verdict = answer.map_err(anyhow::Error::from).and_then(|hits| debian.check(query, &hits.pairs()));
+        tally.failed.extend(verdict.err().map(|why| format!("{why:#}")));
         query = (query + CLIENTS) % debian.queries();
     }
     tally
-}
-
-async fn search(client: &RestClient, table: &str, debian: &Debian, query: usize) -> Result<(), String> {
-    let answer =
-        client.search(table, debian.query(query), 100).await.map_err(|error| format!("{error:?}"))?;
-    debian.check(query, &answer.pairs()).map_err(|error| format!("wrong answer: {error:#}"))
 }
