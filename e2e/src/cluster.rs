@@ -18,7 +18,7 @@ use crate::pki::Pki;
 use crate::process::Daemons;
 use crate::settings::Settings;
 use crate::wait::until;
-use crate::{addons, cgroups, images, machine};
+use crate::{addons, cgroups, images, machine, report};
 
 /// Marks a cluster that `kube-up` left for a human.
 const KEPT: &str = "kept-for-a-human";
@@ -63,21 +63,35 @@ impl KubeCluster {
         refuse_kept(settings)?;
         phases.run("remove what an earlier run left", remove(settings)).await?;
         let local = Local {
-            network: phases.run("network", Network::lay(nodes)).await?,
+            network: Network::of(nodes),
             nodes: (1..=nodes).map(|number| Node::new(number, &settings.state())).collect(),
             _lock: lock,
         };
+        let kubectl = Kubectl::new(settings, admin_kubeconfig(settings));
+        let cluster = Self { settings: settings.clone(), kubectl, local: Some(local), is_ours: true };
+        match cluster.bring_up(phases).await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                report::save_and_tell(&cluster, &error).await;
+                cluster.down().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up(&self, phases: &mut Phases) -> Result<()> {
+        let (settings, kubectl) = (&self.settings, &self.kubectl);
+        let local = self.local.as_ref().context("not a cluster of this machine")?;
+        phases.run("network", local.network.lay()).await?;
         let archives = phases.run("assemble images", async { assemble(settings) }).await?;
         let daemons = Daemons::new(&settings.state(), settings.daemon_path());
         let pki = Pki::create(&settings.state().join("pki"))?;
         control_plane::issue_certificates(&pki)?;
-        let kubectl = Kubectl::new(settings, pki.path("admin.kubeconfig"));
         phases.run("etcd and API server", control_plane::start(settings, &daemons, &pki)).await?;
         phases.run("runtimes, images, kubelets", local.start(settings, &daemons, &pki, &archives)).await?;
-        phases.run("add-ons applied", addons::apply(&kubectl, &local.nodes)).await?;
-        phases.run("nodes ready", nodes_ready(&kubectl, nodes)).await?;
-        phases.run("names and volumes", addons::ready(&kubectl)).await?;
-        Ok(Self { settings: settings.clone(), kubectl, local: Some(local), is_ours: true })
+        phases.run("add-ons applied", addons::apply(kubectl, &local.nodes)).await?;
+        phases.run("nodes ready", nodes_ready(kubectl, local.nodes.len())).await?;
+        phases.run("names and volumes", addons::ready(kubectl)).await
     }
 
     /// Uses a cluster that somebody else runs (or that `kube-up` left): loads the images, changes nothing else.
@@ -93,7 +107,7 @@ impl KubeCluster {
             (Some(local), _) => phases.run("load images", local.load(&archives)).await?,
             (None, Some(loader)) => phases.run("load images", load(loader, &archives)).await?,
             (None, None) => {
-                say("no VECTORSPHERE_IMAGE_LOADER given: the cluster must know the images already")
+                say("no VECTORSPHERE_IMAGE_LOADER given: the cluster must know the images already");
             }
         }
         Ok(Self { settings: settings.clone(), kubectl, local, is_ours: false })

@@ -209,7 +209,7 @@ mod tests {
         assert!(started.is_running());
         // Another run knows it only from disk.
         let later = daemons(folder.path());
-        assert_eq!(later.recorded().unwrap(), [started.clone()]);
+        assert_eq!(later.recorded().unwrap(), std::slice::from_ref(&started));
         later.stop(Duration::from_secs(10), |_| true).await.unwrap();
         assert!(!started.is_running());
         assert!(later.recorded().unwrap().is_empty());

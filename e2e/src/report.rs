@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::cluster::KubeCluster;
 use crate::kubectl::Kubectl;
+use crate::phases::say;
 
 /// What is asked of the API server: file name and arguments.
 const QUESTIONS: [(&str, &[&str]); 5] = [
@@ -21,6 +22,14 @@ const QUESTIONS: [(&str, &[&str]); 5] = [
     ("clusters.yaml", &["get", "vectorsphereclusters", "--all-namespaces", "--output=yaml"]),
 ];
 
+/// Saves a report on `error` and says on standard error where it lies.
+pub async fn save_and_tell(cluster: &KubeCluster, error: &anyhow::Error) {
+    say(&format!("FAILED: {error:#}"));
+    let saved = save(cluster, &format!("{error:#}\n")).await;
+    let told = saved.map(|folder| format!("events, descriptions and logs: {}", folder.display()));
+    say(&told.unwrap_or_else(|error| format!("no report could be saved: {error:#}")));
+}
+
 /// Saves what can be had, and returns the folder. A question without an answer leaves the error in the answer's place.
 ///
 /// # Errors
@@ -31,7 +40,8 @@ pub async fn save(cluster: &KubeCluster, failure: &str) -> Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fs::write(folder.join("failure.txt"), failure)?;
     for (file, question) in QUESTIONS {
-        let answer = cluster.kubectl().run(question).await.unwrap_or_else(|error| format!("{error:#}\n"));
+        let question = [&["--request-timeout=10s"], question].concat();
+        let answer = cluster.kubectl().run(&question).await.unwrap_or_else(|error| format!("{error:#}\n"));
         fs::write(folder.join(file), answer)?;
     }
     if cluster.nodes().is_empty() {

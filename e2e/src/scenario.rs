@@ -25,17 +25,11 @@ pub async fn run(
     let outcome = AssertUnwindSafe(scenario(&cluster, &mut phases)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", words(panic.as_ref()))));
     if let Err(error) = &outcome {
-        match report::save(&cluster, &format!("{error:#}\n")).await {
-            Ok(folder) => {
-                say(&format!("FAILED: {error:#}\nevents, descriptions and logs: {}", folder.display()))
-            }
-            Err(lost) => say(&format!("FAILED: {error:#}\nno report could be saved: {lost:#}")),
-        }
+        report::save_and_tell(&cluster, error).await;
     }
     let down = if outcome.is_err() && settings.keep {
-        cluster
-            .keep()
-            .map(|kubeconfig| say(&format!("the cluster is left running: {}", kubeconfig.display())))
+        let kept = cluster.keep();
+        kept.map(|kubeconfig| say(&format!("the cluster is left running: {}", kubeconfig.display())))
     } else {
         phases.run("cluster removed", cluster.down()).await
     };

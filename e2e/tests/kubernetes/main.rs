@@ -4,8 +4,6 @@
 //! Needs root on Linux, or `KUBECONFIG`. One cluster serves the whole scenario; each step starts from where the one
 //! before it ended.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod deletion;
 mod failover;
 mod front_door;
