@@ -18,7 +18,7 @@ use crate::pki::Pki;
 use crate::process::Daemons;
 use crate::settings::Settings;
 use crate::wait::until;
-use crate::{addons, cgroups, images, machine};
+use crate::{addons, cgroups, images, machine, report};
 
 /// Marks a cluster that `kube-up` left for a human.
 const KEPT: &str = "kept-for-a-human";
@@ -27,14 +27,16 @@ const KEPT: &str = "kept-for-a-human";
 pub struct KubeCluster {
     settings: Settings,
     kubectl: Kubectl,
-    own: Option<Own>,
+    local: Option<Local>,
+    /// False for a cluster that somebody else started.
+    is_ours: bool,
 }
 
-/// What there is to a cluster of our own.
-struct Own {
+/// What more there is to a cluster of this harness on this machine.
+struct Local {
     network: Network,
     nodes: Vec<Node>,
-    /// Held while a test uses the cluster; the kernel lets go of it when the process ends, however it ends.
+    /// Held while a run uses the cluster; the kernel lets go of it when the process ends, however it ends.
     _lock: File,
 }
 
@@ -60,35 +62,55 @@ impl KubeCluster {
         let lock = lock(settings)?;
         refuse_kept(settings)?;
         phases.run("remove what an earlier run left", remove(settings)).await?;
-        let own = Own {
-            network: phases.run("network", Network::lay(nodes)).await?,
+        let local = Local {
+            network: Network::of(nodes),
             nodes: (1..=nodes).map(|number| Node::new(number, &settings.state())).collect(),
             _lock: lock,
         };
+        let kubectl = Kubectl::new(settings, admin_kubeconfig(settings));
+        let cluster = Self { settings: settings.clone(), kubectl, local: Some(local), is_ours: true };
+        match cluster.bring_up(phases).await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                report::save_and_tell(&cluster, &error).await;
+                cluster.down().await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn bring_up(&self, phases: &mut Phases) -> Result<()> {
+        let (settings, kubectl) = (&self.settings, &self.kubectl);
+        let local = self.local.as_ref().context("not a cluster of this machine")?;
+        phases.run("network", local.network.lay()).await?;
         let archives = phases.run("assemble images", async { assemble(settings) }).await?;
         let daemons = Daemons::new(&settings.state(), settings.daemon_path());
         let pki = Pki::create(&settings.state().join("pki"))?;
         control_plane::issue_certificates(&pki)?;
-        let kubectl = Kubectl::new(settings, pki.path("admin.kubeconfig"));
         phases.run("etcd and API server", control_plane::start(settings, &daemons, &pki)).await?;
-        phases.run("runtimes, images, kubelets", own.start(settings, &daemons, &pki, &archives)).await?;
-        phases.run("add-ons applied", addons::apply(&kubectl, &own.nodes)).await?;
-        phases.run("nodes ready", nodes_ready(&kubectl, nodes)).await?;
-        phases.run("names and volumes", addons::ready(&kubectl)).await?;
-        Ok(Self { settings: settings.clone(), kubectl, own: Some(own) })
+        phases.run("runtimes, images, kubelets", local.start(settings, &daemons, &pki, &archives)).await?;
+        phases.run("add-ons applied", addons::apply(kubectl, &local.nodes)).await?;
+        phases.run("nodes ready", nodes_ready(kubectl, local.nodes.len())).await?;
+        phases.run("names and volumes", addons::ready(kubectl)).await
     }
 
-    /// Uses a cluster that somebody else runs: loads the images, changes nothing else.
+    /// Uses a cluster that somebody else runs (or that `kube-up` left): loads the images, changes nothing else.
     async fn attach(settings: &Settings, kubeconfig: &Path, phases: &mut Phases) -> Result<Self> {
         let kubectl = Kubectl::new(settings, kubeconfig.to_path_buf());
         kubectl.run(&["version"]).await.context("the cluster of KUBECONFIG does not answer")?;
+        let local =
+            if kubeconfig == admin_kubeconfig(settings) { Some(Local::running(settings)?) } else { None };
         let archives =
             phases.run("assemble images", async { images::write_product_images(settings) }).await?;
-        match &settings.image_loader {
-            Some(loader) => phases.run("load images", load(loader, &images::paths(&archives))).await?,
-            None => say("no VECTORSPHERE_IMAGE_LOADER given: the cluster must know the images already"),
+        let archives = images::paths(&archives);
+        match (&local, &settings.image_loader) {
+            (Some(local), _) => phases.run("load images", local.load(&archives)).await?,
+            (None, Some(loader)) => phases.run("load images", load(loader, &archives)).await?,
+            (None, None) => {
+                say("no VECTORSPHERE_IMAGE_LOADER given: the cluster must know the images already");
+            }
         }
-        Ok(Self { settings: settings.clone(), kubectl, own: None })
+        Ok(Self { settings: settings.clone(), kubectl, local, is_ours: false })
     }
 
     /// `kubectl` and `helm` on this cluster.
@@ -103,16 +125,16 @@ impl KubeCluster {
         &self.settings
     }
 
-    /// The network, where the cluster is our own.
+    /// The network, where the cluster is one of this harness.
     #[must_use]
     pub fn network(&self) -> Option<&Network> {
-        self.own.as_ref().map(|own| &own.network)
+        self.local.as_ref().map(|local| &local.network)
     }
 
-    /// The nodes, where the cluster is our own.
+    /// The nodes, where the cluster is one of this harness.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
-        self.own.as_ref().map_or(&[], |own| &own.nodes)
+        self.local.as_ref().map_or(&[], |local| &local.nodes)
     }
 
     /// Takes a cluster of our own down; leaves any other as it is.
@@ -120,7 +142,7 @@ impl KubeCluster {
     /// # Errors
     /// When something of it cannot be removed.
     pub async fn down(self) -> Result<()> {
-        if self.own.is_some() { remove(&self.settings).await } else { Ok(()) }
+        if self.is_ours { remove(&self.settings).await } else { Ok(()) }
     }
 
     /// Leaves the cluster running for a human and returns its kubeconfig.
@@ -128,14 +150,22 @@ impl KubeCluster {
     /// # Errors
     /// When the mark cannot be written.
     pub fn keep(self) -> Result<PathBuf> {
-        if self.own.is_some() {
+        if self.is_ours {
             fs::write(self.settings.state().join(KEPT), b"")?;
         }
         Ok(self.kubectl.kubeconfig().to_path_buf())
     }
 }
 
-impl Own {
+impl Local {
+    /// The cluster that `kube-up` left here.
+    fn running(settings: &Settings) -> Result<Self> {
+        let state = settings.state();
+        let nodes: Vec<Node> =
+            (1..).map(|number| Node::new(number, &state)).take_while(|node| node.socket().exists()).collect();
+        Ok(Self { network: Network::of(nodes.len()), nodes, _lock: lock(settings)? })
+    }
+
     async fn start(
         &self,
         settings: &Settings,
@@ -148,6 +178,15 @@ impl Own {
             .await
             .map(drop)
     }
+
+    async fn load(&self, archives: &[PathBuf]) -> Result<()> {
+        let imports = self.nodes.iter().flat_map(|node| archives.iter().map(|archive| node.import(archive)));
+        try_join_all(imports).await.map(drop)
+    }
+}
+
+fn admin_kubeconfig(settings: &Settings) -> PathBuf {
+    settings.state().join("pki/admin.kubeconfig")
 }
 
 /// Takes down the cluster on this machine, complete or not, whoever started it.
@@ -164,8 +203,7 @@ pub async fn take_down(settings: &Settings) -> Result<()> {
 /// # Errors
 /// When the cluster is there and does not answer.
 pub async fn status(settings: &Settings) -> Result<Option<String>> {
-    let kubeconfig =
-        settings.kubeconfig.clone().unwrap_or_else(|| settings.state().join("pki/admin.kubeconfig"));
+    let kubeconfig = settings.kubeconfig.clone().unwrap_or_else(|| admin_kubeconfig(settings));
     if !kubeconfig.exists() {
         return Ok(None);
     }
@@ -197,7 +235,7 @@ fn refuse_kept(settings: &Settings) -> Result<()> {
     if state.join(KEPT).exists() && apiserver_runs() {
         bail!(
             "a cluster from `make kube-up` is running: use it with KUBECONFIG={}, or end it with `make kube-down`",
-            state.join("pki/admin.kubeconfig").display()
+            admin_kubeconfig(settings).display()
         );
     }
     Ok(())

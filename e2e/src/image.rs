@@ -318,7 +318,7 @@ mod tests {
         let program = files_of(&layer(&image.layers[1]).unwrap());
         assert!(base.keys().any(|name| name.contains("ld-linux")), "no loader among {:?}", base.keys());
         assert_eq!(program["bin/sh"].1, fs::read("/bin/sh").unwrap());
-        assert_eq!(base["tmp/"].0.mode().unwrap(), 0o1777);
+        assert_eq!(base["tmp"].0.mode().unwrap(), 0o1777);
         for (header, _) in base.values().chain(program.values()) {
             assert_eq!((header.mtime().unwrap(), header.uid().unwrap(), header.gid().unwrap()), (0, 0, 0));
         }

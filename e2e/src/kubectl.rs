@@ -30,6 +30,12 @@ impl Kubectl {
         &self.kubeconfig
     }
 
+    /// Where `kubectl` is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// Runs `kubectl` and returns what it printed.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! container runtime, a kubelet and a kube-proxy of its own. Everything is built from sources ([images](images),
 //! `scripts/build-tools`), lives below one folder, and goes away with [`cluster::take_down`].
 
+pub mod access;
 pub mod addons;
 pub mod bench_server;
 pub mod cgroups;
@@ -12,8 +13,10 @@ pub mod command;
 pub mod control_plane;
 pub mod debian;
 pub mod demo;
+pub mod deployment;
 pub mod image;
 pub mod images;
+pub mod ingress;
 pub mod kubectl;
 pub mod load;
 pub mod local_cluster;
@@ -23,7 +26,10 @@ pub mod node;
 pub mod phases;
 pub mod pki;
 pub mod process;
+pub mod report;
 pub mod rest;
+pub mod scenario;
+pub mod searcher;
 pub mod settings;
 pub mod torture;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use vectorsphere_e2e::cluster::{self, KubeCluster};
 use vectorsphere_e2e::demo;
 use vectorsphere_e2e::image::Image;
 use vectorsphere_e2e::images;
-use vectorsphere_e2e::phases::Phases;
+use vectorsphere_e2e::phases::{Phases, say};
 use vectorsphere_e2e::settings::Settings;
 use vectorsphere_e2e::torture;
 
@@ -76,13 +77,23 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     let Cli { settings, command } = Cli::parse();
+    match run(&settings, command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: &Settings, command: Command) -> Result<()> {
     match command {
-        Command::KubeUp { nodes } => kube_up(&settings, nodes).await,
-        Command::KubeDown => cluster::take_down(&settings).await,
+        Command::KubeUp { nodes } => kube_up(settings, nodes).await,
+        Command::KubeDown => kube_down(settings).await,
         Command::KubeStatus => {
-            let status = cluster::status(&settings).await?;
+            let status = cluster::status(settings).await?;
             print(
                 &status
                     .unwrap_or_else(|| "no cluster runs on this machine; `make kube-up` starts one".into()),
@@ -92,12 +103,12 @@ async fn main() -> Result<()> {
             demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
         Command::Torture { minutes, seed } => {
-            let report = torture::run(&settings, Duration::from_secs(minutes * 60), seed).await?;
+            let report = torture::run(settings, Duration::from_secs(minutes * 60), seed).await?;
             print(&format!("seed {seed}: {report:?}"))
         }
-        Command::BenchServer { quick } => print(&bench_server::run(&settings, quick).await?),
+        Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
         Command::Images => {
-            for archive in images::write_product_images(&settings)? {
+            for archive in images::write_product_images(settings)? {
                 print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))?;
             }
             Ok(())
@@ -124,6 +135,11 @@ async fn kube_up(settings: &Settings, nodes: usize) -> Result<()> {
         kubectl.display(),
         helm.display(),
     ))
+}
+
+async fn kube_down(settings: &Settings) -> Result<()> {
+    cluster::take_down(settings).await?;
+    print("nothing of a cluster is left on this machine")
 }
 
 fn print(line: &str) -> Result<()> {

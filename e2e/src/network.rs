@@ -48,7 +48,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network of a running cluster, with all links as they should be.
+    /// The network of `nodes` nodes: one to lay, or one of a running cluster with all links as they should be.
     #[must_use]
     pub fn of(nodes: usize) -> Self {
         Self { nodes, cut: Mutex::new(Vec::new()) }
@@ -58,7 +58,7 @@ impl Network {
     ///
     /// # Errors
     /// When the machine already routes one of the ranges elsewhere, or a step is refused.
-    pub async fn lay(nodes: usize) -> Result<Self> {
+    pub async fn lay(&self) -> Result<()> {
         for range in [NODES, SERVICES, PODS] {
             let taken = ip(&format!("route show root {range}")).await?;
             ensure!(
@@ -75,12 +75,10 @@ impl Network {
         for range in [SERVICES, PODS] {
             ip(&format!("route add blackhole {range} metric 9999")).await?;
         }
-        let network = Self::of(nodes);
-        for node in 1..=nodes {
-            network.add_node(node).await?;
+        for node in 1..=self.nodes {
+            self.add_node(node).await?;
         }
-        network.choose_way_in().await?;
-        Ok(network)
+        self.choose_way_in().await
     }
 
     async fn add_node(&self, node: usize) -> Result<()> {

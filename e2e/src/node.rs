@@ -55,6 +55,12 @@ impl Node {
         &self.name
     }
 
+    /// Which one it is; nodes count from 1.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Where the runtime listens.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

@@ -77,6 +77,20 @@ impl RestClient {
         Ok(RestClient { http, url: url.into() })
     }
 
+    /// A client that opens a connection per call, so that every call is balanced anew by the Service before it.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn without_reuse(url: impl Into<String>, timeout: Duration) -> Result<RestClient> {
+        let http = reqwest::Client::builder()
+            .timeout(timeout)
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(RestClient { http, url: url.into() })
+    }
+
     /// Sends a request and reads the JSON of its answer.
     ///
     /// # Errors

@@ -18,12 +18,15 @@ pub struct Settings {
     /// Command that brings an image archive into the cluster of KUBECONFIG, e.g. `kind load image-archive`
     #[arg(long, env = "VECTORSPHERE_IMAGE_LOADER", value_name = "COMMAND", global = true)]
     pub image_loader: Option<String>,
+    /// Leave the cluster of a failed test running
+    #[arg(long, env = "VECTORSPHERE_KEEP", global = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep: bool,
     /// Folder with the Debian package embeddings
     #[arg(long, env = "VECTORSPHERE_DATA", value_name = "DIR", global = true)]
     data: Option<PathBuf>,
-    #[arg(long, env = "HOME", hide = true, global = true)]
+    #[arg(long, env = "HOME", hide = true, global = true, default_value = "/root")]
     home: PathBuf,
-    #[arg(long, env = "PATH", hide = true, global = true)]
+    #[arg(long, env = "PATH", hide = true, global = true, default_value = "")]
     path: String,
 }
 
