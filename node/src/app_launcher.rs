@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -126,7 +127,12 @@ impl AppLauncher {
     ///
     /// # Errors
     /// What cannot get better by waiting.
-    pub async fn start(self, stop: CancellationToken) -> Result<RunningNode, LaunchError> {
+    pub fn start(self, stop: CancellationToken) -> BoxFuture<'static, Result<RunningNode, LaunchError>> {
+        // Boxed here, so that this large future is compiled once and not again in every program that starts a node.
+        Box::pin(self.launch(stop))
+    }
+
+    async fn launch(self, stop: CancellationToken) -> Result<RunningNode, LaunchError> {
         let config = self.config.borrow().clone();
         let kernels = Kernels::detect(Some(config.kernel_tier.as_str()).filter(|tier| !tier.is_empty()))?;
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&config.data_dir)?);
@@ -218,7 +224,11 @@ impl RunningNode {
     }
 
     /// Stops in order; `true` when everything ended in time.
-    pub async fn stop(self) -> bool {
+    pub fn stop(self) -> BoxFuture<'static, bool> {
+        Box::pin(self.drain())
+    }
+
+    async fn drain(self) -> bool {
         let grace = self.config.borrow().shutdown_grace;
         info!(node = %self.id, ?grace, "stopping: no more requests");
         self.readiness.set("accepting requests", false);

@@ -216,7 +216,7 @@ fn dev_config(index: u16, http_port: u16, data_dir: &Path) -> Result<ConfigManag
 /// Starts nodes, waits for a signal or a failure, stops them in order.
 async fn serve(launchers: Vec<AppLauncher>, stop: &CancellationToken) -> anyhow::Result<()> {
     let starting = try_join_all(launchers.into_iter().map(|launcher| launcher.start(stop.child_token())));
-    tokio::pin!(starting);
+    let mut starting = std::pin::pin!(starting);
     let nodes = tokio::select! {
         nodes = &mut starting => nodes?,
         () = told_to_stop() => {
