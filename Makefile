@@ -42,19 +42,19 @@ kube-down: ## Remove it
 
 .PHONY: soak
 soak: ## Crash simulation of the storage (SEEDS=1000 FROM=1)
-	@scripts/soak
+	@$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FROM),FROM=$(FROM)) scripts/soak
 
 .PHONY: torture
 torture: ## Kill and restart a loaded cluster for a while (MINUTES=10)
-	@scripts/torture
+	@$(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(SEED),SEED=$(SEED)) scripts/torture
 
 .PHONY: bench-index
 bench-index: ## Flat scan against the machine's memory bandwidth (QUICK=1)
-	@scripts/bench index
+	@$(if $(QUICK),QUICK=1) scripts/bench index
 
 .PHONY: bench-server
 bench-server: ## Load, search latency and throughput of a cluster (QUICK=1)
-	@scripts/bench server
+	@$(if $(QUICK),QUICK=1) scripts/bench server
 
 .PHONY: images
 images: ## Build the container images without pulling any
