@@ -62,4 +62,4 @@ images: ## Build the container images without pulling any
 
 .PHONY: lint
 lint: ## Formatting and clippy
-	@cargo fmt --check && cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/test lint

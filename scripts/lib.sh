@@ -9,11 +9,15 @@ BIN=$CARGO_TARGET_DIR/debug
 
 # stage NAME BUDGET_MINUTES COMMAND...: runs a command and prints its time against its budget.
 stage() {
-  local name=$1 budget=$2 started=$SECONDS status=0
+  local name=$1 budget=$2 started=$SECONDS status note=""
   shift 2
   printf '\n==> %s (budget %s min)\n' "$name" "$budget"
-  "$@" || status=$?
-  local took=$((SECONDS - started)) note=""
+  # A condition (`||`, `if`) around the command would switch `set -e` off inside it: a failed step would be forgotten.
+  set +e
+  (set -e; "$@")
+  status=$?
+  set -e
+  local took=$((SECONDS - started))
   [ "$took" -le $((budget * 60)) ] || note=", OVER BUDGET"
   [ "$status" = 0 ] || note+=", FAILED"
   printf '<== %s: %d min %02d s of %s min%s\n' "$name" $((took / 60)) $((took % 60)) "$budget" "$note"
