@@ -23,9 +23,9 @@ pub const NODE: &str = concat!("vectorsphere.io/vectorsphere:", env!("CARGO_PKG_
 pub const OPERATOR: &str = concat!("vectorsphere.io/vectorsphere-operator:", env!("CARGO_PKG_VERSION"));
 
 /// Programs that the shell image offers beside the shell itself.
-const BOX_PROGRAMS: [&str; 14] = [
+const BOX_PROGRAMS: [&str; 15] = [
     "cat", "chmod", "echo", "hostname", "httpd", "ls", "mkdir", "nc", "nslookup", "rm", "sh", "sleep",
-    "test", "wget",
+    "test", "timeout", "wget",
 ];
 
 /// Assembles what the cluster itself runs: pause, shell, name server and volume provisioner.

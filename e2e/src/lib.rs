@@ -14,6 +14,7 @@ pub mod control_plane;
 pub mod debian;
 pub mod demo;
 pub mod deployment;
+pub mod http;
 pub mod image;
 pub mod images;
 pub mod ingress;

@@ -4,12 +4,13 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::debian::Debian;
+use crate::http;
 
 /// A connection pool to one gateway or Service.
 #[derive(Clone)]
@@ -69,12 +70,7 @@ impl RestClient {
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn new(url: impl Into<String>, timeout: Duration) -> Result<RestClient> {
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .no_proxy()
-            .build()
-            .context("cannot make an HTTP client")?;
-        Ok(RestClient { http, url: url.into() })
+        Ok(RestClient { http: http::client(timeout)?, url: url.into() })
     }
 
     /// A client that opens a connection per call, so that every call is balanced anew by the Service before it.
@@ -82,13 +78,7 @@ impl RestClient {
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn without_reuse(url: impl Into<String>, timeout: Duration) -> Result<RestClient> {
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .context("cannot make an HTTP client")?;
-        Ok(RestClient { http, url: url.into() })
+        Ok(RestClient { http: http::client_without_reuse(timeout)?, url: url.into() })
     }
 
     /// Sends a request and reads the JSON of its answer.

@@ -22,8 +22,9 @@ use crate::settings::Settings;
 const TABLE: &str = "torture";
 const DIMENSION: usize = 16;
 const WRITERS: u64 = 4;
-const IDS_PER_WRITER: u64 = 400;
-const BATCH: u64 = 20;
+/// Documents that a writer writes again and again.
+const IDS_PER_WRITER: usize = 400;
+const BATCH: usize = 20;
 const MASTERS: usize = 2;
 const SLAVES: usize = 2;
 
@@ -90,18 +91,14 @@ async fn write(
 ) -> Result<Model> {
     let mut model = Model::new();
     let mut random = ChaCha8Rng::seed_from_u64(writer);
+    let mut fresh = (0..).map(|id| format!("w{writer}-{id}"));
+    let mut live: Vec<String> = fresh.by_ref().take(IDS_PER_WRITER).collect();
     for number in 1.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let first = random.random_range(0..IDS_PER_WRITER - BATCH);
-        let ids: Vec<String> = (first..first + BATCH)
-            .map(|id| format!("w{writer}-{id}"))
-            .filter(|id| !matches!(model.get(id), Some(Known::Either(..))))
-            .collect();
-        if ids.is_empty() {
-            continue;
-        }
+        let ids = live[first..first + BATCH].to_vec();
         let state = (random.random_range(0..4) > 0).then_some(number);
         let client = &clients[random.random_range(0..clients.len() as u64) as usize];
         let outcome = send(client, &ids, state).await;
@@ -117,6 +114,8 @@ async fn write(
                     bail!("writer {writer}: {what}");
                 }
                 report.unknown += 1;
+                // Such an id is not written again: only then are two states right, and no more. New ones take their place.
+                live.splice(first..first + BATCH, fresh.by_ref().take(BATCH));
                 for id in ids {
                     let before = match model.get(&id) {
                         Some(Known::Exactly(before)) => *before,

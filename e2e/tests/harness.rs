@@ -60,7 +60,7 @@ async fn service(cluster: &KubeCluster) -> Result<()> {
 
 async fn names(cluster: &KubeCluster) -> Result<()> {
     for url in ["http://web.default.svc.cluster.local/", "http://web-server-1.web-pods:8080/"] {
-        let said = inside(cluster, &["wget", "-q", "-T", "5", "-O", "-", url]).await?;
+        let said = inside(cluster, &["timeout", "5", "wget", "-q", "-O", "-", url]).await?;
         ensure!(said.starts_with("web-server-"), "{url} answered {said}");
     }
     Ok(())
@@ -68,7 +68,7 @@ async fn names(cluster: &KubeCluster) -> Result<()> {
 
 /// An address outside of every range of the cluster: unreachable from a pod.
 async fn no_way_out(cluster: &KubeCluster) -> Result<()> {
-    let error = inside(cluster, &["wget", "-q", "-T", "3", "-O", "-", "http://127.1.1.1.invalid/"]).await;
+    let error = inside(cluster, &["timeout", "3", "wget", "-q", "-O", "-", "http://127.1.1.1.invalid/"]).await;
     ensure!(error.is_err(), "a name outside of the cluster resolved");
     let routes = inside(cluster, &["cat", "/proc/net/route"]).await?;
     ensure!(!routes.is_empty(), "a pod without routes");
@@ -109,6 +109,6 @@ async fn inside(cluster: &KubeCluster, command: &[&str]) -> Result<String> {
 }
 
 async fn fetch(url: &str) -> Result<String> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+    let http = vectorsphere_e2e::http::client(Duration::from_secs(5))?;
     Ok(http.get(url).header("host", "web.example.org").send().await?.error_for_status()?.text().await?)
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vectorsphere_e2e::cluster::KubeCluster;
 use vectorsphere_e2e::deployment::Deployment;
+use vectorsphere_e2e::http;
 use vectorsphere_e2e::ingress::IngressProxy;
 
 use crate::packages::TABLE;
@@ -27,7 +28,7 @@ pub(crate) async fn ingress(cluster: &KubeCluster, deployment: &Deployment<'_>) 
 }
 
 async fn ask(url: &str) -> Result<()> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?;
+    let http = http::client(Duration::from_secs(10))?;
     let path = format!("{url}/api/v1/tables/{TABLE}");
     let answer = http.get(&path).header("host", HOST).send().await?.error_for_status()?;
     let table: Value =
