@@ -1,7 +1,10 @@
 //! Documents as users store them: an id, a vector, metadata.
 
+use std::fmt;
+
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
 use crate::ids::DocumentId;
 
@@ -14,6 +17,13 @@ pub struct Document {
     pub vector: Vec<f32>,
     /// The metadata.
     pub metadata: Metadata,
+}
+
+impl Document {
+    /// What counts towards [`ANSWER_BYTES_MAX`](crate::search::ANSWER_BYTES_MAX).
+    pub fn answer_bytes(&self) -> usize {
+        self.id.as_str().len() + size_of_val(self.vector.as_slice()) + self.metadata.as_json().len()
+    }
 }
 
 /// A JSON object as compact text; numbers keep their kind (integer or double).
@@ -63,7 +73,82 @@ impl Metadata {
 
     /// The parsed object.
     pub fn to_object(&self) -> Map<String, Value> {
-        serde_json::from_slice(&self.0).unwrap_or_default()
+        Metadata::parse_object(&self.0).unwrap_or_default()
+    }
+
+    /// The object in JSON text, every key as data: `serde_json` itself takes an object whose first key is
+    /// `$serde_json::private::RawValue` for text to parse, which would let values and nesting pass unseen.
+    ///
+    /// # Errors
+    /// When the text is no JSON object.
+    pub fn parse_object(json: &[u8]) -> serde_json::Result<Map<String, Value>> {
+        match serde_json::from_slice(json)? {
+            Plain(Value::Object(object)) => Ok(object),
+            Plain(_) => Err(serde_json::Error::custom("not an object")),
+        }
+    }
+}
+
+/// A JSON value without meaning beyond JSON.
+struct Plain(Value);
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Plain, D::Error> {
+        deserializer.deserialize_any(PlainVisitor).map(Plain)
+    }
+}
+
+struct PlainVisitor;
+
+impl<'de> Visitor<'de> for PlainVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, word: bool) -> Result<Value, E> {
+        Ok(Value::Bool(word))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Value, E> {
+        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("a number is not finite"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Plain(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((key, Plain(value))) = map.next_entry()? {
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
     }
 }
 
@@ -93,6 +178,15 @@ mod tests {
         let metadata = Metadata::from_object(&object);
         assert_eq!(metadata.as_json(), text);
         assert_eq!(metadata.to_object(), object);
+    }
+
+    #[test]
+    fn a_private_key_of_the_parser_is_data() {
+        let text =
+            r#"{"a":{"$serde_json::private::RawValue":"[[1]]"},"b":[{"$serde_json::private::Number":"1"}]}"#;
+        let object = Metadata::parse_object(text.as_bytes()).expect("an object");
+        assert_eq!(Metadata::from_object(&object).as_json(), text);
+        assert!(Metadata::parse_object(b"[1]").is_err());
     }
 
     #[test]

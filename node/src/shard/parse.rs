@@ -1,7 +1,7 @@
 //! From messages to checked values. An error names the place by a JSON pointer into the message.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use vectorsphere_index::{Metric, norm};
 use vectorsphere_proto::internal::{self as proto, operation::Kind};
 
@@ -121,7 +121,7 @@ fn parse_metadata(pointer: &str, json: Bytes) -> Result<Metadata, Error> {
     if json.is_empty() {
         return Ok(Metadata::empty());
     }
-    let object: Map<String, Value> = serde_json::from_slice(&json)
+    let object = Metadata::parse_object(&json)
         .map_err(|error| Error::invalid(pointer, format!("metadata is no JSON object: {error}")))?;
     if object.values().any(|value| is_deeper_than(value, METADATA_DEPTH_MAX - 1)) {
         let message = format!("metadata is nested deeper than {METADATA_DEPTH_MAX} levels");

@@ -1,7 +1,5 @@
 //! Metadata in JSON: any object within depth and size whose numbers survive.
 
-use serde_json::{Map, Value};
-
 use super::super::limits::METADATA_DEPTH_MAX;
 use super::super::validate;
 use crate::document::Metadata;
@@ -12,8 +10,8 @@ pub(in crate::gateway) fn parse(text: &str) -> Result<Metadata, String> {
         return Err("metadata must be an object".to_owned());
     }
     scan(text)?;
-    let object: Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| format!("metadata is not valid: {error}"))?;
+    let object =
+        Metadata::parse_object(text.as_bytes()).map_err(|error| format!("metadata is not valid: {error}"))?;
     validate::metadata(&object)
 }
 
