@@ -6,6 +6,10 @@ use crate::ids::{DocumentId, NodeId, ShardIndex};
 /// Most hits of one search.
 pub const TOP_K_MAX: u32 = 10_000;
 
+/// Most bytes of ids, metadata and vectors in one answer. A page of a listing ends early; a search with more is refused,
+/// wherever its hits are.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// A validated search over one table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchRequest {
@@ -61,6 +65,15 @@ pub struct Hit {
     pub metadata: Option<Metadata>,
     /// When asked for.
     pub vector: Option<Vec<f32>>,
+}
+
+impl Hit {
+    /// What counts towards [`ANSWER_BYTES_MAX`].
+    pub fn answer_bytes(&self) -> usize {
+        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.as_json().len());
+        let vector = self.vector.as_ref().map_or(0, |vector| size_of_val(vector.as_slice()));
+        self.id.as_str().len() + metadata + vector
+    }
 }
 
 /// A shard that did not answer.

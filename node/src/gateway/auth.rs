@@ -43,6 +43,7 @@ impl Authenticator {
     pub fn new(config: &AuthConfig) -> Authenticator {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_required_spec_claims(&["exp", "iat", "sub"]);
+        validation.validate_nbf = true;
         validation.leeway = LEEWAY_SECONDS;
         let secret = config.jwt_secret.expose_secret().as_bytes();
         let key = config.enabled.then(|| DecodingKey::from_secret(secret));
@@ -95,7 +96,7 @@ pub fn mint_token(secret: &SecretString, subject: &str, ttl: Duration) -> Result
         return Err(Error::invalid("", format!("the subject must have 1 to {SUBJECT_BYTES_MAX} bytes")));
     }
     let now = now();
-    let claims = Claims { sub: subject.to_owned(), iat: now, exp: now + ttl.as_secs() };
+    let claims = Claims { sub: subject.to_owned(), iat: now, exp: now.saturating_add(ttl.as_secs()) };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret))
         .map_err(|error| Error::new(ErrorCode::Internal, format!("cannot sign: {error}")))
 }

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+/// Largest answer of a search; a larger one is refused with the advice to ask for less.
+pub(super) use crate::search::ANSWER_BYTES_MAX;
+
 /// Largest body of a REST request, and largest message of a gRPC request.
 pub(super) const BODY_BYTES_MAX: usize = 32 << 20;
-/// Largest answer. One search or page that would be larger is refused with the advice to ask for less.
-pub(super) const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of a REST request that are read at all, those beyond [`BODY_BYTES_MAX`] only to be forgotten.
+pub(super) const DISCARDED_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// Most documents, or ids, of one write.
 pub(super) const BATCH_DOCUMENTS_MAX: usize = 1_000;
 /// Most documents of one page of a listing.

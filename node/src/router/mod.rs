@@ -108,6 +108,40 @@ pub struct ShardCounts {
     pub last_lsn: Lsn,
 }
 
+/// Sums over shards. A shard that did not answer is counted as such and adds nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Live documents.
+    pub documents: u64,
+    /// Rows that are deleted or replaced and wait for a merge.
+    pub deleted_rows: u64,
+    /// Bytes of vectors in memory.
+    pub vector_bytes: u64,
+    /// Bytes on disk: logs and segments.
+    pub disk_bytes: u64,
+    /// Shards.
+    pub shards: u64,
+    /// Shards that did not answer.
+    pub unavailable_shards: u64,
+}
+
+impl Totals {
+    /// Adds the shards of one table.
+    pub fn add(&mut self, table: &TableStatistics) {
+        for shard in &table.shards {
+            self.shards += 1;
+            let Some(counts) = &shard.counts else {
+                self.unavailable_shards += 1;
+                continue;
+            };
+            self.documents += counts.documents;
+            self.deleted_rows += counts.deleted_rows;
+            self.vector_bytes += counts.vector_bytes;
+            self.disk_bytes += counts.disk_bytes;
+        }
+    }
+}
+
 /// Routes requests. Cheap to clone.
 ///
 /// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`. All of them are

@@ -9,12 +9,13 @@ use super::attempts::{before, with_deadline};
 use super::session_token::SessionToken;
 use super::{
     Page, PageRequest, RequestContext, Router, ShardCounts, ShardStatistics, StoredDocument, TableStatistics,
+    Totals,
 };
 use crate::document::{Document, Metadata, vector_from_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn, ShardId, ShardIndex};
-use crate::search::ReadOptions;
-use crate::table::Table;
+use crate::search::{ANSWER_BYTES_MAX, ReadOptions};
+use crate::table::{Table, TableState};
 
 impl Router {
     /// One document; its vector is empty unless `with_vector`.
@@ -44,7 +45,8 @@ impl Router {
         Ok(document.map(|document| StoredDocument { document, version: answer.version }))
     }
 
-    /// One page of documents, shard by shard, each shard's by id.
+    /// One page of documents, shard by shard, each shard's by id. It ends early before it is too large
+    /// for an answer.
     pub async fn list(
         &self,
         context: &RequestContext,
@@ -58,18 +60,23 @@ impl Router {
             Some(text) => Cursor::decode(text, table)
                 .ok_or_else(|| Error::invalid("/cursor", "cursor is not one that this table returned"))?,
         };
-        let mut documents = Vec::new();
+        let (mut documents, mut bytes) = (Vec::new(), 0);
         while at.shard.0 < table.schema.shards {
-            let wanted = page.limit - documents.len() as u32;
-            let answer = self.list_shard(context, table, &at, wanted, page.with_vector, &token).await?;
+            let (wanted, room) =
+                (page.limit - documents.len() as u32, ANSWER_BYTES_MAX.saturating_sub(bytes));
+            let answer =
+                self.list_shard(context, table, &at, (wanted, room), page.with_vector, &token).await?;
             for document in answer.documents {
                 at.after.clone_from(&document.id);
-                documents.push(from_proto(document)?);
+                let document = from_proto(document)?;
+                bytes += document.answer_bytes();
+                documents.push(document);
             }
-            if !answer.more {
-                at = Cursor { shard: ShardIndex(at.shard.0 + 1), after: String::new() };
+            if answer.more {
+                break;
             }
-            if documents.len() as u32 >= page.limit {
+            at = Cursor { shard: ShardIndex(at.shard.0 + 1), after: String::new() };
+            if documents.len() as u32 >= page.limit || bytes >= ANSWER_BYTES_MAX {
                 break;
             }
         }
@@ -82,7 +89,7 @@ impl Router {
         context: &RequestContext,
         table: &Table,
         at: &Cursor,
-        limit: u32,
+        (limit, bytes_max): (u32, usize),
         with_vector: bool,
         token: &SessionToken,
     ) -> Result<proto::ListResponse, Error> {
@@ -94,6 +101,7 @@ impl Router {
                 limit,
                 with_vector,
                 min_lsn: token.position(at.shard).0,
+                bytes_max: bytes_max as u64,
             };
             let request = with_deadline(context, message);
             async move { client.list(request).await }
@@ -102,14 +110,21 @@ impl Router {
     }
 
     /// Counts and sizes of every shard; one that does not answer is told as such.
-    pub async fn statistics(
-        &self,
-        context: &RequestContext,
-        table: &Table,
-    ) -> Result<TableStatistics, Error> {
+    pub async fn statistics(&self, context: &RequestContext, table: &Table) -> TableStatistics {
         let shards = (0..table.schema.shards).map(ShardIndex);
         let asked = shards.map(|index| self.shard_statistics(context, ShardId { table: table.id, index }));
-        Ok(TableStatistics { shards: join_all(asked).await })
+        TableStatistics { shards: join_all(asked).await }
+    }
+
+    /// Counts and sizes of all tables that are ready.
+    pub async fn cluster_totals(&self, context: &RequestContext) -> Totals {
+        let view = self.view();
+        let ready = view.tables.values().filter(|table| table.state == TableState::Active);
+        let mut totals = Totals::default();
+        for table in join_all(ready.map(|table| self.statistics(context, table))).await {
+            totals.add(&table);
+        }
+        totals
     }
 
     async fn shard_statistics(&self, context: &RequestContext, shard: ShardId) -> ShardStatistics {

@@ -14,7 +14,7 @@ use super::{RequestContext, Router};
 use crate::document::{Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, NodeId, ShardId, ShardIndex};
-use crate::search::{Hit, MissingShard, SearchRequest, SearchResult, SearchTarget};
+use crate::search::{ANSWER_BYTES_MAX, Hit, MissingShard, SearchRequest, SearchResult, SearchTarget};
 use crate::table::Table;
 
 impl Router {
@@ -46,6 +46,7 @@ impl Router {
             reason: error.message,
         });
         let hits = merge(table.schema.metric, lists, request.top_k as usize);
+        check_size(&request, &hits)?;
         Ok(SearchResult { hits, missing: missing.collect() })
     }
 
@@ -198,6 +199,21 @@ fn hit(hit: proto::Hit) -> Result<Hit, Error> {
     };
     let id = DocumentId::parse(&hit.id).map_err(|_| broken("document id"))?;
     Ok(Hit { id, score: hit.score, metadata, vector })
+}
+
+/// Refuses hits that are too large for one answer: together, or already where a shard left parts of them out.
+fn check_size(request: &SearchRequest, hits: &[Hit]) -> Result<(), Error> {
+    let cut = |hit: &Hit| {
+        request.with_metadata && hit.metadata.is_none() || request.with_vector && hit.vector.is_none()
+    };
+    let bytes: usize = hits.iter().map(Hit::answer_bytes).sum();
+    if bytes <= ANSWER_BYTES_MAX && !hits.iter().any(cut) {
+        return Ok(());
+    }
+    let message = format!(
+        "the hits have more than {ANSWER_BYTES_MAX} bytes, ask for fewer, or without metadata and vectors"
+    );
+    Err(Error::new(ErrorCode::PayloadTooLarge, message))
 }
 
 fn incomplete(table: &Table, shard: ShardIndex, missing: usize, error: &Error) -> Error {

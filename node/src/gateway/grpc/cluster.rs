@@ -34,6 +34,27 @@ impl ClusterService for Api {
         .await
     }
 
+    async fn get_cluster_statistics(
+        &self,
+        request: Request<proto::GetClusterStatisticsRequest>,
+    ) -> Result<Response<proto::ClusterStatistics>, Status> {
+        self.call("ClusterService/GetClusterStatistics", request, async |gateway, context, _| {
+            let totals = gateway.router().cluster_totals(&context).await;
+            let view = gateway.view();
+            Ok(proto::ClusterStatistics {
+                nodes: view.nodes.len() as u32,
+                tables: view.tables.len() as u32,
+                shards: totals.shards as u32,
+                documents: totals.documents,
+                deleted_rows: totals.deleted_rows,
+                vector_bytes: totals.vector_bytes,
+                disk_bytes: totals.disk_bytes,
+                unavailable_shards: totals.unavailable_shards as u32,
+            })
+        })
+        .await
+    }
+
     async fn list_nodes(
         &self,
         request: Request<proto::ListNodesRequest>,

@@ -8,7 +8,7 @@ use super::super::limits::METADATA_DEPTH_MAX;
 use super::super::validate::{self, DocumentDraft, ReadDraft, VectorDraft};
 use crate::document::{Document, Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::Error;
-use crate::router::WriteReceipt;
+use crate::router::{ShardStatistics, WriteReceipt};
 use crate::table::{Metric, Table};
 
 pub(super) fn document_draft(document: proto::Document) -> DocumentDraft {
@@ -156,6 +156,22 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         replicas: table.schema.replicas,
         min_isr: table.schema.min_isr,
         state: table.state.as_str().to_owned(),
+    }
+}
+
+pub(super) fn shard_statistics(shard: &ShardStatistics) -> proto::ShardStatistics {
+    let counts = shard.counts.unwrap_or_default();
+    proto::ShardStatistics {
+        shard: shard.shard.0,
+        node_id: shard.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+        epoch: shard.epoch.0,
+        available: shard.counts.is_some(),
+        documents: counts.documents,
+        deleted_rows: counts.deleted_rows,
+        vector_bytes: counts.vector_bytes,
+        disk_bytes: counts.disk_bytes,
+        segments: counts.segments,
+        last_lsn: counts.last_lsn.0,
     }
 }
 

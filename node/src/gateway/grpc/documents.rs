@@ -50,7 +50,7 @@ impl DocumentService for Api {
             let table = gateway.table(&request.table_name)?;
             let op = validate::operation_id(Some(&request.request_id), "request_id")?;
             let id = document_id(&request.document_id)?;
-            let change = metadata(request.metadata.unwrap_or_default());
+            let change = request.metadata.ok_or_else(|| "metadata is missing".to_owned()).and_then(metadata);
             let change = change.map_err(|why| Error::invalid("/metadata", why))?;
             let receipt = gateway.router().update_metadata(&context, &table, id.clone(), change, op).await?;
             Ok(receipt_message(vec![id.to_string()], receipt))

@@ -7,12 +7,14 @@ mod search;
 mod tables;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{FutureExt as _, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
+use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
@@ -57,8 +59,9 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let api = Api { gateway: gateway.clone() };
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let reflection = guarded(&gateway, reflection_v1());
-    let reflection_alpha = guarded(&gateway, reflection_v1alpha());
+    let described = "our own descriptors are well formed";
+    let reflection_v1 = guarded(&gateway, reflection().build_v1().expect(described));
+    let reflection_v1alpha = guarded(&gateway, reflection().build_v1alpha().expect(described));
     let documents = DocumentServiceServer::new(api.clone())
         .max_decoding_message_size(BODY_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX + ANSWER_OVERHEAD);
@@ -72,8 +75,8 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(HANDSHAKE_TIMEOUT))
         .tcp_nodelay(true)
         .add_service(health_service)
-        .add_service(reflection)
-        .add_service(reflection_alpha)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
         .add_service(TableServiceServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(documents)
         .add_service(search)
@@ -100,11 +103,19 @@ impl Api {
             Ok(_inside) => {
                 let context = self.gateway.context(super::new_request_id(), timeout(request.metadata()));
                 let (deadline, request_id) = (context.deadline, context.request_id.clone());
-                let work = run(&self.gateway, context, request.into_inner());
-                let answer = tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
-                    let message = "the request was not finished before its deadline";
-                    Err(Error::new(ErrorCode::DeadlineExceeded, message))
-                });
+                // A panic must not take the other calls of the connection with it.
+                let work = AssertUnwindSafe(run(&self.gateway, context, request.into_inner())).catch_unwind();
+                let answer = match tokio::time::timeout_at(deadline.into(), work).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) => {
+                        let message = "a bug of the server ended this request; its log says more";
+                        Err(Error::new(ErrorCode::Internal, message))
+                    }
+                    Err(_) => {
+                        let message = "the request was not finished before its deadline";
+                        Err(Error::new(ErrorCode::DeadlineExceeded, message))
+                    }
+                };
                 if let Err(error) = &answer {
                     match error.code {
                         ErrorCode::Internal => error!(request_id, method, %error, "a request failed"),
@@ -168,21 +179,17 @@ fn status(error: &Error) -> Status {
     Status::with_error_details(code, error.message.clone(), details)
 }
 
-fn reflection_v1()
--> tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
-    tonic_reflection::server::Builder::configure()
+/// The services that clients of this port can call; the descriptors hold those between nodes too.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    let public = [
+        ClusterServiceServer::<Api>::NAME,
+        DocumentServiceServer::<Api>::NAME,
+        SearchServiceServer::<Api>::NAME,
+        TableServiceServer::<Api>::NAME,
+        "grpc.health.v1.Health",
+    ];
+    let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("our own descriptors are well formed")
-}
-
-fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionServer<
-    impl tonic_reflection::server::v1alpha::ServerReflection,
-> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1alpha()
-        .expect("our own descriptors are well formed")
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    public.into_iter().fold(builder, tonic_reflection::server::Builder::with_service_name)
 }

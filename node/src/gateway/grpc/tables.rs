@@ -7,7 +7,8 @@ use vectorsphere_proto::v1::table_service_server::TableService;
 use super::super::ApiGateway;
 use super::super::validate::{self, TableDraft};
 use super::Api;
-use super::convert::{metric_word, table_message};
+use super::convert::{metric_word, shard_statistics, table_message};
+use crate::router::Totals;
 
 #[tonic::async_trait]
 impl TableService for Api {
@@ -74,27 +75,18 @@ impl TableService for Api {
     ) -> Result<Response<proto::TableStatistics>, Status> {
         self.call("TableService/GetTableStatistics", request, async |gateway, context, request| {
             let table = gateway.table(&request.table_name)?;
-            let statistics = gateway.router().statistics(&context, &table).await?;
-            let mut answer = proto::TableStatistics { table_name: request.table_name, ..Default::default() };
-            for shard in statistics.shards {
-                let counts = shard.counts.unwrap_or_default();
-                answer.documents += counts.documents;
-                answer.vector_bytes += counts.vector_bytes;
-                answer.disk_bytes += counts.disk_bytes;
-                answer.shards.push(proto::ShardStatistics {
-                    shard: shard.shard.0,
-                    node_id: shard.node.map(|node| node.to_string()).unwrap_or_default(),
-                    epoch: shard.epoch.0,
-                    available: shard.counts.is_some(),
-                    documents: counts.documents,
-                    deleted_rows: counts.deleted_rows,
-                    vector_bytes: counts.vector_bytes,
-                    disk_bytes: counts.disk_bytes,
-                    segments: counts.segments,
-                    last_lsn: counts.last_lsn.0,
-                });
-            }
-            Ok(answer)
+            let statistics = gateway.router().statistics(&context, &table).await;
+            let mut totals = Totals::default();
+            totals.add(&statistics);
+            Ok(proto::TableStatistics {
+                table_name: request.table_name,
+                documents: totals.documents,
+                deleted_rows: totals.deleted_rows,
+                vector_bytes: totals.vector_bytes,
+                disk_bytes: totals.disk_bytes,
+                unavailable_shards: totals.unavailable_shards as u32,
+                shards: statistics.shards.iter().map(shard_statistics).collect(),
+            })
         })
         .await
     }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::document::{Document, Metadata};
-use crate::router::{ShardStatistics, TableStatistics, WriteReceipt};
+use crate::router::{self, ShardStatistics, TableStatistics, WriteReceipt};
 use crate::search::{Hit, SearchResult};
 use crate::table::{Table, metric_as_str};
 
@@ -183,7 +183,7 @@ pub(super) struct TableStatisticsBody {
 }
 
 /// Sums over shards.
-#[derive(Default, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Totals {
     /// Live documents.
     documents: u64,
@@ -215,26 +215,24 @@ struct ShardStatisticsBody {
 
 impl TableStatisticsBody {
     pub(super) fn new(table: &Table, statistics: &TableStatistics) -> TableStatisticsBody {
-        let mut totals = Totals::default();
+        let mut totals = router::Totals::default();
         totals.add(statistics);
         let shards = statistics.shards.iter().map(shard).collect();
-        TableStatisticsBody { table_name: table.schema.name.to_string(), totals, shards }
+        TableStatisticsBody { table_name: table.schema.name.to_string(), totals: totals.into(), shards }
     }
 }
 
-impl Totals {
-    pub(super) fn add(&mut self, statistics: &TableStatistics) {
-        for shard in &statistics.shards {
-            match &shard.counts {
-                Some(counts) => {
-                    self.documents += counts.documents;
-                    self.deleted_rows += counts.deleted_rows;
-                    self.vector_bytes += counts.vector_bytes;
-                    self.disk_bytes += counts.disk_bytes;
-                }
-                None => self.unavailable_shards += 1,
-            }
-        }
+impl From<router::Totals> for Totals {
+    fn from(totals: router::Totals) -> Totals {
+        let router::Totals {
+            documents,
+            deleted_rows,
+            vector_bytes,
+            disk_bytes,
+            shards: _,
+            unavailable_shards,
+        } = totals;
+        Totals { documents, deleted_rows, vector_bytes, disk_bytes, unavailable_shards }
     }
 }
 

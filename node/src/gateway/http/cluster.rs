@@ -2,13 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use futures::future::join_all;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::{ApiGateway, cluster_health, role_of, shards_on};
 use super::answers::Totals;
-use super::problem::Problem;
 use super::request::Context;
 
 /// The cluster as this node sees it.
@@ -77,7 +75,7 @@ struct EndpointBody {
 pub(super) struct StatisticsBody {
     nodes: usize,
     tables: usize,
-    shards: usize,
+    shards: u64,
     #[serde(flatten)]
     totals: Totals,
 }
@@ -133,13 +131,9 @@ pub(super) async fn nodes(State(gateway): State<ApiGateway>) -> Json<NodesBody> 
 pub(super) async fn statistics(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
-) -> Result<Json<StatisticsBody>, Problem> {
-    let view = gateway.view();
-    let mut totals = Totals::default();
-    let asked = view.tables.values().map(|table| gateway.router().statistics(&context, table));
-    for statistics in join_all(asked).await {
-        totals.add(&statistics?);
-    }
-    let shards = view.tables.values().map(|table| table.schema.shards as usize).sum();
-    Ok(Json(StatisticsBody { nodes: view.nodes.len(), tables: view.tables.len(), shards, totals }))
+) -> Json<StatisticsBody> {
+    let totals = gateway.router().cluster_totals(&context).await;
+    let (view, shards) = (gateway.view(), totals.shards);
+    let (nodes, tables) = (view.nodes.len(), view.tables.len());
+    Json(StatisticsBody { nodes, tables, shards, totals: totals.into() })
 }

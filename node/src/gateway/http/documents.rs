@@ -20,21 +20,69 @@ use crate::ids::{DocumentId, OpId};
 /// Makes a retry of a write safe: the same UUID is carried out once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// One document, or `{"documents": [...]}`.
+/// One document, or many.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Upsert)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+enum UpsertBody {
+    One(WholeDocument),
+    Many(ManyDocuments),
+}
+
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Document, example = json!({"document_id": "doc1", "vector": [0.1, 0.2, 0.3], "metadata": {"title": "Example Document"}}))]
 #[expect(dead_code, reason = "describes what the parser in `json` reads")]
-struct UpsertBody {
+struct WholeDocument {
     /// 1 to 512 bytes; a number stands for its decimal text.
-    document_id: String,
-    /// Values, or a base64 string of little-endian f32.
-    vector: Vec<f32>,
+    document_id: IdText,
+    vector: VectorText,
     /// A JSON object; depth at most 32, at most 1 MiB.
     #[schema(value_type = Option<Object>)]
     metadata: Option<serde_json::Value>,
-    /// 1 to 1,000 documents, instead of the fields above.
-    #[schema(value_type = Option<Vec<Object>>)]
-    documents: Option<Vec<serde_json::Value>>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Documents)]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct ManyDocuments {
+    /// 1 to 1,000 documents.
+    documents: Vec<WholeDocument>,
+}
+
+/// A document whose id is in the path.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = DocumentWithoutId, example = json!({"vector": [0.1, 0.2, 0.3], "metadata": {"title": "Example Document"}}))]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct PutBody {
+    vector: VectorText,
+    /// A JSON object; depth at most 32, at most 1 MiB.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<serde_json::Value>,
+}
+
+/// A document's id.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = DocumentId)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+pub(super) enum IdText {
+    /// As it is.
+    Text(String),
+    /// Stands for its decimal text.
+    Number(i64),
+}
+
+/// A vector of the table's dimension.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Vector)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+pub(super) enum VectorText {
+    /// Its values.
+    Values(Vec<f32>),
+    /// Base64 of its values as little-endian f32.
+    Base64(String),
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -51,7 +99,7 @@ struct MetadataBody {
 #[expect(dead_code, reason = "describes what the parser in `json` reads")]
 struct DeleteManyBody {
     /// 1 to 1,000 ids.
-    document_ids: Vec<String>,
+    document_ids: Vec<IdText>,
 }
 
 /// Inserts or replaces documents; a batch with one bad item is refused whole. Of equal ids the last wins.
@@ -77,9 +125,10 @@ pub(super) async fn upsert(
 
 /// Inserts or replaces one document.
 #[utoipa::path(put, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
-    request_body = UpsertBody,
+    request_body = PutBody,
     params(("table" = String, Path, description = "name of the table"),
-        ("document_id" = String, Path, description = "id, percent-encoded")),
+        ("document_id" = String, Path, description = "id, percent-encoded"),
+        ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 400, body = ProblemBody<'_>),
         (status = 404, body = ProblemBody<'_>)))]
 pub(super) async fn put(
@@ -101,7 +150,8 @@ pub(super) async fn put(
 #[utoipa::path(patch, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
     request_body = MetadataBody,
     params(("table" = String, Path, description = "name of the table"),
-        ("document_id" = String, Path, description = "id, percent-encoded")),
+        ("document_id" = String, Path, description = "id, percent-encoded"),
+        ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 400, body = ProblemBody<'_>),
         (status = 404, body = ProblemBody<'_>)))]
 pub(super) async fn patch(
@@ -125,6 +175,7 @@ pub(super) async fn patch(
         ("document_id" = String, Path, description = "id, percent-encoded"),
         ("with_vector" = Option<bool>, Query, description = "default true"),
         ("consistency" = Option<String>, Query, description = "default strong"),
+        ("max_staleness_ms" = Option<u64>, Query, description = "for consistency bounded"),
         ("session_token" = Option<String>, Query, description = "of an earlier write")),
     responses((status = 200, body = DocumentBody<'_>), (status = 404, body = ProblemBody<'_>)))]
 pub(super) async fn get(
@@ -151,7 +202,8 @@ pub(super) async fn get(
 /// Deletes a document; one that does not exist is no error, `count` tells.
 #[utoipa::path(delete, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
     params(("table" = String, Path, description = "name of the table"),
-        ("document_id" = String, Path, description = "id, percent-encoded")),
+        ("document_id" = String, Path, description = "id, percent-encoded"),
+        ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 404, body = ProblemBody<'_>)))]
 pub(super) async fn delete(
     State(gateway): State<ApiGateway>,
@@ -167,8 +219,9 @@ pub(super) async fn delete(
 }
 
 /// Deletes many documents.
-#[utoipa::path(post, path = "/api/v1/tables/{table}/documents/delete", tag = "documents",
-    request_body = DeleteManyBody, params(("table" = String, Path, description = "name of the table")),
+#[utoipa::path(post, path = "/api/v1/tables/{table}/documents:delete", tag = "documents",
+    request_body = DeleteManyBody, params(("table" = String, Path, description = "name of the table"),
+        ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 400, body = ProblemBody<'_>),
         (status = 404, body = ProblemBody<'_>)))]
 pub(super) async fn delete_many(
@@ -192,6 +245,8 @@ pub(super) async fn delete_many(
         ("limit" = Option<u32>, Query, description = "1 to 1,000, default 100"),
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
         ("with_vector" = Option<bool>, Query, description = "default false"),
+        ("consistency" = Option<String>, Query, description = "default session"),
+        ("max_staleness_ms" = Option<u64>, Query, description = "for consistency bounded"),
         ("session_token" = Option<String>, Query, description = "of an earlier write")),
     responses((status = 200, body = PageBody<'_>), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>)))]
 pub(super) async fn list(

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{ALLOW, AUTHORIZATION};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -36,10 +36,12 @@ pub(super) async fn pass_the_door(
     let mut response = match answer {
         Ok(response) => match response.extensions().get::<Error>() {
             Some(error) => {
-                let code = error.code.as_str();
-                let response = render(error, &request_id);
-                observed.end(code);
-                response
+                let mut problem = render(error, &request_id);
+                if let Some(methods) = response.headers().get(ALLOW) {
+                    problem.headers_mut().insert(ALLOW, methods.clone());
+                }
+                observed.end(error.code.as_str());
+                problem
             }
             None => {
                 observed.end("ok");
@@ -115,7 +117,7 @@ fn route_of(request: &Request) -> &'static str {
         "/api/v1/tables/{table}",
         "/api/v1/tables/{table}/stats",
         "/api/v1/tables/{table}/documents",
-        "/api/v1/tables/{table}/documents/delete",
+        "/api/v1/tables/{table}/documents:delete",
         "/api/v1/tables/{table}/documents/{document_id}",
         "/api/v1/tables/{table}/search",
         "/api/v1/cluster/status",

@@ -13,9 +13,9 @@ mod tables;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, PathItem, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -38,7 +38,7 @@ use problem::Problem;
         (name = "documents", description = "Documents: an id, a vector, metadata"),
         (name = "search", description = "Similarity search"),
         (name = "cluster", description = "What the cluster consists of"),
-        (name = "probes", description = "Health of one node")
+        (name = "probes", description = "Health, metrics and description of one node")
     )
 )]
 struct Description;
@@ -47,20 +47,16 @@ struct Description;
 pub fn routes_of(gateway: ApiGateway) -> Router {
     let is_gateway = gateway.parts().router.is_some();
     let (open, _) = open_routes().split_for_parts();
-    let (closed, api) = if is_gateway { described() } else { slave_routes() }.split_for_parts();
-    let document = serde_json::to_string_pretty(&secured(api)).expect("a description is JSON");
-    let described = get(async move || ([("content-type", "application/json")], document));
-    let closed = match is_gateway {
-        true => closed.route("/openapi.json", described),
-        false => closed,
+    let (closed, _) = if is_gateway { described() } else { slave_routes() }.split_for_parts();
+    let elsewhere = match is_gateway {
+        true => "there is no such path; /openapi.json lists them",
+        false => "there is no such path on a slave, which has no API; ask a node of type master or auto",
     };
     open.merge(closed)
         .method_not_allowed_fallback(async || {
             Problem(Error::new(ErrorCode::MethodNotAllowed, "this path does not take this method"))
         })
-        .fallback(async || {
-            Problem(Error::new(ErrorCode::RouteNotFound, "there is no such path; /openapi.json lists them"))
-        })
+        .fallback(async move || Problem(Error::new(ErrorCode::RouteNotFound, elsewhere)))
         .layer(from_fn_with_state(gateway.clone(), middleware::pass_the_door))
         .with_state(gateway)
 }
@@ -68,7 +64,7 @@ pub fn routes_of(gateway: ApiGateway) -> Router {
 /// The OpenAPI description as committed in `docs/reference/openapi.json`.
 pub fn openapi() -> String {
     let (_, api) = described().split_for_parts();
-    let mut text = serde_json::to_string_pretty(&secured(api)).expect("a description is JSON");
+    let mut text = serde_json::to_string_pretty(&completed(api)).expect("a description is JSON");
     text.push('\n');
     text
 }
@@ -88,6 +84,7 @@ fn slave_routes() -> OpenApiRouter<ApiGateway> {
 fn described() -> OpenApiRouter<ApiGateway> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(probes::metrics))
+        .routes(routes!(probes::description))
         .routes(routes!(tables::list, tables::create))
         .routes(routes!(tables::get, tables::delete))
         .routes(routes!(tables::statistics))
@@ -107,10 +104,28 @@ fn open_routes_described() -> OpenApiRouter<ApiGateway> {
     OpenApiRouter::with_openapi(api)
 }
 
-fn secured(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+/// Adds what holds for every operation: credentials, which the probes do without, and the form of errors.
+fn completed(mut api: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    // The empty one: authentication is off unless the configuration says otherwise.
+    let anonymous_or_token =
+        vec![SecurityRequirement::default(), SecurityRequirement::new("token", Vec::<String>::new())];
+    api.security = Some(anonymous_or_token);
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let problem =
+        ResponseBuilder::new().description("an error").content("application/problem+json", problem).build();
+    for item in api.paths.paths.values_mut() {
+        let PathItem { get, put, post, patch, delete, .. } = item;
+        for operation in [get, put, post, patch, delete].into_iter().flatten() {
+            // Handlers of several files have the same name; clients that are generated need unique ones.
+            if let (Some(tags), Some(id)) = (&operation.tags, &mut operation.operation_id) {
+                *id = format!("{}_{id}", tags.concat());
+            }
+            operation.responses.responses.insert("default".to_owned(), problem.clone().into());
+        }
+    }
     api
 }
 

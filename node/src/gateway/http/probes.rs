@@ -1,5 +1,7 @@
 //! Health and metrics of this node; they need no table, and the probes no credentials.
 
+use std::sync::LazyLock;
+
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -47,6 +49,14 @@ pub(super) async fn health(State(gateway): State<ApiGateway>) -> (StatusCode, Js
         true => (StatusCode::OK, Json(HealthBody { status: "healthy" })),
         false => (StatusCode::SERVICE_UNAVAILABLE, Json(HealthBody { status: "not_ready" })),
     }
+}
+
+/// This description of the REST API.
+#[utoipa::path(get, path = "/openapi.json", tag = "probes",
+    responses((status = 200, content_type = "application/json", body = Object)))]
+pub(super) async fn description() -> impl IntoResponse {
+    static DESCRIPTION: LazyLock<String> = LazyLock::new(super::openapi);
+    ([("content-type", "application/json")], DESCRIPTION.as_str())
 }
 
 /// Metrics in the OpenMetrics text format.

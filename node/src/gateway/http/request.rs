@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::super::limits::BODY_BYTES_MAX;
+use super::super::limits::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX};
 use super::super::validate::ReadDraft;
 use super::super::{Admitted, ApiGateway};
 use super::problem::Problem;
@@ -96,19 +97,38 @@ impl ReadQuery {
 }
 
 /// A JSON body within its limit.
-pub(super) async fn json_body(parts: &Parts, body: Body) -> Result<Bytes, Error> {
+pub(super) async fn json_body(parts: &Parts, mut body: Body) -> Result<Vec<u8>, Error> {
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
         let message = format!("Content-Type is {content_type:?}, must be application/json");
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            let message = format!("the body has more than {BODY_BYTES_MAX} bytes, send smaller batches");
-            Err(Error::new(ErrorCode::PayloadTooLarge, message))
-        }
-        Err(error) => Err(Error::invalid("", format!("the body could not be read: {error}"))),
+    // A client that waits for leave to send is told at once. Any other one is busy sending, and would see a broken
+    // connection instead of the answer, so some of the rest is read and forgotten.
+    let waits = parts.headers.contains_key(EXPECT);
+    let announced = body.size_hint().lower();
+    if announced > (if waits { BODY_BYTES_MAX } else { DISCARDED_BYTES_MAX }) as u64 {
+        return Err(too_large());
     }
+    let (mut kept, mut received) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Error::invalid("", format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        received += data.len();
+        if received <= BODY_BYTES_MAX {
+            kept.extend_from_slice(&data);
+        } else if received <= DISCARDED_BYTES_MAX {
+            kept = Vec::new();
+        } else {
+            break;
+        }
+    }
+    if received > BODY_BYTES_MAX { Err(too_large()) } else { Ok(kept) }
+}
+
+fn too_large() -> Error {
+    let message = format!("the body has more than {BODY_BYTES_MAX} bytes, send smaller batches");
+    Error::new(ErrorCode::PayloadTooLarge, message)
 }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::super::{ApiGateway, json, validate};
 use super::answers::SearchBody;
+use super::documents::{IdText, VectorText};
 use super::problem::{Problem, ProblemBody};
 use super::request::{Context, Names, json_body, names};
 
@@ -16,10 +17,9 @@ use super::request::{Context, Names, json_body, names};
 #[schema(as = Search, example = json!({"vector": [0.1, 0.2, 0.3], "top_k": 10, "threshold": 0.8}))]
 #[expect(dead_code, reason = "describes what the parser in `json` reads")]
 struct SearchRequestBody {
-    /// Values, or a base64 string of little-endian f32.
-    vector: Option<Vec<f32>>,
+    vector: Option<VectorText>,
     /// Instead of a vector: the vector of this document, which is left out of the answer.
-    document_id: Option<String>,
+    document_id: Option<IdText>,
     /// 1 to 10,000, default 10.
     top_k: Option<u32>,
     /// cosine and dot: score of at least; l2: distance of at most.

@@ -92,6 +92,6 @@ pub(super) async fn statistics(
     table: Names<String>,
 ) -> Result<Json<TableStatisticsBody>, Problem> {
     let table = gateway.table(&names(table)?)?;
-    let statistics = gateway.router().statistics(&context, &table).await?;
+    let statistics = gateway.router().statistics(&context, &table).await;
     Ok(Json(TableStatisticsBody::new(&table, &statistics)))
 }

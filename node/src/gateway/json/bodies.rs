@@ -86,14 +86,14 @@ pub(in crate::gateway) fn metadata_change(body: &[u8]) -> Result<Metadata, Error
     }
 }
 
-/// What `POST …/documents/delete` carries.
+/// What `POST …/documents:delete` carries.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct DeleteBody {
     /// `1..=1_000` ids.
     pub(in crate::gateway) ids: Vec<DocumentId>,
 }
 
-/// `POST …/documents/delete`.
+/// `POST …/documents:delete`.
 pub(in crate::gateway) fn delete(body: &[u8]) -> Result<DeleteBody, Error> {
     let reader = Reader::default();
     let body = parse(body, object(DeleteBody::default(), &reader), &reader)?;
