@@ -1,0 +1,10 @@
+//! The public API of real nodes in one process, over real HTTP and gRPC. One file for each capability.
+
+mod access;
+mod cluster;
+mod description;
+mod documents;
+mod hostile;
+mod search;
+mod support;
+mod tables;

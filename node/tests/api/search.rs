@@ -1,0 +1,167 @@
+//! Search: what is found, in which order, with what.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use vectorsphere_proto::v1 as proto;
+
+use super::support::Sandbox;
+
+const SEARCH: &str = "/api/v1/tables/t/search";
+
+fn ids(hits: &[Value]) -> Vec<&str> {
+    hits.iter().map(|hit| hit["document_id"].as_str().expect("an id")).collect()
+}
+
+fn random_vector(random: &mut ChaCha8Rng, dimension: usize) -> Vec<f32> {
+    (0..dimension).map(|_| random.random_range(-1.0..1.0)).collect()
+}
+
+/// The meaning of a score, in the most obvious way.
+fn reference(metric: &str, a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    match metric {
+        "cosine" => dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()),
+        "dot" => dot(a, b),
+        _ => a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt(),
+    }
+}
+
+/// Every document's score, best first.
+fn ranked(metric: &str, query: &[f32], vectors: &[Vec<f32>]) -> Vec<(String, f64)> {
+    let score = |(index, vector): (usize, &Vec<f32>)| (index.to_string(), reference(metric, query, vector));
+    let mut all: Vec<_> = vectors.iter().enumerate().map(score).collect();
+    let sign = if metric == "l2" { 1.0 } else { -1.0 };
+    all.sort_by(|a, b| (sign * a.1).total_cmp(&(sign * b.1)).then_with(|| a.0.cmp(&b.0)));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_over_several_shards_equals_brute_force_in_f64() {
+    let sandbox = Sandbox::start(3).await;
+    let mut random = ChaCha8Rng::seed_from_u64(20_261_127);
+    let vectors: Vec<Vec<f32>> = (0..1_500).map(|_| random_vector(&mut random, 37)).collect();
+    let documents: Vec<Value> =
+        vectors.iter().enumerate().map(|(i, vector)| json!({"document_id": i, "vector": vector})).collect();
+    let mut grpc = sandbox.grpc().await.search;
+    for metric in ["cosine", "l2", "dot"] {
+        sandbox.table(metric, 37, json!({"metric": metric, "shards": 7})).await;
+        sandbox.load(metric, &documents).await;
+        for _ in 0..10 {
+            let query = random_vector(&mut random, 37);
+            let expected = ranked(metric, &query, &vectors);
+            let hits = sandbox.hits(metric, json!({"vector": query, "top_k": 100})).await;
+            let expected_ids: Vec<&str> = expected[..100].iter().map(|(id, _)| id.as_str()).collect();
+            assert_eq!(ids(&hits), expected_ids, "{metric}");
+            for (hit, (id, score)) in hits.iter().zip(&expected) {
+                let found = hit["score"].as_f64().expect("a score");
+                assert!(
+                    (found - score).abs() <= 1e-12 * score.abs().max(1.0),
+                    "{metric} {id}: {found} {score}"
+                );
+            }
+            // A threshold between two neighbours keeps exactly the better ones, here and over gRPC.
+            let threshold = (expected[29].1 + expected[30].1) / 2.0;
+            let body = json!({"vector": query, "top_k": 100, "threshold": threshold});
+            assert_eq!(sandbox.hits(metric, body).await, hits[..30]);
+            let floats = proto::FloatArray { values: query };
+            let vector = proto::Vector { data: Some(proto::vector::Data::Floats(floats)) };
+            let request = proto::SearchRequest {
+                table_name: metric.to_owned(),
+                query: Some(proto::search_request::Query::Vector(vector)),
+                top_k: 100,
+                threshold: Some(threshold),
+                ..Default::default()
+            };
+            let found = grpc.search(request).await.expect("found").into_inner().hits;
+            let found: Vec<Value> =
+                found.iter().map(|hit| json!({"document_id": hit.document_id, "score": hit.score})).collect();
+            assert_eq!(found, hits[..30], "bit for bit the same as REST");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_threshold_includes_its_own_value_under_each_metric() {
+    let sandbox = Sandbox::start(1).await;
+    // (metric, query, document's vector, its exact score, a bar just beyond it)
+    let rows = [
+        ("cosine", [3.0, 4.0], [4.0, 3.0], 0.96, 0.960_000_1),
+        ("dot", [3.0, 4.0], [4.0, 3.0], 24.0, 24.000_001),
+        ("dot", [3.0, 4.0], [-4.0, -3.0], -24.0, -23.999_999),
+        ("l2", [0.0, 0.0], [3.0, 4.0], 5.0, 4.999_999),
+    ];
+    for (index, (metric, query, vector, score, beyond)) in rows.into_iter().enumerate() {
+        let table = format!("{metric}{index}");
+        sandbox.table(&table, 2, json!({"metric": metric})).await;
+        sandbox.load(&table, &[json!({"document_id": "a", "vector": vector})]).await;
+        let at = sandbox.hits(&table, json!({"vector": query, "threshold": score})).await;
+        assert_eq!(at, [json!({"document_id": "a", "score": score})], "{metric}");
+        assert!(
+            sandbox.hits(&table, json!({"vector": query, "threshold": beyond})).await.is_empty(),
+            "{metric}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_scores_are_ordered_by_id_bytes_across_shards() {
+    let sandbox = Sandbox::start(2).await;
+    for metric in ["cosine", "l2", "dot"] {
+        sandbox.table(metric, 2, json!({"metric": metric, "shards": 8})).await;
+        let mut names: Vec<String> = (0..60).map(|i| format!("{}{i}", ["", "a", "É", "~"][i % 4])).collect();
+        let documents: Vec<Value> =
+            names.iter().map(|name| json!({"document_id": name, "vector": [1, 1]})).collect();
+        sandbox.load(metric, &documents).await;
+        names.sort_unstable();
+        for top_k in [1, 7, 60] {
+            let hits = sandbox.hits(metric, json!({"vector": [1, 1], "top_k": top_k})).await;
+            assert_eq!(ids(&hits), names[..top_k], "{metric}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_by_document_leaves_the_document_itself_out() {
+    let sandbox = Sandbox::start(2).await;
+    sandbox.table("t", 2, json!({"metric": "l2", "shards": 4})).await;
+    let documents: Vec<Value> = (0..20).map(|i| json!({"document_id": i, "vector": [i, 0]})).collect();
+    sandbox.load("t", &documents).await;
+    // A twin in the same place stays.
+    sandbox.load("t", &[json!({"document_id": "twin", "vector": [5, 0]})]).await;
+    for id in [json!(5), json!("5")] {
+        let hits = sandbox.hits("t", json!({"document_id": id, "top_k": 3})).await;
+        assert_eq!(ids(&hits), ["twin", "4", "6"]);
+    }
+    let all = sandbox.hits("t", json!({"document_id": 5, "top_k": 10_000})).await;
+    assert_eq!(all.len(), 20);
+    let absent = sandbox.call("POST", SEARCH, json!({"document_id": "absent"})).await;
+    absent.refused("a document that is not there", 404, "document_not_found", "");
+    let request = proto::SearchRequest {
+        table_name: "t".to_owned(),
+        query: Some(proto::search_request::Query::DocumentId("5".to_owned())),
+        top_k: 1,
+        ..Default::default()
+    };
+    let found = sandbox.grpc().await.search.search(request).await.expect("found").into_inner();
+    assert_eq!((found.hits.len(), found.hits[0].document_id.as_str()), (1, "twin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hits_carry_metadata_and_vectors_when_asked() {
+    let sandbox = Sandbox::start(1).await;
+    sandbox.table("t", 2, json!({})).await;
+    let stored = json!({"document_id": "a", "vector": [0.1, 0.7], "metadata": {"k": [1, null]}});
+    sandbox.load("t", std::slice::from_ref(&stored)).await;
+    for (metadata, vector) in [(false, false), (true, false), (false, true), (true, true)] {
+        let body = json!({"vector": [0.1, 0.7], "with_metadata": metadata, "with_vector": vector});
+        let hit = &sandbox.hits("t", body).await[0];
+        assert_eq!(hit.get("metadata"), metadata.then(|| &stored["metadata"]));
+        // As stored: what the client wrote, not its normalised form.
+        assert_eq!(hit.get("vector").is_some(), vector);
+        assert_eq!(hit.get("vector").unwrap_or(&stored["vector"]), &stored["vector"]);
+    }
+    assert_eq!(sandbox.hits("t", json!({"vector": [1, 1]})).await.len(), 1);
+    sandbox.table("empty", 2, json!({})).await;
+    assert!(sandbox.hits("empty", json!({"vector": [1, 1], "top_k": 10_000})).await.is_empty());
+}
