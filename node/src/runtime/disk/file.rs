@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc::O_NOFOLLOW;
 use nix::sys::statvfs::statvfs;
@@ -35,6 +36,15 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Its volume cannot lock files.
+    #[error("data directory {path} cannot be locked")]
+    Lock {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Another process has it.
     #[error("data directory {path} is in use by another process")]
     InUse {
@@ -55,7 +65,7 @@ impl FileDisk {
     /// Creates `root` when it is absent and locks it against other processes.
     pub fn open(root: &Path) -> Result<FileDisk, OpenError> {
         let path = root.to_path_buf();
-        fs::create_dir_all(root).map_err(|source| OpenError::Create { path: path.clone(), source })?;
+        create_durably(root).map_err(|source| OpenError::Create { path: path.clone(), source })?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -63,8 +73,10 @@ impl FileDisk {
             .custom_flags(O_NOFOLLOW)
             .open(root.join(LOCK_FILE))
             .map_err(|source| OpenError::Write { path: path.clone(), source })?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| OpenError::InUse { path: path.clone() })?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => OpenError::InUse { path: path.clone() },
+            errno => OpenError::Lock { path: path.clone(), source: errno.into() },
+        })?;
         Ok(FileDisk { root: path, _lock: lock })
     }
 
@@ -72,6 +84,14 @@ impl FileDisk {
         debug_assert!(path.is_relative(), "{} is not below the root", path.display());
         self.root.join(path)
     }
+}
+
+/// Creates a directory and those above it; the names of the new ones are durable on return.
+fn create_durably(directory: &Path) -> io::Result<()> {
+    let directory = std::path::absolute(directory)?;
+    let absent: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    fs::create_dir_all(&directory)?;
+    absent.iter().filter_map(|path| path.parent()).try_for_each(|above| File::open(above)?.sync_all())
 }
 
 impl Disk for FileDisk {
@@ -184,5 +204,16 @@ mod tests {
         let root = tempfile::tempdir().expect("temporary directory");
         let space = FileDisk::open(root.path()).expect("free").space().expect("known");
         assert!(space.capacity_bytes > 0 && (0.0..=1.0).contains(&space.used_ratio()));
+    }
+
+    #[test]
+    fn directories_above_the_root_are_made() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let below = root.path().join("a/b/c");
+        drop(FileDisk::open(&below).expect("made"));
+        drop(FileDisk::open(&below).expect("there already"));
+        fs::write(root.path().join("file"), b"").expect("written");
+        let refused = FileDisk::open(&root.path().join("file/data"));
+        assert!(matches!(refused, Err(OpenError::Create { .. })));
     }
 }
