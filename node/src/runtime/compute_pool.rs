@@ -55,10 +55,12 @@ impl ComputePool {
         let permit = self.room.clone().try_acquire_owned().map_err(|_| PoolError::Overloaded)?;
         let (tell, told) = oneshot::channel();
         self.threads.spawn(move || {
-            let _permit = permit;
             if !tell.is_closed() {
+                let result = catch_unwind(AssertUnwindSafe(work));
+                // Whoever has the result finds room for the next piece.
+                drop(permit);
                 // Nobody may wait any more; then the result is dropped.
-                let _ = tell.send(catch_unwind(AssertUnwindSafe(work)));
+                let _ = tell.send(result);
             }
         });
         match told.await {
