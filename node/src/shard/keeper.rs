@@ -13,13 +13,12 @@ use super::decide::{OpenFacts, Step, next_step, replica_on};
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::index_service::{Found, IndexServiceParts, SharedTable};
 use super::leadership::Leadership;
-use super::owner::{OwnerFailure, chain};
+use super::owner::OwnerFailure;
 use super::replica::Replica;
 use super::step::{self, Opened, StepFailure};
 use crate::cluster::view::{ClusterView, Shard};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, ReplicaId, ShardId, TableId};
-use crate::storage::data_dir;
+use crate::ids::{Epoch, ReplicaId, Revision, Session, ShardId};
 use crate::table::Table;
 
 /// How often disk space is looked at, and what failed is tried again.
@@ -43,10 +42,6 @@ pub(super) struct Keeper {
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
     disk_stage: SharedDiskStage,
-    /// The data directory is known to belong to this cluster.
-    has_joined: bool,
-    /// Why not, as it was logged.
-    join_error: Option<String>,
     cancel: CancellationToken,
 }
 
@@ -58,14 +53,23 @@ struct Slot {
     is_busy: bool,
     failures: u32,
     not_before: Option<Instant>,
+    /// The last step lost a race, begun with this in sight: the pause ends as soon as something else is in sight.
+    lost_race: Option<Sight>,
     is_damaged: bool,
+}
+
+/// What a step that changes a shard's record goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sight {
+    record: Revision,
+    session: Option<Session>,
 }
 
 enum StepDone {
     Opened(Result<Box<Opened>, StepFailure>),
-    Led(Result<Epoch, StepFailure>),
+    Led(Sight, Result<Epoch, StepFailure>),
     Closed,
-    Removed(Result<(), StepFailure>),
+    Removed(Sight, Result<(), StepFailure>),
 }
 
 impl Keeper {
@@ -82,8 +86,6 @@ impl Keeper {
             open_permits: Arc::new(Semaphore::new(OPENS_MAX)),
             checkpoint_permits: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
             disk_stage: SharedDiskStage::default(),
-            has_joined: false,
-            join_error: None,
             cancel,
         }
     }
@@ -103,7 +105,7 @@ impl Keeper {
                 Ok(()) = self.parts.session.changed() => {}
                 _ = tick.tick() => self.look_at_disk().await,
             }
-            self.start_steps().await;
+            self.start_steps();
         }
         self.stop().await;
     }
@@ -122,24 +124,24 @@ impl Keeper {
     }
 
     /// Starts the next step of every shard that has one and is not busy.
-    async fn start_steps(&mut self) {
+    fn start_steps(&mut self) {
         let view = self.parts.view.borrow_and_update().clone();
         let session = *self.parts.session.borrow_and_update();
-        if !self.join_cluster(&view).await {
+        if view.cluster_uid.is_empty() {
+            // A new directory is marked with it.
             return;
         }
-        let tables: HashMap<TableId, &Arc<Table>> =
-            view.tables.values().map(|table| (table.id, table)).collect();
         let mine = view.shards.values().filter(|record| replica_on(record, &self.parts.node_id).is_some());
         let shards: BTreeSet<ShardId> =
             mine.map(|record| record.id).chain(self.slots.keys().copied()).collect();
         for shard in shards {
             // A record that is absent is no reason to do anything.
             let Some(record) = view.shards.get(&shard) else { continue };
-            let table = tables.get(&shard.table).copied();
+            // Those that are being deleted are found by id only.
+            let table = view.tables_by_id.get(&shard.table);
+            let sight = Sight { record: record.mod_revision, session };
             let slot = self.slots.entry(shard).or_default();
-            let is_resting = slot.not_before.is_some_and(|time| Instant::now() < time);
-            if slot.is_busy || is_resting {
+            if slot.is_busy || slot.is_resting(sight) {
                 continue;
             }
             let state = table.map(|table| table.state);
@@ -147,36 +149,11 @@ impl Keeper {
             match (step, table) {
                 (Step::Wait, _) | (Step::Open(_), None) => {}
                 (Step::Open(replica), Some(table)) => self.begin_open(&view, record, table, replica),
-                (Step::Lead(replica), _) => self.begin_lead(shard, replica),
+                (Step::Lead(replica), _) => self.begin_lead(shard, replica, sight),
                 (Step::Close, _) => self.begin_close(shard),
-                (Step::Remove(replica), _) => self.begin_remove(shard, replica),
+                (Step::Remove(replica), _) => self.begin_remove(shard, replica, sight),
             }
         }
-    }
-
-    /// Binds the data directory to the cluster; `false`: not known yet, or it belongs to another one.
-    async fn join_cluster(&mut self, view: &ClusterView) -> bool {
-        if self.has_joined || view.cluster_uid.is_empty() {
-            return self.has_joined;
-        }
-        let (disk, uid) = (self.parts.disk.clone(), view.cluster_uid.clone());
-        let joined = spawn_blocking(move || data_dir::join_cluster(disk.as_ref(), &uid)).await;
-        match joined.expect("joining does not panic") {
-            Ok(()) => self.has_joined = true,
-            Err(failure) => {
-                let text = chain(&failure);
-                if self.join_error.replace(text.clone()).as_ref() != Some(&text) {
-                    error!(error = text, "this node serves no shards: its data directory cannot be used");
-                }
-                for record in view.shards.values() {
-                    if replica_on(record, &self.parts.node_id).is_some() {
-                        self.table
-                            .set(record.id, Found::Failed(Error::new(ErrorCode::ShardUnavailable, &text)));
-                    }
-                }
-            }
-        }
-        self.has_joined
     }
 
     fn begin_open(&mut self, view: &ClusterView, record: &Shard, table: &Table, replica: ReplicaId) {
@@ -198,26 +175,27 @@ impl Keeper {
         });
     }
 
-    fn begin_lead(&mut self, shard: ShardId, replica: ReplicaId) {
-        let Some(session) = *self.parts.session.borrow() else { return };
+    fn begin_lead(&mut self, shard: ShardId, replica: ReplicaId, sight: Sight) {
+        let Some(session) = sight.session else { return };
         let slot = self.slot(shard);
         let Some((open, _)) = slot.replica.clone() else { return };
         slot.is_busy = true;
         let leadership = self.leadership.clone();
         self.steps.spawn(async move {
-            (shard, StepDone::Led(step::lead(&leadership, &open, replica, session).await))
+            (shard, StepDone::Led(sight, step::lead(&leadership, &open, replica, session).await))
         });
     }
 
-    fn begin_remove(&mut self, shard: ShardId, replica: ReplicaId) {
-        let Some(session) = *self.parts.session.borrow() else { return };
+    fn begin_remove(&mut self, shard: ShardId, replica: ReplicaId, sight: Sight) {
+        let Some(session) = sight.session else { return };
         let open = self.slot(shard).replica.take();
         self.slot(shard).is_busy = true;
         self.table.remove(shard);
         let (leadership, disk) = (self.leadership.clone(), self.parts.disk.clone());
         self.steps.spawn(async move {
             end(open).await;
-            (shard, StepDone::Removed(step::remove(&leadership, disk, shard, replica, session).await))
+            let removed = step::remove(&leadership, disk, shard, replica, session).await;
+            (shard, StepDone::Removed(sight, removed))
         });
     }
 
@@ -238,25 +216,23 @@ impl Keeper {
         match done {
             StepDone::Opened(Ok(opened)) => self.opened(shard, *opened),
             StepDone::Opened(Err(failure)) => self.failed(shard, &failure),
-            StepDone::Led(Ok(_)) => self.slot(shard).succeeded(),
-            StepDone::Led(Err(failure)) => {
-                // The replica goes on serving reads; a record that changed is looked at again at once.
-                if !failure.is_race() {
-                    warn!(%shard, error = %failure, "could not become primary");
-                }
+            StepDone::Led(_, Ok(_)) => self.slot(shard).succeeded(),
+            // The replica goes on serving reads.
+            StepDone::Led(sight, Err(failure)) if failure.is_race() => self.slot(shard).rest_at(sight),
+            StepDone::Led(_, Err(failure)) => {
+                warn!(%shard, error = %failure, "could not become primary");
                 self.slot(shard).rest();
             }
             StepDone::Closed => {
                 self.slots.remove(&shard);
             }
-            StepDone::Removed(Ok(())) => {
+            StepDone::Removed(_, Ok(())) => {
                 info!(%shard, "replica deleted with its table");
                 self.slots.remove(&shard);
             }
-            StepDone::Removed(Err(failure)) => {
-                if !failure.is_race() {
-                    warn!(%shard, error = %failure, "replica could not be deleted");
-                }
+            StepDone::Removed(sight, Err(failure)) if failure.is_race() => self.slot(shard).rest_at(sight),
+            StepDone::Removed(_, Err(failure)) => {
+                warn!(%shard, error = %failure, "replica could not be deleted");
                 self.slot(shard).rest();
             }
         }
@@ -370,6 +346,11 @@ impl Slot {
         Some(OpenFacts { replica: replica.id(), epoch: state.epoch, leads: state.leads })
     }
 
+    fn is_resting(&self, sight: Sight) -> bool {
+        self.not_before.is_some_and(|time| Instant::now() < time)
+            && self.lost_race.is_none_or(|lost| lost == sight)
+    }
+
     fn succeeded(&mut self) {
         self.failures = 0;
         self.not_before = None;
@@ -380,5 +361,29 @@ impl Slot {
         let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
         self.failures += 1;
         self.not_before = Some(Instant::now() + pause);
+        self.lost_race = None;
+    }
+
+    /// Waits until what made the step lose a race is in sight.
+    fn rest_at(&mut self, sight: Sight) {
+        self.rest();
+        self.lost_race = Some(sight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_race_is_run_again_as_soon_as_something_else_is_in_sight() {
+        let sight = Sight { record: Revision(7), session: Some(Session(1)) };
+        let mut slot = Slot::default();
+        slot.rest_at(sight);
+        assert!(slot.is_resting(sight), "asking again would tell the same");
+        assert!(!slot.is_resting(Sight { record: Revision(8), ..sight }));
+        assert!(!slot.is_resting(Sight { session: None, ..sight }));
+        slot.rest();
+        assert!(slot.is_resting(Sight { record: Revision(8), ..sight }), "a failure waits in any case");
     }
 }
