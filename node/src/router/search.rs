@@ -227,3 +227,33 @@ fn incomplete(table: &Table, shard: ShardIndex, missing: usize, error: &Error) -
         format!("{missing} of {shards} shards did not answer, {hint}; shard {shard}: {}", error.message);
     Error::new(code, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::ReadOptions;
+
+    #[test]
+    fn an_answer_over_the_limit_is_refused_wherever_its_hits_are() {
+        let request = SearchRequest {
+            target: SearchTarget::Vector(vec![1.0]),
+            top_k: 3,
+            threshold: None,
+            with_metadata: true,
+            with_vector: false,
+            allow_partial: false,
+            read: ReadOptions::default(),
+        };
+        let hit = |bytes: Option<usize>| {
+            let json = bytes.map(|bytes| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)));
+            let metadata = json.map(|json| Metadata::from_stored(json.into()).expect("object"));
+            Hit { id: DocumentId::parse("a").expect("valid"), score: 0.0, metadata, vector: None }
+        };
+        assert!(check_size(&request, &[hit(Some(10)), hit(Some(ANSWER_BYTES_MAX - 100))]).is_ok());
+        let too_large = [hit(Some(200)), hit(Some(ANSWER_BYTES_MAX - 100))];
+        let refused = check_size(&request, &too_large).expect_err("too large");
+        assert_eq!(refused.code, ErrorCode::PayloadTooLarge);
+        assert!(check_size(&request, &[hit(None)]).is_err(), "its node had no room for it");
+        assert!(check_size(&SearchRequest { with_metadata: false, ..request }, &[hit(None)]).is_ok());
+    }
+}

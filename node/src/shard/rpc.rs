@@ -12,13 +12,13 @@ use vectorsphere_proto::internal::{self as proto};
 
 use super::index_service::IndexService;
 use super::parse;
-use super::search::{Engine, ShardQuery, search};
+use super::search::{Engine, Ranking, ShardQuery, read_out, search};
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
-use crate::search::{Hit, TOP_K_MAX};
+use crate::search::{ANSWER_BYTES_MAX, Hit, TOP_K_MAX};
 use crate::storage::Batch;
 
 /// Documents of one page, at most.
@@ -96,9 +96,10 @@ impl IndexService {
         }
         let replica = self.replica(shard)?;
         let snapshot = replica.snapshot(epoch, Lsn(request.min_lsn)).await?;
+        let bytes_max = usize::try_from(request.bytes_max).unwrap_or(usize::MAX).min(ANSWER_BYTES_MAX);
         let list = move || {
-            let (documents, more) =
-                snapshot.list(&request.after_id, request.limit as usize, request.with_vector);
+            let limit = request.limit as usize;
+            let (documents, more) = snapshot.list(&request.after_id, limit, bytes_max, request.with_vector);
             proto::ListResponse { documents: documents.iter().map(document_to_proto).collect(), more }
         };
         self.compute.run(list).await.map_err(pool_error)
@@ -124,33 +125,44 @@ impl IndexService {
             with_vector: request.with_vector,
             exclude,
         });
-        let answers = request.parts.into_iter().map(|part| self.search_part(part, query.clone()));
-        Ok(proto::SearchResponse { answers: join_all(answers).await })
-    }
-
-    /// Each shard answers for itself: hits, or why not.
-    async fn search_part(&self, part: proto::ShardPart, query: Arc<ShardQuery>) -> proto::ShardAnswer {
-        let answer = self.search_shard(&part, query).await;
-        let (hits, failure) = match answer {
-            Ok(hits) => (hits.into_iter().map(hit_to_proto).collect(), None),
-            Err(error) => {
-                let code = error.code.as_str().to_owned();
-                (Vec::new(), Some(proto::Failure { code, message: error.message }))
-            }
+        let mut tables =
+            request.parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| &shard.table_id);
+        let first = tables.next();
+        if tables.any(|table| Some(table) != first) {
+            return Err(Error::invalid("/parts", "parts are of several tables, must be of one"));
+        }
+        let rankings = join_all(request.parts.iter().map(|part| self.rank_shard(part, query.clone()))).await;
+        let shards = request.parts.into_iter().map(|part| part.shard);
+        let answer = move || {
+            let ranked: Vec<&Ranking> = rankings.iter().flatten().collect();
+            let mut hits = read_out(&ranked, &query).into_iter();
+            let answers = shards.zip(&rankings).map(|(shard, ranking)| match ranking {
+                Ok(_) => {
+                    let hits = hits.next().expect("one list for each ranking").into_iter();
+                    proto::ShardAnswer { shard, hits: hits.map(hit_to_proto).collect(), failure: None }
+                }
+                Err(error) => {
+                    let (code, message) = (error.code.as_str().to_owned(), error.message.clone());
+                    let failure = Some(proto::Failure { code, message });
+                    proto::ShardAnswer { shard, hits: Vec::new(), failure }
+                }
+            });
+            proto::SearchResponse { answers: answers.collect() }
         };
-        proto::ShardAnswer { shard: part.shard, hits, failure }
+        self.compute.run(answer).await.map_err(pool_error)
     }
 
-    async fn search_shard(&self, part: &proto::ShardPart, query: Arc<ShardQuery>) -> Result<Vec<Hit>, Error> {
+    /// Each shard answers for itself: its best rows, or why not.
+    async fn rank_shard(&self, part: &proto::ShardPart, query: Arc<ShardQuery>) -> Result<Ranking, Error> {
         let started = Instant::now();
         let (shard, epoch) = parse::shard(part.shard.as_ref())?;
         let replica = self.replica(shard)?;
         parse::check_vector("/vector", &query.vector, replica.dimension(), replica.metric())?;
         let snapshot = replica.snapshot(epoch, Lsn(part.min_lsn)).await?;
         let engine = Engine { kernels: self.kernels, metric: replica.metric() };
-        let hits = search(&self.compute, engine, snapshot, query).await;
+        let ranking = search(&self.compute, engine, snapshot, query).await;
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
-        hits.map_err(pool_error)
+        ranking.map_err(pool_error)
     }
 
     fn shard_statistics(&self, wanted: proto::ShardRef) -> Result<proto::ShardStatistics, Error> {

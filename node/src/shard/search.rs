@@ -1,14 +1,16 @@
-//! Exact search over one snapshot: pieces of it in parallel, then their best together.
+//! Exact search over one snapshot: pieces of it in parallel, then their best together. The hits of several shards are
+//! read out only when it is known which of them are among the best of all.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
+use tokio_util::sync::CancellationToken;
 use vectorsphere_index::{Kernels, Metric, Query, TopK, scan};
 
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
-use crate::search::Hit;
+use crate::search::{ANSWER_BYTES_MAX, Hit};
 use crate::storage::Snapshot;
 
 /// A piece has this many values (rows times dimension) or more: below, a hand-over between threads costs more than it
@@ -41,36 +43,69 @@ pub struct Engine {
     pub metric: Metric,
 }
 
-/// The best hits of a snapshot, best first, ties by id.
+/// The best rows of a snapshot, best first, ties by id.
+pub struct Ranking {
+    metric: Metric,
+    snapshot: Arc<Snapshot>,
+    best: Vec<(f64, Place)>,
+}
+
+/// Ranks a snapshot's rows. Dropped, it stops soon.
 pub async fn search(
     pool: &ComputePool,
     engine: Engine,
     snapshot: Arc<Snapshot>,
     query: Arc<ShardQuery>,
-) -> Result<Vec<Hit>, PoolError> {
-    let mut pieces = pieces(&snapshot, pool.threads());
-    if pieces.len() <= 1 {
-        let piece = pieces.pop().unwrap_or_default();
-        let run = move || {
-            let best = best_of(engine, &snapshot, &query, &piece);
-            hits(&snapshot, &query, best)
-        };
-        return pool.run(run).await;
-    }
-    let runs = pieces.into_iter().map(|piece| {
-        let (snapshot, query) = (snapshot.clone(), query.clone());
-        pool.run(move || best_of(engine, &snapshot, &query, &piece))
+) -> Result<Ranking, PoolError> {
+    let stop = CancellationToken::new();
+    let _stop_when_dropped = stop.clone().drop_guard();
+    let runs = pieces(&snapshot, pool.threads()).into_iter().map(|piece| {
+        let (snapshot, query, stop) = (snapshot.clone(), query.clone(), stop.clone());
+        pool.run(move || best_of(engine, &snapshot, &query, &piece, &stop))
     });
-    let found = try_join_all(runs).await?;
+    let mut found = try_join_all(runs).await?;
+    if found.len() <= 1 {
+        let best = found.pop().unwrap_or_default();
+        return Ok(Ranking { metric: engine.metric, snapshot, best });
+    }
     let merge = move || {
         let mut top = TopK::new(engine.metric, query.top_k);
         for (score, place) in found.into_iter().flatten() {
-            top.offer(score, RowKey::new(&snapshot, place));
+            top.offer(score, RowKey { id: document_id(&snapshot, place), place });
         }
         let best = top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect();
-        hits(&snapshot, &query, best)
+        Ranking { metric: engine.metric, snapshot, best }
     };
     pool.run(merge).await
+}
+
+/// The hits of several shards of one table: of each ranking those that are among the best of all.
+///
+/// Metadata and vectors are read from the best one on until [`ANSWER_BYTES_MAX`] is reached; the hits after that have none.
+/// So the hits that count in the end have theirs whenever those fit an answer, on however many nodes the shards are.
+pub fn read_out(rankings: &[&Ranking], query: &ShardQuery) -> Vec<Vec<Hit>> {
+    let Some(first) = rankings.first() else { return Vec::new() };
+    let mut top = TopK::new(first.metric, query.top_k);
+    for (shard, ranking) in rankings.iter().enumerate() {
+        for (score, place) in &ranking.best {
+            top.offer(*score, RowKey { id: document_id(&ranking.snapshot, *place), place: (shard, *place) });
+        }
+    }
+    let mut hits: Vec<Vec<Hit>> = rankings.iter().map(|_| Vec::new()).collect();
+    let mut bytes = 0;
+    for ranked in top.into_sorted() {
+        let RowKey { id, place: (shard, (index, row)) } = ranked.key;
+        let segment = &rankings[shard].snapshot.segments[index];
+        bytes += segment.answer_bytes(row, query.with_metadata, query.with_vector);
+        let fits = bytes <= ANSWER_BYTES_MAX;
+        hits[shard].push(Hit {
+            id: DocumentId::parse(id).expect("only parsed ids are stored"),
+            score: ranked.score,
+            metadata: (fits && query.with_metadata).then(|| segment.metadata(row)),
+            vector: (fits && query.with_vector).then(|| segment.rows().row(row).to_vec()),
+        });
+    }
+    hits
 }
 
 /// A part of a snapshot: rows of segments.
@@ -78,13 +113,17 @@ type Piece = Vec<(usize, Range<u32>)>;
 /// Segment in the snapshot, row in the segment.
 type Place = (usize, u32);
 
+/// Rows that are worth a hand-over between threads.
+fn rows_min(dimension: usize) -> u32 {
+    (PIECE_VALUES / dimension).max(1) as u32
+}
+
 /// Cuts a snapshot into at most `count` pieces of about equal size.
 fn pieces(snapshot: &Snapshot, count: usize) -> Vec<Piece> {
     let Some(dimension) = snapshot.segments.first().map(|segment| segment.rows().dimension()) else {
         return Vec::new();
     };
-    let rows_min = (PIECE_VALUES / dimension).max(1) as u64;
-    let count = (snapshot.rows() / rows_min).clamp(1, count.max(1) as u64);
+    let count = (snapshot.rows() / u64::from(rows_min(dimension))).clamp(1, count.max(1) as u64);
     let rows_each = snapshot.rows().div_ceil(count);
     let (mut pieces, mut piece, mut room) = (Vec::new(), Piece::new(), rows_each);
     for (index, segment) in snapshot.segments.iter().enumerate() {
@@ -106,39 +145,43 @@ fn pieces(snapshot: &Snapshot, count: usize) -> Vec<Piece> {
     pieces
 }
 
-/// Orders rows by their documents' ids.
-struct RowKey<'s> {
+fn document_id(snapshot: &Snapshot, (segment, row): Place) -> &str {
+    snapshot.segments[segment].document_id(row)
+}
+
+/// Orders rows by their documents' ids, wherever they are.
+struct RowKey<'s, P> {
     id: &'s str,
-    place: Place,
+    place: P,
 }
 
-impl<'s> RowKey<'s> {
-    fn new(snapshot: &'s Snapshot, place: Place) -> RowKey<'s> {
-        RowKey { id: snapshot.segments[place.0].document_id(place.1), place }
-    }
-}
-
-impl Ord for RowKey<'_> {
+impl<P> Ord for RowKey<'_, P> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.id.cmp(other.id)
     }
 }
 
-impl PartialOrd for RowKey<'_> {
+impl<P> PartialOrd for RowKey<'_, P> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for RowKey<'_> {
+impl<P> PartialEq for RowKey<'_, P> {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
     }
 }
 
-impl Eq for RowKey<'_> {}
+impl<P> Eq for RowKey<'_, P> {}
 
-fn best_of(engine: Engine, snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> Vec<(f64, Place)> {
+fn best_of(
+    engine: Engine,
+    snapshot: &Snapshot,
+    query: &ShardQuery,
+    piece: &Piece,
+    stop: &CancellationToken,
+) -> Vec<(f64, Place)> {
     let target = Query::new(engine.metric, &query.vector, query.threshold);
     let exclude = query.exclude.as_ref().map(DocumentId::as_str);
     let mut top = TopK::new(engine.metric, query.top_k);
@@ -148,23 +191,16 @@ fn best_of(engine: Engine, snapshot: &Snapshot, query: &ShardQuery, piece: &Piec
             segment.is_visible(row, snapshot.lsn)
                 && exclude.is_none_or(|excluded| segment.document_id(row) != excluded)
         };
-        let key = |row: u32| RowKey::new(snapshot, (*index, row));
-        scan(engine.kernels, segment.rows(), range.clone(), &target, visible, key, &mut top);
+        let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
+        let step = rows_min(query.vector.len());
+        let mut first = range.start;
+        while first < range.end && !stop.is_cancelled() {
+            let end = first.saturating_add(step).min(range.end);
+            scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
+            first = end;
+        }
     }
     top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect()
-}
-
-fn hits(snapshot: &Snapshot, query: &ShardQuery, best: Vec<(f64, Place)>) -> Vec<Hit> {
-    let hit = |(score, (index, row)): (f64, Place)| {
-        let document = snapshot.segments[index].document(row, query.with_vector);
-        Hit {
-            id: document.id,
-            score,
-            metadata: query.with_metadata.then_some(document.metadata),
-            vector: query.with_vector.then_some(document.vector),
-        }
-    };
-    best.into_iter().map(hit).collect()
 }
 
 #[cfg(test)]
@@ -208,7 +244,7 @@ mod tests {
 
     /// Every visible row, scored and sorted.
     fn reference(metric: Metric, snapshot: &Snapshot, query: &ShardQuery) -> Vec<(String, f64)> {
-        let (documents, _) = snapshot.list("", usize::MAX - 1, true);
+        let (documents, _) = snapshot.list("", usize::MAX - 1, usize::MAX, true);
         let mut all: Vec<(String, f64)> = documents
             .into_iter()
             .filter(|document| Some(&document.id) != query.exclude.as_ref())
@@ -248,13 +284,65 @@ mod tests {
                     };
                     let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric };
                     let expected = reference(metric, &snapshot, &query);
-                    let found =
-                        search(&pool, engine, snapshot.clone(), Arc::new(query)).await.expect("no panic");
-                    let found: Vec<_> =
-                        found.into_iter().map(|hit| (hit.id.to_string(), hit.score)).collect();
+                    let query = Arc::new(query);
+                    let ranking =
+                        search(&pool, engine, snapshot.clone(), query.clone()).await.expect("no panic");
+                    let hits = read_out(&[&ranking], &query).remove(0);
+                    let found: Vec<_> = hits.into_iter().map(|hit| (hit.id.to_string(), hit.score)).collect();
                     assert_eq!(found, expected, "{metric:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_search_that_nobody_waits_for_reads_no_further() {
+        let snapshot = snapshot(500, 3);
+        let query = ShardQuery {
+            vector: vec![1.0; 3],
+            top_k: 50,
+            threshold: None,
+            with_metadata: false,
+            with_vector: false,
+            exclude: None,
+        };
+        let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
+        let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, 1).remove(0));
+        assert_eq!(best_of(engine, &snapshot, &query, &whole, &stop).len(), 50);
+        stop.cancel();
+        assert!(best_of(engine, &snapshot, &query, &whole, &stop).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_best_hits_of_all_shards_have_their_metadata_and_those_beyond_an_answer_have_none() {
+        const MIB: usize = 1 << 20;
+        let json = format!("{{\"text\":\"{}\"}}", "x".repeat(MIB - 20));
+        let metadata = Metadata::from_stored(json.into()).expect("object");
+        let pool = ComputePool::new(1);
+        let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
+        let query = Arc::new(ShardQuery {
+            vector: vec![0.0],
+            top_k: 70,
+            threshold: None,
+            with_metadata: true,
+            with_vector: false,
+            exclude: None,
+        });
+        let mut rankings = Vec::new();
+        for shard in 0..2 {
+            let mut documents = Documents::new(1, SegmentId(1), Lsn::ZERO);
+            for row in 0..36 {
+                let (vector, metadata) = (vec![(row * 2 + shard) as f32], metadata.clone());
+                let document = Document { id: id(row * 2 + shard), vector, metadata };
+                documents.apply(Lsn(u64::from(row) + 1), &Effect::Upsert(document)).expect("fits");
+            }
+            let snapshot = Arc::new(documents.snapshot());
+            rankings.push(search(&pool, engine, snapshot, query.clone()).await.expect("no panic"));
+        }
+        let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query);
+        assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");
+        for hit in hits.iter().flatten() {
+            assert_eq!(hit.metadata.is_some(), hit.score < 64.0, "hit {} at {}", hit.id, hit.score);
         }
     }
 }

@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn seen(snapshot: &Snapshot) -> Vec<(String, f32)> {
-        let (documents, more) = snapshot.list("", 100, true);
+        let (documents, more) = snapshot.list("", 100, usize::MAX, true);
         assert!(!more);
         documents.into_iter().map(|document| (document.id.to_string(), document.vector[0])).collect()
     }

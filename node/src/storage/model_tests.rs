@@ -50,7 +50,7 @@ fn open_and_lead(disk: &MemoryDisk) -> Result<Store, StorageError> {
 }
 
 fn documents_of(snapshot: &Snapshot) -> State {
-    let (documents, more) = snapshot.list("", 1 << 20, true);
+    let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true);
     assert!(!more);
     assert_eq!(documents.len() as u64, snapshot.documents);
     let entry = |document: Document| {

@@ -16,8 +16,15 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Up to `limit` documents whose ids follow `after`, ascending by id, and whether there are more.
-    pub fn list(&self, after: &str, limit: usize, with_vector: bool) -> (Vec<Document>, bool) {
+    /// Up to `limit` documents whose ids follow `after`, ascending by id, and whether there are more. They have at most
+    /// `bytes_max` bytes together, but for the first one, which is always there.
+    pub fn list(
+        &self,
+        after: &str,
+        limit: usize,
+        bytes_max: usize,
+        with_vector: bool,
+    ) -> (Vec<Document>, bool) {
         let mut found: Vec<(&SegmentView, u32)> = Vec::new();
         for segment in &self.segments {
             let visible = |row: &u32| segment.is_visible(*row, self.lsn);
@@ -31,9 +38,16 @@ impl Snapshot {
             }
         }
         found.sort_unstable_by(|(a, a_row), (b, b_row)| a.document_id(*a_row).cmp(b.document_id(*b_row)));
-        let more = found.len() > limit;
-        found.truncate(limit);
-        (found.into_iter().map(|(segment, row)| segment.document(row, with_vector)).collect(), more)
+        let (mut documents, mut bytes) = (Vec::new(), 0);
+        for (segment, row) in found.iter().take(limit) {
+            bytes += segment.answer_bytes(*row, true, with_vector);
+            if bytes > bytes_max && !documents.is_empty() {
+                break;
+            }
+            documents.push(segment.document(*row, with_vector));
+        }
+        let more = documents.len() < found.len();
+        (documents, more)
     }
 
     /// Rows of all segments, deleted ones too.

@@ -170,12 +170,24 @@ impl SegmentView {
 
     /// A row's document; its vector is empty when it is not wanted.
     pub fn document(&self, row: u32, with_vector: bool) -> Document {
-        let json = Bytes::copy_from_slice(self.metadata_json(row));
         Document {
             id: DocumentId::parse(self.document_id(row)).expect("only parsed ids are stored"),
             vector: if with_vector { self.rows.row(row).to_vec() } else { Vec::new() },
-            metadata: Metadata::from_stored(json).expect("only metadata is stored"),
+            metadata: self.metadata(row),
         }
+    }
+
+    /// Metadata of a row.
+    pub fn metadata(&self, row: u32) -> Metadata {
+        let json = Bytes::copy_from_slice(self.metadata_json(row));
+        Metadata::from_stored(json).expect("only metadata is stored")
+    }
+
+    /// Bytes of a row's id and of what else is wanted of it.
+    pub fn answer_bytes(&self, row: u32, with_metadata: bool, with_vector: bool) -> usize {
+        let metadata = if with_metadata { self.metadata_json(row).len() } else { 0 };
+        let vector = if with_vector { self.rows.dimension() * size_of::<f32>() } else { 0 };
+        self.document_id(row).len() + metadata + vector
     }
 
     /// Bytes of its vectors and norms in memory.
