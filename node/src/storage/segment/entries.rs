@@ -1,16 +1,18 @@
 //! Ids, metadata and positions of rows: append-only, readable while more is appended, few bytes a row.
 //!
 //! Rows lie in chunks, as vectors do: a full chunk is shared with every view, the last one is copied when a view holds
-//! it while a row is appended. A row's deletion is stored in place: a reader at an earlier position does not mind, and a
-//! copied chunk takes it along.
+//! it while a row is appended. Long metadata is shared between the copies. A row's deletion is stored in place: a reader
+//! at an earlier position does not mind, and a copied chunk takes it along.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ids::Lsn;
 
-/// Rows of a chunk: with metadata of 1 KiB, 64 KiB to copy at most.
+/// Rows of a chunk.
 const CHUNK_ROWS: usize = 64;
+/// Metadata of more bytes has an allocation of its own: a chunk has at most 64 KiB of metadata to copy.
+const SHORT_BYTES_MAX: usize = 1 << 10;
 
 /// Append-only entries.
 #[derive(Debug, Default)]
@@ -32,6 +34,8 @@ struct Chunk {
     /// Where each row's id and its metadata end in `text`; the id begins where the row before ends.
     ends: Vec<[u32; 2]>,
     text: Vec<u8>,
+    /// Long metadata, which is not in `text`, by its row in the chunk, ascending.
+    long: Vec<(u32, Arc<[u8]>)>,
 }
 
 impl Clone for Chunk {
@@ -42,7 +46,40 @@ impl Clone for Chunk {
             deleted: deleted.collect(),
             ends: self.ends.clone(),
             text: self.text.clone(),
+            long: self.long.clone(),
         }
+    }
+}
+
+impl Chunk {
+    fn metadata(&self, index: usize) -> &[u8] {
+        match self.long.binary_search_by_key(&(index as u32), |(row, _)| *row) {
+            Ok(found) => &self.long[found].1,
+            Err(_) => {
+                let [start, end] = self.ends[index];
+                &self.text[start as usize..end as usize]
+            }
+        }
+    }
+
+    fn shrink(&mut self) {
+        self.created.shrink_to_fit();
+        self.deleted.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.text.shrink_to_fit();
+        self.long.shrink_to_fit();
+    }
+
+    /// Bytes in memory, unused space included.
+    fn bytes(&self) -> usize {
+        let long: usize = self.long.iter().map(|(_, metadata)| metadata.len()).sum();
+        self.created.capacity() * 8
+            + self.deleted.capacity() * 8
+            + self.ends.capacity() * 8
+            + self.text.capacity()
+            + self.long.capacity() * size_of::<(u32, Arc<[u8]>)>()
+            + long
+            + size_of::<Chunk>()
     }
 }
 
@@ -56,14 +93,14 @@ impl Entries {
         chunk.deleted.push(AtomicU64::new(Lsn::MAX.0));
         chunk.text.extend_from_slice(id.as_bytes());
         let id_end = chunk.text.len() as u32;
-        chunk.text.extend_from_slice(metadata);
-        let end = u32::try_from(chunk.text.len()).expect("64 records of 16 MiB at most");
-        chunk.ends.push([id_end, end]);
+        if metadata.len() <= SHORT_BYTES_MAX {
+            chunk.text.extend_from_slice(metadata);
+        } else {
+            chunk.long.push((chunk.ends.len() as u32, metadata.into()));
+        }
+        chunk.ends.push([id_end, chunk.text.len() as u32]);
         if chunk.created.len() == CHUNK_ROWS {
-            chunk.created.shrink_to_fit();
-            chunk.deleted.shrink_to_fit();
-            chunk.ends.shrink_to_fit();
-            chunk.text.shrink_to_fit();
+            chunk.shrink();
             let full = std::mem::take(&mut view.last);
             Arc::make_mut(&mut view.full).push(full);
         }
@@ -97,8 +134,7 @@ impl EntriesView {
 
     pub(super) fn metadata(&self, row: u32) -> &[u8] {
         let (chunk, index) = self.locate(row);
-        let [start, end] = chunk.ends[index];
-        &chunk.text[start as usize..end as usize]
+        chunk.metadata(index)
     }
 
     pub(super) fn created(&self, row: u32) -> Lsn {
@@ -118,16 +154,7 @@ impl EntriesView {
 
     /// Bytes in memory, unused space included.
     pub(super) fn bytes(&self) -> usize {
-        let chunks = self.full.iter().chain([&self.last]);
-        chunks
-            .map(|chunk| {
-                chunk.created.capacity() * 8
-                    + chunk.deleted.capacity() * 8
-                    + chunk.ends.capacity() * 8
-                    + chunk.text.capacity()
-                    + size_of::<Chunk>()
-            })
-            .sum()
+        self.full.iter().chain([&self.last]).map(|chunk| chunk.bytes()).sum()
     }
 
     fn locate(&self, row: u32) -> (&Chunk, usize) {
@@ -159,6 +186,24 @@ mod tests {
                 let gone_at_that_time = row as usize + 10 <= taken;
                 assert_eq!(view.deleted(row) <= position, gone_at_that_time, "row {row} of view {taken}");
             }
+        }
+    }
+
+    #[test]
+    fn long_metadata_is_not_copied_with_its_chunk() {
+        let mut entries = Entries::default();
+        let text = |row: usize| vec![row as u8; SHORT_BYTES_MAX + row % 2];
+        let views: Vec<EntriesView> = (0..100)
+            .map(|row| {
+                entries.push(&format!("id{row}"), &text(row), Lsn(1));
+                entries.view()
+            })
+            .collect();
+        let last = views.last().expect("there are views");
+        for (row, view) in views.iter().enumerate() {
+            let (first, later) = (view.metadata(row as u32), last.metadata(row as u32));
+            assert_eq!((first, later), (&text(row)[..], &text(row)[..]));
+            assert!(row % 2 == 0 || std::ptr::eq(first, later), "row {row}");
         }
     }
 }
