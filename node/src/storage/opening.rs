@@ -16,6 +16,9 @@ use super::segment::{SegmentId, file};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
 
 pub(super) fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
+    // An earlier process may have ended between renaming `replica.meta` and syncing its directory. What the cache shows
+    // must be on the platter before anything is removed that only the older one needs.
+    place.disk.sync_dir(&place.directory).map_err(StorageError::sync(&place.directory))?;
     let manifest = Manifest::read(place.disk.as_ref(), &place.directory, meta.manifest)?;
     if manifest.lsn != meta.checkpoint {
         let path = Manifest::path_of(&place.directory, manifest.id);

@@ -52,8 +52,8 @@ struct State {
     operations: u64,
     /// The power goes off before this operation.
     power_off_at: Option<u64>,
-    /// One failure each, the next time.
-    faults: BTreeMap<DiskOperation, io::ErrorKind>,
+    /// One failure each, after so many more operations of its kind.
+    faults: BTreeMap<DiskOperation, (u64, io::ErrorKind)>,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +103,17 @@ impl MemoryDisk {
 
     /// Fails the next operation of this kind with an error of this kind.
     pub fn fail_next(&self, operation: DiskOperation, kind: io::ErrorKind) {
-        self.lock().faults.insert(operation, kind);
+        self.fail_after(0, operation, kind);
+    }
+
+    /// Lets `count` more operations of this kind pass, fails the one after them, and goes on.
+    pub fn fail_after(&self, count: u64, operation: DiskOperation, kind: io::ErrorKind) {
+        self.lock().faults.insert(operation, (count, kind));
+    }
+
+    /// True while there is a fault that has not struck yet.
+    pub fn has_faults(&self) -> bool {
+        !self.lock().faults.is_empty()
     }
 
     /// Takes back faults that have not struck yet.
@@ -171,9 +181,17 @@ impl State {
         if self.power_off_at.is_some_and(|at| self.operations > at) {
             return Err(io::Error::other("the power is off"));
         }
-        match self.faults.remove(&operation) {
-            Some(kind) => Err(kind.into()),
+        match self.faults.get_mut(&operation) {
             None => Ok(()),
+            Some((0, kind)) => {
+                let error = (*kind).into();
+                self.faults.remove(&operation);
+                Err(error)
+            }
+            Some((count, _)) => {
+                *count -= 1;
+                Ok(())
+            }
         }
     }
 
