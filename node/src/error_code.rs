@@ -25,6 +25,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// A table of this name exists.
     TableAlreadyExists,
+    /// The id of an earlier write was given to another one; nothing was written.
+    RequestIdReused,
     /// Body, batch or answer over its limit.
     PayloadTooLarge,
     /// The body's type is not understood.
@@ -63,7 +65,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables in docs and tests.
-    pub const ALL: [ErrorCode; 25] = [
+    pub const ALL: [ErrorCode; 26] = [
         ErrorCode::InvalidArgument,
         ErrorCode::Unauthenticated,
         ErrorCode::PermissionDenied,
@@ -72,6 +74,7 @@ impl ErrorCode {
         ErrorCode::RouteNotFound,
         ErrorCode::MethodNotAllowed,
         ErrorCode::TableAlreadyExists,
+        ErrorCode::RequestIdReused,
         ErrorCode::PayloadTooLarge,
         ErrorCode::UnsupportedMediaType,
         ErrorCode::RateLimited,
@@ -102,6 +105,7 @@ impl ErrorCode {
             ErrorCode::RouteNotFound => ("route_not_found", 404, 12, "Route not found"),
             ErrorCode::MethodNotAllowed => ("method_not_allowed", 405, 12, "Method not allowed"),
             ErrorCode::TableAlreadyExists => ("table_already_exists", 409, 6, "Table already exists"),
+            ErrorCode::RequestIdReused => ("request_id_reused", 422, 9, "Request id reused"),
             ErrorCode::PayloadTooLarge => ("payload_too_large", 413, 11, "Payload too large"),
             ErrorCode::UnsupportedMediaType => ("unsupported_media_type", 415, 3, "Unsupported media type"),
             ErrorCode::RateLimited => ("rate_limited", 429, 8, "Rate limited"),

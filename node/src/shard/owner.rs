@@ -230,6 +230,7 @@ impl Owner {
     fn refused(&self, refusal: &Refusal) -> Error {
         let code = match refusal {
             Refusal::NoSuchDocument(_) => ErrorCode::DocumentNotFound,
+            Refusal::OtherBatch => ErrorCode::RequestIdReused,
             Refusal::TooLarge { .. } => ErrorCode::PayloadTooLarge,
         };
         Error::new(code, refusal.to_string())

@@ -97,9 +97,8 @@ impl CheckpointJob {
             lsn: self.lsn,
             segments,
             next_segment: SegmentId(self.segment.0 + 1),
-            window: self.window.clone(),
         };
-        manifest.write(self.disk.as_ref(), &self.directory)?;
+        manifest.write(self.disk.as_ref(), &self.directory, &self.window)?;
         let replaced = self.inputs.iter().map(SegmentView::id).collect();
         Ok(Checkpoint { manifest, sealed, replaced })
     }

@@ -1,12 +1,15 @@
 //! Group commit: batches become effects, effects become records, one sync makes them durable, then they are applied.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
 
 use super::StorageError;
 use super::effect::Effect;
-use super::op_window::Receipt;
+use super::op_window::{OpKey, Receipt};
 use super::store::{Outcome, Store};
-use crate::document::{Document, Metadata};
+use crate::document::{Document, Metadata, vector_to_bytes};
 use crate::ids::{DocumentId, Lsn, OpId};
 
 /// One atomic write.
@@ -35,6 +38,9 @@ pub enum Refusal {
     /// Its metadata cannot be replaced.
     #[error("document {:?} does not exist", .0.as_str())]
     NoSuchDocument(DocumentId),
+    /// Another batch had its id.
+    #[error("the request id was used for another write before, each write needs an id of its own")]
+    OtherBatch,
     /// A document over the limit of the log.
     #[error("document of {bytes} bytes is over the limit of {max} bytes")]
     TooLarge {
@@ -54,7 +60,8 @@ pub(super) struct Group {
 }
 
 struct Staged {
-    op_id: Option<OpId>,
+    /// `None`: a record of our own, which nobody sends again.
+    op: Option<OpKey>,
     /// Position of the last effect.
     lsn: Lsn,
     effects: Vec<Effect>,
@@ -67,14 +74,55 @@ enum Verdict {
 }
 
 impl Group {
-    /// A record of our own, without an operation to remember.
+    /// A record of our own.
     pub(super) fn of_one(lsn: Lsn, effect: Effect) -> Group {
-        let staged = Staged { op_id: None, lsn, effects: vec![effect] };
+        let staged = Staged { op: None, lsn, effects: vec![effect] };
         Group { exists: HashMap::new(), staged: vec![staged] }
     }
 
-    fn find(&self, op_id: &OpId) -> Option<Receipt> {
-        self.staged.iter().find(|staged| staged.op_id.as_ref() == Some(op_id)).map(Staged::receipt)
+    /// The digest of the batch with this id, and its receipt.
+    fn find(&self, id: OpId) -> Option<(u64, Receipt)> {
+        self.staged.iter().find_map(|staged| {
+            let op = staged.op.filter(|op| op.id == id)?;
+            Some((op.digest, staged.receipt()))
+        })
+    }
+}
+
+impl Batch {
+    /// True when it may make the data larger.
+    pub fn adds(&self) -> bool {
+        self.operations.iter().any(|operation| !matches!(operation, Operation::Delete(_)))
+    }
+
+    /// Id and digest of the batch. The digest is part of the log's format: it never changes for the same operations.
+    pub fn key(&self) -> OpKey {
+        let mut hasher = Xxh3::new();
+        // Lengths keep one part from passing for the beginning of the next.
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        for operation in &self.operations {
+            match operation {
+                Operation::Upsert(Document { id, vector, metadata }) => {
+                    part(b"upsert");
+                    part(id.as_str().as_bytes());
+                    part(&vector_to_bytes(vector));
+                    part(metadata.as_json().as_bytes());
+                }
+                Operation::Delete(id) => {
+                    part(b"delete");
+                    part(id.as_str().as_bytes());
+                }
+                Operation::SetMetadata(id, metadata) => {
+                    part(b"set metadata");
+                    part(id.as_str().as_bytes());
+                    part(metadata.as_json().as_bytes());
+                }
+            }
+        }
+        OpKey { id: self.op_id, digest: hasher.digest() }
     }
 }
 
@@ -110,23 +158,25 @@ impl Store {
 
     /// Adds a batch to the log's group, unless it was done before or is refused.
     fn stage(&mut self, batch: Batch, group: &mut Group) -> Result<Verdict, StorageError> {
-        let known = self.window.get(&batch.op_id).or_else(|| group.find(&batch.op_id));
-        if let Some(receipt) = known {
-            return Ok(Verdict::Done(receipt));
+        let op = batch.key();
+        match self.window.get(op.id).or_else(|| group.find(op.id)) {
+            Some((digest, receipt)) if digest == op.digest => return Ok(Verdict::Done(receipt)),
+            Some(_) => return Ok(Verdict::Refused(Refusal::OtherBatch)),
+            None => {}
         }
         let (effects, exists) = match self.resolve(batch.operations, group) {
             Ok(resolved) => resolved,
             Err(refusal) => return Ok(Verdict::Refused(refusal)),
         };
         let records = effects.iter().map(Effect::encode).collect();
-        let lsn = match self.log.append(self.epoch, batch.op_id, records) {
+        let lsn = match self.log.append(self.epoch, op, records) {
             Err(StorageError::RecordTooLarge { bytes, max }) => {
                 return Ok(Verdict::Refused(Refusal::TooLarge { bytes, max }));
             }
             appended => appended?,
         };
         group.exists.extend(exists);
-        let staged = Staged { op_id: Some(batch.op_id), lsn, effects };
+        let staged = Staged { op: Some(op), lsn, effects };
         let receipt = staged.receipt();
         group.staged.push(staged);
         Ok(Verdict::Done(receipt))
@@ -171,17 +221,17 @@ impl Store {
 
     /// Applies a durable group and lets readers see it.
     pub(super) fn apply(&mut self, group: &Group) {
+        let mut documents = self.shared.documents.write().expect("no panic under this lock");
         for staged in &group.staged {
-            let mut documents = self.shared.documents.write().expect("no panic under this lock");
             let first = staged.lsn.0 + 1 - staged.effects.len() as u64;
             for (lsn, effect) in (first..).zip(&staged.effects) {
                 documents.apply(Lsn(lsn), effect).expect("effects were resolved against these documents");
             }
-            drop(documents);
-            if let Some(op_id) = staged.op_id {
-                self.window.insert(op_id, staged.receipt());
+            if let Some(op) = staged.op {
+                self.window.insert(op, staged.receipt());
             }
         }
-        self.publish();
+        // Within the lock: what a look-up finds, a search finds too.
+        self.shared.snapshot.store(Arc::new(documents.snapshot()));
     }
 }

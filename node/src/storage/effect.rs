@@ -101,9 +101,6 @@ impl Effect {
             }
             RecordKind::EpochStart => Ok(Effect::EpochStart),
             RecordKind::Noop => Ok(Effect::Noop),
-            RecordKind::BackupMark | RecordKind::SchemaSeen => {
-                Err(format!("{:?} is not applied by this version", record.kind))
-            }
         }
     }
 }
@@ -111,7 +108,8 @@ impl Effect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Epoch, Lsn, OpId};
+    use crate::ids::{Epoch, Lsn};
+    use crate::storage::op_window::OpKey;
 
     #[test]
     fn effects_round_trip() {
@@ -131,7 +129,7 @@ mod tests {
         for effect in effects {
             let (kind, body) = effect.encode();
             let record =
-                Record { kind, batch_end: true, epoch: Epoch(1), lsn: Lsn(1), op_id: OpId([0; 16]), body };
+                Record { kind, batch_end: true, epoch: Epoch(1), lsn: Lsn(1), op: OpKey::NONE, body };
             assert_eq!(Effect::decode(&record).as_ref(), Ok(&effect));
         }
     }

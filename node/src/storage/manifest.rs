@@ -22,8 +22,6 @@ pub struct Manifest {
     pub segments: Vec<ManifestSegment>,
     /// No segment has had this number.
     pub next_segment: SegmentId,
-    /// The operations remembered at `lsn`.
-    pub window: OpWindow,
 }
 
 /// One segment of a manifest.
@@ -73,15 +71,16 @@ impl Manifest {
         directory.join(format!("manifest-{id:016x}"))
     }
 
-    /// Reads the manifest that `replica.meta` names; 0 is the empty one, which has no file.
-    pub fn read(disk: &dyn Disk, directory: &Path, id: u64) -> Result<Manifest, StorageError> {
+    /// Reads the manifest that `replica.meta` names, and the requests remembered at its position; 0 is the empty one,
+    /// which has no file.
+    pub fn read(disk: &dyn Disk, directory: &Path, id: u64) -> Result<(Manifest, OpWindow), StorageError> {
         if id == 0 {
-            return Ok(Manifest::default());
+            return Ok(Default::default());
         }
         let path = Manifest::path_of(directory, id);
         let damaged = |reason: &str| StorageError::damaged(&path, reason);
         let stored = MANIFEST.read::<Stored>(disk, &path)?.ok_or_else(|| damaged("is missing"))?;
-        let window = OpWindow::decode(&stored.window).ok_or_else(|| damaged("operations are cut off"))?;
+        let window = OpWindow::decode(&stored.window).ok_or_else(|| damaged("requests are cut off"))?;
         if stored.id != id {
             return Err(damaged(&format!("holds manifest {}", stored.id)));
         }
@@ -95,12 +94,12 @@ impl Manifest {
             segments.push(ManifestSegment { id: SegmentId(id), rows, bytes, deleted });
         }
         let next_segment = SegmentId(stored.next_segment);
-        Ok(Manifest { id, lsn: Lsn(stored.lsn), segments, next_segment, window })
+        Ok((Manifest { id, lsn: Lsn(stored.lsn), segments, next_segment }, window))
     }
 
-    /// Writes it, durably.
-    pub fn write(&self, disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
-        let Manifest { id, lsn, segments, next_segment, window } = self;
+    /// Writes it with the requests remembered at its position, durably.
+    pub fn write(&self, disk: &dyn Disk, directory: &Path, window: &OpWindow) -> Result<(), StorageError> {
+        let Manifest { id, lsn, segments, next_segment } = self;
         let stored_segment = |segment: &ManifestSegment| {
             let ManifestSegment { id, rows, bytes, deleted } = segment;
             StoredSegment {

@@ -1,4 +1,4 @@
-//! The operations that a shard remembers, so that a request sent twice is done once.
+//! The requests that a shard remembers, so that one sent twice is done once.
 //!
 //! The window is by count, follows from the log alone, and is part of each manifest.
 
@@ -6,13 +6,28 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::ids::{Lsn, OpId};
 
-/// Operations that are remembered. A gateway retries for seconds; a shard does a few thousand batches in that time.
-const OPERATIONS_MAX: usize = 10_000;
+/// Requests that are remembered: 10 s of 10,000 a second, longer than a gateway or a client keeps trying. They take
+/// 8 MiB of memory and 4 MB of each manifest.
+const REQUESTS_MAX: usize = 100_000;
 
-/// Bytes of one operation in a manifest.
-const STORED_BYTES: usize = 32;
+/// Bytes of one request in a manifest.
+const STORED_BYTES: usize = 40;
 
-/// What became of an operation.
+/// Tells one request from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpKey {
+    /// Chosen by the caller; the same when the request is sent again.
+    pub id: OpId,
+    /// Of what the request asks for: another one under the same id is a mistake of the caller.
+    pub digest: u64,
+}
+
+impl OpKey {
+    /// Of records that nobody asked for.
+    pub const NONE: OpKey = OpKey { id: OpId([0; 16]), digest: 0 };
+}
+
+/// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Position of its last record.
@@ -21,25 +36,26 @@ pub struct Receipt {
     pub affected: u64,
 }
 
-/// The last [`OPERATIONS_MAX`] operations.
+/// The last [`REQUESTS_MAX`] requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpWindow {
-    receipts: HashMap<OpId, Receipt>,
+    /// Each with its digest.
+    receipts: HashMap<OpId, (u64, Receipt)>,
     order: VecDeque<OpId>,
 }
 
 impl OpWindow {
-    /// What became of an operation, if it is remembered.
-    pub fn get(&self, op_id: &OpId) -> Option<Receipt> {
-        self.receipts.get(op_id).copied()
+    /// The digest of the request that had this id and what became of it, if it is remembered.
+    pub fn get(&self, id: OpId) -> Option<(u64, Receipt)> {
+        self.receipts.get(&id).copied()
     }
 
-    /// Remembers an operation and forgets the oldest one when there are too many.
-    pub fn insert(&mut self, op_id: OpId, receipt: Receipt) {
-        if self.receipts.insert(op_id, receipt).is_none() {
-            self.order.push_back(op_id);
+    /// Remembers a request and forgets the oldest one when there are too many.
+    pub fn insert(&mut self, op: OpKey, receipt: Receipt) {
+        if self.receipts.insert(op.id, (op.digest, receipt)).is_none() {
+            self.order.push_back(op.id);
         }
-        if self.order.len() > OPERATIONS_MAX
+        if self.order.len() > REQUESTS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.receipts.remove(&oldest);
@@ -49,11 +65,12 @@ impl OpWindow {
     /// The window's bytes in a manifest.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.order.len() * STORED_BYTES);
-        for op_id in &self.order {
-            let receipt = self.receipts[op_id];
-            bytes.extend_from_slice(&op_id.0);
-            bytes.extend_from_slice(&receipt.lsn.0.to_le_bytes());
-            bytes.extend_from_slice(&receipt.affected.to_le_bytes());
+        for id in &self.order {
+            let (digest, receipt) = self.receipts[id];
+            bytes.extend_from_slice(&id.0);
+            for number in [digest, receipt.lsn.0, receipt.affected] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
         }
         bytes
     }
@@ -64,8 +81,9 @@ impl OpWindow {
         let mut window = OpWindow::default();
         for entry in entries {
             let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes"));
-            let op_id = OpId(entry[..16].try_into().expect("sixteen bytes"));
-            window.insert(op_id, Receipt { lsn: Lsn(number(16)), affected: number(24) });
+            let id = OpId(entry[..16].try_into().expect("sixteen bytes"));
+            let receipt = Receipt { lsn: Lsn(number(24)), affected: number(32) };
+            window.insert(OpKey { id, digest: number(16) }, receipt);
         }
         rest.is_empty().then_some(window)
     }
@@ -75,18 +93,19 @@ impl OpWindow {
 mod tests {
     use super::*;
 
-    fn op(number: usize) -> OpId {
+    fn id(number: usize) -> OpId {
         OpId((number as u128).to_le_bytes())
     }
 
     #[test]
     fn the_oldest_is_forgotten_and_the_rest_survives_a_manifest() {
         let mut window = OpWindow::default();
-        for number in 0..=OPERATIONS_MAX {
-            window.insert(op(number), Receipt { lsn: Lsn(number as u64), affected: 2 });
+        for number in 0..=REQUESTS_MAX {
+            let op = OpKey { id: id(number), digest: 7 };
+            window.insert(op, Receipt { lsn: Lsn(number as u64), affected: 2 });
         }
-        assert_eq!(window.get(&op(0)), None);
-        assert_eq!(window.get(&op(1)), Some(Receipt { lsn: Lsn(1), affected: 2 }));
+        assert_eq!(window.get(id(0)), None);
+        assert_eq!(window.get(id(1)), Some((7, Receipt { lsn: Lsn(1), affected: 2 })));
         assert_eq!(OpWindow::decode(&window.encode()), Some(window));
         assert_eq!(OpWindow::decode(&[0; STORED_BYTES + 1]), None);
     }

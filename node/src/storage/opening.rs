@@ -19,7 +19,7 @@ pub(super) fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenR
     // An earlier process may have ended between renaming `replica.meta` and syncing its directory. What the cache shows
     // must be on the platter before anything is removed that only the older one needs.
     place.disk.sync_dir(&place.directory).map_err(StorageError::sync(&place.directory))?;
-    let manifest = Manifest::read(place.disk.as_ref(), &place.directory, meta.manifest)?;
+    let (manifest, window) = Manifest::read(place.disk.as_ref(), &place.directory, meta.manifest)?;
     if manifest.lsn != meta.checkpoint {
         let path = Manifest::path_of(&place.directory, manifest.id);
         let reason = format!("is at {}, the checkpoint at {}", manifest.lsn, meta.checkpoint);
@@ -30,7 +30,7 @@ pub(super) fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenR
     for segment in &manifest.segments {
         load(&place, &meta, segment, &mut documents)?;
     }
-    let mut replay = Replay { documents, window: manifest.window.clone(), batch_effects: 0 };
+    let mut replay = Replay { documents, window, batch_effects: 0 };
     let log_place = log_place(&place, &meta.identity);
     let log_directory = log_place.directory.clone();
     let point = RecoveryPoint { checkpoint: meta.checkpoint, durable: meta.durable };
@@ -101,7 +101,7 @@ impl Replay {
         if record.batch_end {
             let receipt = Receipt { lsn: record.lsn, affected: std::mem::take(&mut self.batch_effects) };
             if effect != Effect::EpochStart {
-                self.window.insert(record.op_id, receipt);
+                self.window.insert(record.op, receipt);
             }
         }
         Ok(())

@@ -14,13 +14,13 @@ use super::documents::Documents;
 use super::effect::Effect;
 use super::log::{Log, LogPlace};
 use super::manifest::Manifest;
-use super::op_window::{OpWindow, Receipt};
+use super::op_window::{OpKey, OpWindow, Receipt};
 use super::replica_meta::{ReplicaIdentity, ReplicaMeta};
 use super::segment::{SegmentId, file};
 use super::snapshot::Snapshot;
 use super::{StorageError, opening};
 use crate::document::Document;
-use crate::ids::{Epoch, Lsn, OpId};
+use crate::ids::{Epoch, Lsn};
 use crate::runtime::disk::Disk;
 
 /// Rows that are moved to a new segment in one hold of the lock that look-ups share.
@@ -132,7 +132,7 @@ impl Store {
         self.save_meta()?;
         self.epoch = epoch;
         let (kind, body) = Effect::EpochStart.encode();
-        let lsn = self.log.append(epoch, OpId([0; 16]), vec![(kind, body)])?;
+        let lsn = self.log.append(epoch, OpKey::NONE, vec![(kind, body)])?;
         self.log.sync()?;
         self.apply(&Group::of_one(lsn, Effect::EpochStart));
         Ok(lsn)

@@ -20,14 +20,15 @@
 //! | offset | bytes | record |
 //! |--:|--:|---|
 //! | 0 | 4 | length of the body, at most 16 MiB |
-//! | 4 | 1 | kind: 1 upsert, 2 delete, 3 set metadata, 4 epoch start, 5 backup mark, 6 schema seen, 7 no-op |
+//! | 4 | 1 | kind: 1 upsert, 2 delete, 3 set metadata, 4 epoch start, 7 no-op; 5 and 6 are reserved |
 //! | 5 | 1 | flags: 1 end of a batch, 2 all before it was durable when it was written (first record of a group) |
 //! | 6 | 8 | epoch |
 //! | 14 | 8 | position (LSN), dense |
 //! | 22 | 4 | header CRC-32C over: CRC of the record before (its body CRC; for the first the CRC of the 64 header bytes), seed, the 22 bytes before |
-//! | 26 | 4 | body CRC-32C: the header CRC continued over seed, operation id and body |
+//! | 26 | 4 | body CRC-32C: the header CRC continued over seed, operation id, digest and body |
 //! | 30 | 16 | operation id |
-//! | 46 | | body |
+//! | 46 | 8 | digest of the request |
+//! | 54 | | body |
 //!
 //! # Torn or damaged
 //! Records are written in groups: write, sync, and only then the next group. So when a record does not fit its
@@ -56,7 +57,8 @@ use bytes::Bytes;
 use self::record::{Chain, HEADER_BYTES};
 use self::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::StorageError;
-use crate::ids::{Epoch, Lsn, OpId, ReplicaId};
+use super::op_window::OpKey;
+use crate::ids::{Epoch, Lsn, ReplicaId};
 use crate::runtime::disk::{Disk, DiskFile};
 
 pub use self::record::{BODY_BYTES_MAX, Record, RecordKind};
@@ -113,7 +115,7 @@ impl Log {
     pub fn append(
         &mut self,
         epoch: Epoch,
-        op_id: OpId,
+        op: OpKey,
         effects: Vec<(RecordKind, Bytes)>,
     ) -> Result<Lsn, StorageError> {
         assert!(!effects.is_empty(), "a batch has records");
@@ -127,7 +129,7 @@ impl Log {
         let last = effects.len() - 1;
         for (index, (kind, body)) in effects.into_iter().enumerate() {
             let lsn = self.end.next();
-            let record = Record { kind, batch_end: index == last, epoch, lsn, op_id, body };
+            let record = Record { kind, batch_end: index == last, epoch, lsn, op, body };
             self.chain = record.encode(self.chain, self.group.is_empty(), &mut self.group);
             self.end = lsn;
         }
@@ -202,11 +204,6 @@ impl Log {
     /// Position of the last durable record.
     pub fn durable(&self) -> Lsn {
         self.durable
-    }
-
-    /// Position of the first record that is kept, or of the next one when there is none.
-    pub fn start(&self) -> Lsn {
-        self.segments[0].first
     }
 
     /// Bytes of all segments.

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
 
 use crate::ids::{Epoch, Lsn, OpId};
+use crate::storage::op_window::OpKey;
 
 /// Bytes of a record before its body.
-pub(super) const HEADER_BYTES: usize = 46;
+pub(super) const HEADER_BYTES: usize = 54;
 
 /// Largest body, bytes. Checked before anything is allocated for it.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -16,7 +17,8 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 const FLAG_BATCH_END: u8 = 1;
 const FLAG_AFTER_SYNC: u8 = 2;
 
-/// What a record does. The numbers are the format's; they are never used for something else.
+/// What a record does. The numbers are the format's; they are never used for something else. 5 (a cut of a backup) and 6
+/// (a change of the table's schema) are reserved: only a newer version writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
     /// Writes a document.
@@ -27,11 +29,7 @@ pub enum RecordKind {
     SetMetadata = 3,
     /// Begins a reign.
     EpochStart = 4,
-    /// Marks a cut of a backup.
-    BackupMark = 5,
-    /// Tells a change of the table's schema.
-    SchemaSeen = 6,
-    /// Nothing, but its operation id is remembered.
+    /// Nothing, but its request is remembered.
     Noop = 7,
 }
 
@@ -42,8 +40,6 @@ impl RecordKind {
             2 => RecordKind::Delete,
             3 => RecordKind::SetMetadata,
             4 => RecordKind::EpochStart,
-            5 => RecordKind::BackupMark,
-            6 => RecordKind::SchemaSeen,
             7 => RecordKind::Noop,
             _ => return None,
         })
@@ -62,7 +58,7 @@ pub struct Record {
     /// Its position.
     pub lsn: Lsn,
     /// The request that it belongs to.
-    pub op_id: OpId,
+    pub op: OpKey,
     /// The effect, at most [`BODY_BYTES_MAX`].
     pub body: Bytes,
 }
@@ -93,6 +89,8 @@ pub(super) enum BadRecord {
     Invalid(&'static str),
     /// Whole, but of a kind that this version does not know.
     UnknownKind(u8),
+    /// Whole, but with flags that this version does not know.
+    UnknownFlags(u8),
 }
 
 impl Record {
@@ -107,10 +105,11 @@ impl Record {
         out.extend_from_slice(&self.epoch.0.to_le_bytes());
         out.extend_from_slice(&self.lsn.0.to_le_bytes());
         let header_crc = header_crc(&out[start..], chain);
-        let body_crc = body_crc(header_crc, chain.seed, &self.op_id.0, &self.body);
+        let body_crc = body_crc(header_crc, chain.seed, &self.op, &self.body);
         out.extend_from_slice(&header_crc.to_le_bytes());
         out.extend_from_slice(&body_crc.to_le_bytes());
-        out.extend_from_slice(&self.op_id.0);
+        out.extend_from_slice(&self.op.id.0);
+        out.extend_from_slice(&self.op.digest.to_le_bytes());
         out.extend_from_slice(&self.body);
         debug_assert_eq!(out.len() - start, HEADER_BYTES + self.body.len());
         Chain { seed: chain.seed, previous: body_crc }
@@ -127,17 +126,20 @@ impl Record {
             return Err(BadRecord::Invalid("header checksum does not fit"));
         }
         let body = header.body(rest).ok_or(BadRecord::Invalid("body is cut off"))?;
-        if header.body_crc != body_crc(header.header_crc, chain.seed, &header.op_id, body) {
+        if header.body_crc != body_crc(header.header_crc, chain.seed, &header.op, body) {
             return Err(BadRecord::Invalid("body checksum does not fit"));
         }
         let kind = RecordKind::from_number(header.kind).ok_or(BadRecord::UnknownKind(header.kind))?;
+        if header.flags & !(FLAG_BATCH_END | FLAG_AFTER_SYNC) != 0 {
+            return Err(BadRecord::UnknownFlags(header.flags));
+        }
         let size = HEADER_BYTES + header.length;
         let record = Record {
             kind,
             batch_end: header.flags & FLAG_BATCH_END != 0,
             epoch: Epoch(header.epoch),
             lsn: Lsn(header.lsn),
-            op_id: OpId(header.op_id),
+            op: header.op,
             body: bytes.slice(offset + HEADER_BYTES..offset + size),
         };
         let after_sync = header.flags & FLAG_AFTER_SYNC != 0;
@@ -155,14 +157,11 @@ pub(super) fn find_written_after_sync(bytes: &[u8], seed: u64, lsns: RangeInclus
     (0..bytes.len().saturating_sub(HEADER_BYTES - 1)).find_map(|offset| {
         let rest = &bytes[offset..];
         let header = Header::read(rest)?;
-        let plausible = header.flags & FLAG_AFTER_SYNC != 0
-            && header.flags <= FLAG_BATCH_END | FLAG_AFTER_SYNC
-            && RecordKind::from_number(header.kind).is_some()
-            && lsns.contains(&header.lsn);
+        let plausible = header.flags & FLAG_AFTER_SYNC != 0 && lsns.contains(&header.lsn);
         let whole = plausible
-            && header.body(rest).is_some_and(|body| {
-                header.body_crc == body_crc(header.header_crc, seed, &header.op_id, body)
-            });
+            && header
+                .body(rest)
+                .is_some_and(|body| header.body_crc == body_crc(header.header_crc, seed, &header.op, body));
         whole.then_some(Lsn(header.lsn))
     })
 }
@@ -175,7 +174,7 @@ struct Header {
     lsn: u64,
     header_crc: u32,
     body_crc: u32,
-    op_id: [u8; 16],
+    op: OpKey,
 }
 
 impl Header {
@@ -191,7 +190,7 @@ impl Header {
             lsn: u64_at(14),
             header_crc: u32_at(22),
             body_crc: u32_at(26),
-            op_id: bytes[30..].try_into().expect("sixteen bytes"),
+            op: OpKey { id: OpId(bytes[30..46].try_into().expect("sixteen bytes")), digest: u64_at(46) },
         })
     }
 
@@ -209,9 +208,10 @@ fn header_crc(fields: &[u8], chain: Chain) -> u32 {
     crc32c_append(crc32c_append(crc, &chain.seed.to_le_bytes()), fields)
 }
 
-fn body_crc(header_crc: u32, seed: u64, op_id: &[u8; 16], body: &[u8]) -> u32 {
+fn body_crc(header_crc: u32, seed: u64, op: &OpKey, body: &[u8]) -> u32 {
     let crc = crc32c_append(header_crc, &seed.to_le_bytes());
-    crc32c_append(crc32c_append(crc, op_id), body)
+    let crc = crc32c_append(crc32c_append(crc, &op.id.0), &op.digest.to_le_bytes());
+    crc32c_append(crc, body)
 }
 
 #[cfg(test)]
@@ -226,7 +226,7 @@ mod tests {
             batch_end: true,
             epoch: Epoch(3),
             lsn: Lsn(12),
-            op_id: OpId([5; 16]),
+            op: OpKey { id: OpId([5; 16]), digest: 6 },
             body: Bytes::from_static(body),
         }
     }
@@ -238,7 +238,7 @@ mod tests {
         record(b"hi").encode(CHAIN, true, &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(&hex[..44], "02000000010303000000000000000c00000000000000");
-        assert_eq!(&hex[60..], "050505050505050505050505050505056869");
+        assert_eq!(&hex[60..], "0505050505050505050505050505050506000000000000006869");
         let header = Header::read(&bytes).expect("whole");
         // From an independent CRC-32C of 09000000 ‖ 0700000000000000 ‖ the 22 bytes above, and of that one continued.
         assert_eq!((header.header_crc, header.body_crc), independent_crcs(&bytes));
@@ -258,6 +258,23 @@ mod tests {
         covered.extend_from_slice(&7u64.to_le_bytes());
         covered.extend_from_slice(&record[30..]);
         (header, crc(&covered))
+    }
+
+    #[test]
+    fn kinds_and_flags_of_a_newer_version_are_told_from_damage() {
+        let decoded = |kind: u8, flags: u8| {
+            let mut bytes = Vec::new();
+            record(b"").encode(CHAIN, false, &mut bytes);
+            (bytes[4], bytes[5]) = (kind, flags);
+            let header = header_crc(&bytes[..22], CHAIN);
+            let body = body_crc(header, CHAIN.seed, &record(b"").op, b"");
+            bytes[22..26].copy_from_slice(&header.to_le_bytes());
+            bytes[26..30].copy_from_slice(&body.to_le_bytes());
+            Record::decode(&bytes.into(), 0, CHAIN).map(|found| found.is_some())
+        };
+        assert_eq!(decoded(1, 3), Ok(true));
+        assert_eq!(decoded(5, 1), Err(BadRecord::UnknownKind(5)));
+        assert_eq!(decoded(1, 4), Err(BadRecord::UnknownFlags(4)));
     }
 
     #[test]

@@ -192,6 +192,10 @@ impl<'r> Scan<'r> {
                     let reason = format!("record {lsn} is of kind {kind}");
                     return Err(StorageError::Newer { path, reason });
                 }
+                Err(BadRecord::UnknownFlags(flags)) => {
+                    let reason = format!("record {lsn} has flags {flags:#04x}");
+                    return Err(StorageError::Newer { path, reason });
+                }
                 Ok(None) => return self.cut(header, lsn, "is missing", &[], next),
                 Err(BadRecord::Invalid(reason)) => {
                     return self.cut(header, lsn, reason, &bytes[offset..], next);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::OpId;
 use crate::runtime::disk::{DiskOperation, MemoryDisk};
 
 const EPOCH: Epoch = Epoch(1);
@@ -35,7 +36,7 @@ fn recover(disk: &MemoryDisk, durable: u64) -> Result<(Log, Vec<Vec<u8>>), Stora
 
 fn batch(log: &mut Log, bodies: &[u8]) -> Result<Lsn, StorageError> {
     let effects = bodies.iter().map(|body| (RecordKind::Upsert, Bytes::copy_from_slice(&[*body]))).collect();
-    log.append(EPOCH, OpId([bodies[0]; 16]), effects)
+    log.append(EPOCH, OpKey { id: OpId([bodies[0]; 16]), digest: 0 }, effects)
 }
 
 /// Three groups: [1] [2 3] | [4 5] | [6] [7 8], and the file that holds them.
@@ -184,7 +185,7 @@ fn released_segments_are_gone_and_the_rest_is_replayed() {
         }
     }
     log.release(Lsn(2)).expect("released");
-    assert_eq!((log.start(), disk.files().len()), (Lsn(3), 1));
+    assert_eq!((log.segments[0].first, disk.files().len()), (Lsn(3), 1));
     drop(log);
     let mut replayed = Vec::new();
     let point = RecoveryPoint { checkpoint: Lsn(2), durable: Lsn(4) };
@@ -254,7 +255,7 @@ fn a_record_over_the_limit_is_refused_and_does_no_harm() {
     let disk = MemoryDisk::new(1);
     let mut log = new_log(&disk);
     let large = Bytes::from(vec![0; BODY_BYTES_MAX + 1]);
-    let outcome = log.append(EPOCH, OpId([0; 16]), vec![(RecordKind::Upsert, large)]);
+    let outcome = log.append(EPOCH, OpKey::NONE, vec![(RecordKind::Upsert, large)]);
     assert!(matches!(outcome, Err(StorageError::RecordTooLarge { .. })));
     batch(&mut log, &[1]).expect("appended");
     log.sync().expect("synced");
