@@ -1,24 +1,48 @@
 //! Checkpoints: rows become immutable files, and the log before them can go.
 //!
-//! A checkpoint at position p takes the rows written since the last one, merges small or half-dead segments into them,
+//! A checkpoint at position p takes the rows written since the last one, merges small or decayed segments into them,
 //! writes the rows that live at p, ordered by id, to a new file, and then a manifest. Nothing that counts is changed
 //! until `replica.meta` names that manifest, so a crash at any moment leaves the state before or the one after. Writes
 //! go on meanwhile; what they delete is brought over when the new segment is taken in.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StorageError;
 use super::documents::Location;
 use super::manifest::{Manifest, ManifestSegment};
+use super::merge_plan::{SegmentSize, merge_plan};
 use super::op_window::OpWindow;
 use super::segment::{MutableSegment, SegmentId, SegmentView, file};
+use super::store::{Store, StorePlace};
 use crate::ids::Lsn;
 use crate::runtime::disk::Disk;
 
-/// A segment with this share of dead rows is written again, in percent.
-const DEAD_PERCENT_MAX: u64 = 25;
+/// Nothing is merged beyond this size: merging holds old and new rows in memory, and on disk.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Rows that are moved to a new segment in one hold of the lock that look-ups share.
+const RELOCATE_ROWS: usize = 4096;
+/// Rows that are copied between two looks at the [`StopFlag`].
+const COPY_ROWS: usize = 4096;
+
+/// Tells a checkpoint that is being written to give up. Clones are the same flag.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// From now on [`StopFlag::check`] fails.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// [`StorageError::Stopped`] when the flag is up.
+    pub fn check(&self) -> Result<(), StorageError> {
+        if self.0.load(Ordering::Relaxed) { Err(StorageError::Stopped) } else { Ok(()) }
+    }
+}
 
 /// A checkpoint that is to be written, on any thread.
 pub struct CheckpointJob {
@@ -36,6 +60,7 @@ pub struct CheckpointJob {
     /// Segments that stay, with the sizes of their files.
     pub(super) kept: Vec<(SegmentView, u64)>,
     pub(super) window: OpWindow,
+    pub(super) stop: StopFlag,
 }
 
 /// A checkpoint that is durable but does not count yet.
@@ -47,7 +72,7 @@ pub struct Checkpoint {
 }
 
 /// What a checkpoint did, for logs and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct CheckpointReport {
     /// Its position.
     pub lsn: Lsn,
@@ -59,9 +84,16 @@ pub struct CheckpointReport {
     pub segments: usize,
     /// Bytes of the log that went.
     pub released_bytes: u64,
+    /// Why files that are not needed any more are still there; the next checkpoint tries again.
+    pub not_removed: Option<StorageError>,
 }
 
 impl CheckpointJob {
+    /// Makes [`CheckpointJob::run`] give up.
+    pub fn stop_flag(&self) -> StopFlag {
+        self.stop.clone()
+    }
+
     /// Writes segment and manifest. After an error nothing of it is left, as far as the disk allows.
     pub fn run(self) -> Result<Checkpoint, StorageError> {
         let outcome = self.write();
@@ -78,10 +110,10 @@ impl CheckpointJob {
     fn write(&self) -> Result<Checkpoint, StorageError> {
         let mut segments: Vec<ManifestSegment> =
             self.kept.iter().map(|(segment, bytes)| self.describe(segment, *bytes)).collect();
-        let sealed = self.copy_live_rows();
+        let sealed = self.copy_live_rows()?;
         if let Some((segment, _)) = &sealed {
             let path = file::path_of(&self.directory, segment.id());
-            let bytes = file::write(self.disk.as_ref(), &path, segment)?;
+            let bytes = file::write(self.disk.as_ref(), &path, segment, &self.stop)?;
             let directory = self.directory.join("segments");
             self.disk.sync_dir(&directory).map_err(StorageError::sync(&directory))?;
             segments.push(ManifestSegment {
@@ -98,6 +130,7 @@ impl CheckpointJob {
             segments,
             next_segment: SegmentId(self.segment.0 + 1),
         };
+        self.stop.check()?;
         manifest.write(self.disk.as_ref(), &self.directory, &self.window)?;
         let replaced = self.inputs.iter().map(SegmentView::id).collect();
         Ok(Checkpoint { manifest, sealed, replaced })
@@ -111,86 +144,179 @@ impl CheckpointJob {
         ManifestSegment { id: segment.id(), rows: segment.len(), bytes, deleted }
     }
 
-    fn copy_live_rows(&self) -> Option<(SegmentView, Vec<Location>)> {
+    fn copy_live_rows(&self) -> Result<Option<(SegmentView, Vec<Location>)>, StorageError> {
         let mut rows: Vec<(&SegmentView, u32)> = Vec::new();
         for input in &self.inputs {
             let live = (0..input.len()).filter(|row| input.is_visible(*row, self.lsn));
             rows.extend(live.map(|row| (input, row)));
         }
         if rows.is_empty() {
-            return None;
+            return Ok(None);
         }
         rows.sort_unstable_by(|(a, a_row), (b, b_row)| a.document_id(*a_row).cmp(b.document_id(*b_row)));
         let mut copy = MutableSegment::new(self.segment, self.dimension);
         let mut origins = Vec::with_capacity(rows.len());
-        for (input, row) in rows {
+        for (index, (input, row)) in rows.into_iter().enumerate() {
+            if index.is_multiple_of(COPY_ROWS) {
+                self.stop.check()?;
+            }
             let vector = input.rows().row(row);
             copy.push(input.document_id(row), vector, input.metadata_json(row), input.created(row));
             origins.push(Location { segment: input.id(), row });
         }
-        Some((copy.into_ordered(), origins))
+        Ok(Some((copy.into_ordered(), origins)))
     }
 }
 
-/// Size of a segment, for [`merge_plan`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SegmentSize {
-    pub(super) id: SegmentId,
-    pub(super) live_rows: u64,
-    pub(super) dead_rows: u64,
-}
+impl Store {
+    /// Prepares a checkpoint at the last position, to be run elsewhere; writes go on. `None`: one is under way, or
+    /// there is nothing to do.
+    pub fn begin_checkpoint(&mut self) -> Result<Option<CheckpointJob>, StorageError> {
+        let lsn = self.applied();
+        if self.is_checkpointing || lsn == self.manifest.lsn {
+            return Ok(None);
+        }
+        self.log.rotate(self.epoch)?;
+        let (kept, fresh) = self.freeze();
+        let plan = self.plan_merge(&kept, &fresh)?;
+        let (merged, kept): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|(segment, _)| plan.contains(&segment.id()));
+        let merged = merged.into_iter().map(|(segment, _)| segment);
+        let segment = self.take_segment_id();
+        self.is_checkpointing = true;
+        Ok(Some(CheckpointJob {
+            disk: self.place.disk.clone(),
+            directory: self.place.directory.clone(),
+            dimension: self.meta.identity.dimension,
+            lsn,
+            manifest: self.manifest.id + 1,
+            segment,
+            inputs: fresh.into_iter().chain(merged).collect(),
+            kept,
+            window: self.window.clone(),
+            stop: StopFlag::default(),
+        }))
+    }
 
-/// Which segments to merge with `fresh_rows` new rows.
-///
-/// Half-dead ones; then from the smallest on each one that is no larger than what is merged already. What stays at least
-/// doubles from one segment to the next, so their number is logarithmic and each row is rewritten as often.
-pub(super) fn merge_plan(fresh_rows: u64, segments: &[SegmentSize]) -> Vec<SegmentId> {
-    let mut segments = segments.to_vec();
-    segments.sort_by_key(|segment| (segment.live_rows, segment.id));
-    let mut merged_rows = fresh_rows;
-    let mut plan = Vec::new();
-    for segment in segments {
-        let rows = segment.live_rows + segment.dead_rows;
-        let is_half_dead = segment.dead_rows * 100 >= rows * DEAD_PERCENT_MAX;
-        if is_half_dead || segment.live_rows <= merged_rows {
-            merged_rows += segment.live_rows;
-            plan.push(segment.id);
+    /// Ends the segment that took rows so far. Returns the segments in files, with the sizes of those, and the others.
+    fn freeze(&mut self) -> (Vec<(SegmentView, u64)>, Vec<SegmentView>) {
+        let shared = self.shared.clone();
+        let mut documents = shared.documents.write().expect("no panic under this lock");
+        if !documents.mutable().is_empty() {
+            documents.freeze(self.take_segment_id());
+        }
+        let full = documents.full_segments().to_vec();
+        drop(documents);
+        let (mut in_files, mut fresh) = (Vec::new(), Vec::new());
+        for segment in full {
+            match self.manifest.segments.iter().find(|stored| stored.id == segment.id()) {
+                Some(stored) => in_files.push((segment, stored.bytes)),
+                None => fresh.push(segment),
+            }
+        }
+        (in_files, fresh)
+    }
+
+    /// Which segments to write again with the fresh rows.
+    fn plan_merge(
+        &self,
+        in_files: &[(SegmentView, u64)],
+        fresh: &[SegmentView],
+    ) -> Result<Vec<SegmentId>, StorageError> {
+        let sizes: Vec<SegmentSize> = in_files
+            .iter()
+            .map(|(segment, bytes)| {
+                let rows = u64::from(segment.len());
+                let live_rows =
+                    (0..segment.len()).filter(|row| segment.deleted(*row) == Lsn::MAX).count() as u64;
+                SegmentSize { id: segment.id(), live_rows, dead_rows: rows - live_rows, bytes: *bytes }
+            })
+            .collect();
+        let fresh_rows = fresh.iter().map(|segment| u64::from(segment.len())).sum();
+        let fresh_bytes: usize = fresh.iter().map(SegmentView::bytes).sum();
+        // A volume that a merge fills up stops the logs of all replicas: half of what is left stays free.
+        let space = self.place.disk.space().map_err(StorageError::read(&self.place.directory))?;
+        let room_bytes = SEGMENT_BYTES_MAX.min(space.free_bytes / 2).saturating_sub(fresh_bytes as u64);
+        Ok(merge_plan(fresh_rows, &sizes, room_bytes))
+    }
+
+    /// Ends the checkpoint: it counts when this returns.
+    pub fn finish_checkpoint(
+        &mut self,
+        outcome: Result<Checkpoint, StorageError>,
+    ) -> Result<CheckpointReport, StorageError> {
+        assert!(std::mem::take(&mut self.is_checkpointing), "a checkpoint was begun");
+        let Checkpoint { mut manifest, sealed, replaced } = outcome?;
+        manifest.next_segment = manifest.next_segment.max(self.next_segment);
+        let old = std::mem::replace(&mut self.manifest, manifest);
+        let log_bytes = self.log.bytes();
+        let before = self.meta.clone();
+        self.meta.advance(self.manifest.lsn, self.manifest.id);
+        if let Err(error) = self.save_meta() {
+            // Which of the two manifests counts is known again when the replica is opened.
+            self.meta = before;
+            self.manifest = old;
+            self.log.poison();
+            return Err(error);
+        }
+        self.take_in(sealed.as_ref(), &replaced);
+        self.publish();
+        let released = self.log.release(self.manifest.lsn);
+        let removed = self.remove_replaced(&old, &replaced);
+        Ok(CheckpointReport {
+            lsn: self.manifest.lsn,
+            rows: sealed.map_or(0, |(segment, _)| segment.len()),
+            merged: old.segments.iter().filter(|segment| replaced.contains(&segment.id)).count(),
+            segments: self.manifest.segments.len(),
+            released_bytes: log_bytes.saturating_sub(self.log.bytes()),
+            not_removed: released.and(removed).err(),
+        })
+    }
+
+    /// A whole checkpoint, for callers that can wait.
+    pub fn checkpoint(&mut self) -> Result<Option<CheckpointReport>, StorageError> {
+        match self.begin_checkpoint()? {
+            Some(job) => {
+                let outcome = job.run();
+                self.finish_checkpoint(outcome).map(Some)
+            }
+            None => Ok(None),
         }
     }
-    plan
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size(id: u32, live_rows: u64, dead_rows: u64) -> SegmentSize {
-        SegmentSize { id: SegmentId(id), live_rows, dead_rows }
-    }
-
-    #[test]
-    fn small_and_half_dead_segments_are_merged() {
-        assert_eq!(merge_plan(10, &[size(1, 100, 0), size(2, 11, 0)]), []);
-        assert_eq!(merge_plan(10, &[size(1, 100, 0), size(2, 10, 0), size(3, 20, 0)]), [2, 3].map(SegmentId));
-        assert_eq!(merge_plan(10, &[size(1, 75, 25), size(2, 1000, 10)]), [SegmentId(1)]);
-        assert_eq!(merge_plan(0, &[size(1, 0, 5)]), [SegmentId(1)]);
-    }
-
-    #[test]
-    fn a_thousand_checkpoints_leave_few_segments_and_rewrite_each_row_rarely() {
-        let (mut segments, mut written) = (Vec::new(), 0u64);
-        for round in 1..=1000u32 {
-            let plan = merge_plan(1, &segments);
-            let merged: u64 = segments
-                .iter()
-                .filter(|segment| plan.contains(&segment.id))
-                .map(|segment| segment.live_rows)
-                .sum();
-            segments.retain(|segment| !plan.contains(&segment.id));
-            segments.push(size(round, merged + 1, 0));
-            written += merged + 1;
-            assert!(segments.len() <= 10, "{segments:?}");
+    fn take_in(&self, sealed: Option<&(SegmentView, Vec<Location>)>, replaced: &[SegmentId]) {
+        let documents = || self.shared.documents.write().expect("no panic under this lock");
+        if let Some((segment, origins)) = sealed {
+            documents().add_copy(segment.clone());
+            for (index, origins) in origins.chunks(RELOCATE_ROWS).enumerate() {
+                documents().relocate(segment, (index * RELOCATE_ROWS) as u32, origins);
+            }
         }
-        assert!(written <= 1000 * 11, "each row was written {} times", written / 1000);
+        documents().retire(replaced);
+    }
+
+    /// Removes the files that only `old` names, and those that could not be removed before.
+    fn remove_replaced(&mut self, old: &Manifest, replaced: &[SegmentId]) -> Result<(), StorageError> {
+        let StorePlace { disk, directory } = &self.place;
+        let in_files = |id: &&SegmentId| old.segments.iter().any(|segment| segment.id == **id);
+        self.leftovers.extend(replaced.iter().filter(in_files).map(|id| file::path_of(directory, *id)));
+        if old.id > 0 {
+            self.leftovers.push(Manifest::path_of(directory, old.id));
+        }
+        let mut outcome = Ok(());
+        self.leftovers.retain(|path| match disk.remove(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                outcome = Err(StorageError::write(path)(error));
+                true
+            }
+            _ => false,
+        });
+        outcome
+    }
+
+    fn take_segment_id(&mut self) -> SegmentId {
+        let id = self.next_segment;
+        self.next_segment = SegmentId(id.0.checked_add(1).expect("fewer than 2^32 segments"));
+        id
     }
 }

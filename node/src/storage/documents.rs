@@ -186,9 +186,9 @@ impl Documents {
         &self.segments.full
     }
 
-    /// Bytes in memory of the rows since the last checkpoint.
-    pub fn mutable_bytes(&self) -> usize {
-        self.segments.mutable.bytes()
+    /// The segment that takes new rows.
+    pub fn mutable(&self) -> &MutableSegment {
+        &self.segments.mutable
     }
 
     /// Bytes in memory of everything.

@@ -66,6 +66,9 @@ pub enum StorageError {
         /// The last position that is known to be durable.
         end: Lsn,
     },
+    /// The work was given up because the replica is being closed; nothing of it counts.
+    #[error("given up because the replica is being closed")]
+    Stopped,
     /// A record over the limit of the format; nothing was written.
     #[error("record of {bytes} bytes is over the limit of {max} bytes")]
     RecordTooLarge {

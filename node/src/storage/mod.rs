@@ -15,6 +15,7 @@ pub mod effect;
 pub mod error;
 pub mod log;
 pub mod manifest;
+mod merge_plan;
 pub mod op_window;
 mod opening;
 pub mod replica_meta;
@@ -30,5 +31,7 @@ pub use replica_meta::{ReplicaIdentity, ReplicaMeta};
 pub use snapshot::Snapshot;
 pub use store::{OpenReport, Store, StorePlace, StoreReader, StoreStatistics};
 
+#[cfg(test)]
+mod checkpoint_tests;
 #[cfg(test)]
 mod model_tests;

@@ -14,18 +14,18 @@ use super::store::Outcome;
 use super::*;
 use crate::document::{Document, Metadata};
 use crate::ids::{DocumentId, Epoch, OpId, ReplicaId, ShardId, ShardIndex, TableId};
-use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
+use crate::runtime::disk::{DiskOperation, MemoryDisk};
 
 const DIMENSION: u32 = 3;
 
 /// Vector and metadata of each live document.
-type State = BTreeMap<String, (Vec<f32>, String)>;
+pub(super) type State = BTreeMap<String, (Vec<f32>, String)>;
 
 fn place(disk: &MemoryDisk) -> StorePlace {
     StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("shards/t/0") }
 }
 
-fn format(disk: &MemoryDisk) {
+pub(super) fn format(disk: &MemoryDisk) {
     let identity = ReplicaIdentity {
         cluster_uid: "cluster".to_owned(),
         shard: ShardId { table: TableId::random(), index: ShardIndex(0) },
@@ -35,21 +35,21 @@ fn format(disk: &MemoryDisk) {
     Store::format(&place(disk), identity).expect("formatted");
 }
 
-fn open(disk: &MemoryDisk) -> Result<(Store, OpenReport), StorageError> {
+pub(super) fn open(disk: &MemoryDisk) -> Result<(Store, OpenReport), StorageError> {
     let place = place(disk);
     let meta = ReplicaMeta::read(disk, &place.directory)?;
     let missing = || StorageError::damaged(&place.directory, "replica.meta is missing");
     Store::open(place.clone(), meta.ok_or_else(missing)?)
 }
 
-fn open_and_lead(disk: &MemoryDisk) -> Result<Store, StorageError> {
+pub(super) fn open_and_lead(disk: &MemoryDisk) -> Result<Store, StorageError> {
     let (mut store, _) = open(disk)?;
     let epoch = Epoch(store.meta().promised_epoch.0 + 1);
     store.start_epoch(epoch)?;
     Ok(store)
 }
 
-fn documents_of(snapshot: &Snapshot) -> State {
+pub(super) fn documents_of(snapshot: &Snapshot) -> State {
     let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true);
     assert!(!more);
     assert_eq!(documents.len() as u64, snapshot.documents);
@@ -59,7 +59,7 @@ fn documents_of(snapshot: &Snapshot) -> State {
     documents.into_iter().map(entry).collect()
 }
 
-fn apply_to(state: &mut State, batch: &Batch) -> Result<u64, ()> {
+pub(super) fn apply_to(state: &mut State, batch: &Batch) -> Result<u64, ()> {
     let mut after = state.clone();
     let mut affected = 0;
     for operation in &batch.operations {
@@ -80,7 +80,7 @@ fn apply_to(state: &mut State, batch: &Batch) -> Result<u64, ()> {
     Ok(affected)
 }
 
-fn random_batch(random: &mut SmallRng) -> Batch {
+pub(super) fn random_batch(random: &mut SmallRng) -> Batch {
     let operation = |random: &mut SmallRng| {
         let id = DocumentId::parse(&format!("id{}", random.random_range(0..40))).expect("valid");
         let json = format!("{{\"n\":{}}}", random.random_range(0..1000));
@@ -153,7 +153,8 @@ impl World {
             97..99 => {
                 let faults = [DiskOperation::Append, DiskOperation::Sync, DiskOperation::Directory];
                 let fault = faults[self.random.random_range(0..faults.len())];
-                self.disk.fail_next(fault, io::ErrorKind::StorageFull);
+                let count = self.random.random_range(0..8);
+                self.disk.fail_after(count, fault, io::ErrorKind::StorageFull);
             }
             _ => self.snapshots.push((self.store.reader().snapshot(), self.state.clone())),
         }
@@ -290,144 +291,4 @@ fn thousands_of_operations_with_crashes_lose_nothing_and_halve_nothing() {
         count < 10 || (crashes as u64 > 5 * count && checkpoints as u64 > 5 * count),
         "{crashes} crashes, {checkpoints} checkpoints: too kind a test"
     );
-}
-
-/// A replica with two segments, deleted rows in both, and a log behind them.
-fn replica_before_checkpoint(seed: u64) -> (MemoryDisk, Store, State) {
-    let disk = MemoryDisk::new(seed);
-    format(&disk);
-    let mut store = open_and_lead(&disk).expect("fresh");
-    let (mut random, mut state) = (SmallRng::seed_from_u64(seed), State::new());
-    for round in 0..3 {
-        for _ in 0..20 {
-            let batch = random_batch(&mut random);
-            apply_to(&mut state, &batch).ok();
-            store.commit(vec![batch]).expect("the disk is well");
-        }
-        if round < 2 {
-            store.checkpoint().expect("the disk is well").expect("there is something to do");
-        }
-    }
-    (disk, store, state)
-}
-
-#[test]
-fn a_crash_at_any_operation_of_a_checkpoint_leaves_the_documents_as_they_were() {
-    for seed in 0..5 {
-        for operation in 0.. {
-            let (disk, mut store, mut state) = replica_before_checkpoint(seed);
-            disk.power_off_after(operation);
-            let done = store.checkpoint().is_ok();
-            disk.crash();
-            let mut store = open_and_lead(&disk).expect("no damage was done");
-            assert_eq!(documents_of(&store.reader().snapshot()), state, "seed {seed}, operation {operation}");
-
-            // Whatever was left behind does not stand in the way of going on.
-            let batch = random_batch(&mut SmallRng::seed_from_u64(1000 + operation));
-            apply_to(&mut state, &batch).ok();
-            store.commit(vec![batch]).expect("the disk is well");
-            store.checkpoint().expect("the disk is well").expect("there is something to do");
-            store.close().expect("the disk is well");
-            let (store, report) = open(&disk).expect("whole");
-            assert_eq!(documents_of(&store.reader().snapshot()), state);
-            assert!(report.clean_stop && report.records == 0, "{report:?}");
-            if done {
-                assert!(operation > 10, "a checkpoint takes more operations than {operation}");
-                break;
-            }
-        }
-    }
-}
-
-#[test]
-fn writes_during_a_checkpoint_are_in_it_or_behind_it() {
-    let (disk, mut store, mut state) = replica_before_checkpoint(7);
-    let job = store.begin_checkpoint().expect("the disk is well").expect("there is something to do");
-    let mut random = SmallRng::seed_from_u64(1);
-    for _ in 0..30 {
-        let batch = random_batch(&mut random);
-        apply_to(&mut state, &batch).ok();
-        store.commit(vec![batch]).expect("the disk is well");
-    }
-    assert!(store.begin_checkpoint().expect("the disk is well").is_none(), "one at a time");
-    store.finish_checkpoint(job.run()).expect("the disk is well");
-    assert_eq!(documents_of(&store.reader().snapshot()), state);
-    let batch = random_batch(&mut random);
-    apply_to(&mut state, &batch).ok();
-    store.commit(vec![batch]).expect("the disk is well");
-    drop(store);
-    let (store, report) = open(&disk).expect("whole");
-    assert!(report.records >= 31);
-    assert_eq!(documents_of(&store.reader().snapshot()), state);
-}
-
-#[test]
-fn every_flipped_byte_of_every_file_is_damage() {
-    let (disk, store, state) = replica_before_checkpoint(3);
-    store.close().expect("the disk is well");
-    for path in disk.files() {
-        for offset in 0..disk.read(&path).expect("there").len() {
-            disk.flip_bit(&path, offset, (offset % 8) as u8);
-            let outcome = open(&disk);
-            assert!(outcome.is_err_and(|error| error.is_lasting()), "byte {offset} of {}", path.display());
-            disk.flip_bit(&path, offset, (offset % 8) as u8);
-        }
-        let bytes = disk.read(&path).expect("there");
-        disk.remove(&path).expect("removed");
-        assert!(open(&disk).is_err(), "{} is needed", path.display());
-        drop(disk.create(&path).expect("created"));
-        disk.overwrite(&path, bytes);
-    }
-    assert_eq!(documents_of(&open(&disk).expect("whole").0.reader().snapshot()), state);
-}
-
-#[test]
-fn an_operation_sent_again_is_done_once_even_after_a_checkpoint_and_a_restart() {
-    let disk = MemoryDisk::new(1);
-    format(&disk);
-    let mut store = open_and_lead(&disk).expect("fresh");
-    let id = DocumentId::parse("a").expect("valid");
-    let document = Document { id: id.clone(), vector: vec![1.0; 3], metadata: Metadata::empty() };
-    let upsert = Batch { op_id: OpId([1; 16]), operations: vec![Operation::Upsert(document)] };
-    let delete = Batch { op_id: OpId([2; 16]), operations: vec![Operation::Delete(id)] };
-    let nothing = Batch { op_id: OpId([3; 16]), operations: delete.operations.clone() };
-    let first = store.commit(vec![upsert.clone(), upsert.clone(), delete, nothing.clone()]).expect("well");
-    let receipts: Vec<Receipt> = first.into_iter().map(|outcome| outcome.expect("accepted")).collect();
-    assert_eq!(receipts[0], receipts[1]);
-    assert_eq!(receipts.iter().map(|receipt| receipt.affected).collect::<Vec<_>>(), [1, 1, 1, 0]);
-    for round in 0..3 {
-        if round == 1 {
-            store.checkpoint().expect("well");
-        }
-        store.close().expect("well");
-        store = open_and_lead(&disk).expect("whole");
-        let again = store.commit(vec![upsert.clone(), nothing.clone()]).expect("well");
-        assert_eq!(again, [Ok(receipts[0]), Ok(receipts[3])]);
-        assert_eq!(store.reader().get("a", false), None, "a late retry brought it back");
-    }
-}
-
-#[test]
-fn many_checkpoints_leave_few_segments_and_no_dead_rows_for_long() {
-    let disk = MemoryDisk::new(1);
-    format(&disk);
-    let mut store = open_and_lead(&disk).expect("fresh");
-    for round in 0..100u32 {
-        let operations = (0..10).map(|number| {
-            // Half of the ids are new in each round, half are written again and again.
-            let id = if number < 5 { number } else { round * 10 + number };
-            let id = DocumentId::parse(&id.to_string()).expect("valid");
-            Operation::Upsert(Document { id, vector: vec![1.0; 3], metadata: Metadata::empty() })
-        });
-        let batch = Batch { op_id: OpId(rand::random()), operations: operations.collect() };
-        store.commit(vec![batch]).expect("well")[0].as_ref().expect("accepted");
-        store.checkpoint().expect("well");
-        let statistics = store.reader().statistics();
-        assert_eq!(statistics.documents, 5 + 5 * (u64::from(round) + 1));
-        assert!(statistics.segments <= 10, "{statistics:?}");
-        assert!(statistics.deleted_rows * 3 <= statistics.documents + 15, "{statistics:?}");
-    }
-    let files = disk.files();
-    let rows = files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "rows")).count();
-    assert_eq!(rows as u32, store.reader().statistics().segments, "{files:?}");
 }

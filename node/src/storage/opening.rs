@@ -60,6 +60,7 @@ pub(super) fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenR
         next_segment: SegmentId(mutable.0 + 1),
         manifest,
         is_checkpointing: false,
+        leftovers: Vec::new(),
     };
     Ok((store, report))
 }

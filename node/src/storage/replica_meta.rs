@@ -31,12 +31,10 @@ pub struct ReplicaMeta {
     pub identity: ReplicaIdentity,
     /// The replica obeys no smaller epoch. Never falls.
     pub promised_epoch: Epoch,
-    /// Each reign with the position of its first record, ascending in both.
+    /// Each reign since the checkpoint with the position of its first record, ascending in both.
     pub epochs: Vec<(Epoch, Lsn)>,
     /// Everything up to here is in the manifest's segments.
     pub checkpoint: Lsn,
-    /// First position that the log still had at the last checkpoint.
-    pub log_start: Lsn,
     /// The manifest that counts; 0: none yet.
     pub manifest: u64,
     /// Everything up to here is durable: its absence is damage. `checkpoint ≤ durable`.
@@ -63,8 +61,6 @@ struct Stored {
     epochs: Vec<StoredEpoch>,
     #[prost(uint64, tag = "8")]
     checkpoint_lsn: u64,
-    #[prost(uint64, tag = "9")]
-    log_start_lsn: u64,
     #[prost(uint64, tag = "10")]
     manifest_id: u64,
     #[prost(uint64, tag = "11")]
@@ -89,7 +85,6 @@ impl ReplicaMeta {
             promised_epoch: Epoch::default(),
             epochs: Vec::new(),
             checkpoint: Lsn::ZERO,
-            log_start: Lsn::ZERO.next(),
             manifest: 0,
             durable: Lsn::ZERO,
             clean_stop: true,
@@ -116,25 +111,23 @@ impl ReplicaMeta {
             promised_epoch: Epoch(stored.promised_epoch),
             epochs: epochs.collect(),
             checkpoint: Lsn(stored.checkpoint_lsn),
-            log_start: Lsn(stored.log_start_lsn),
             manifest: stored.manifest_id,
             durable: Lsn(stored.durable_lsn),
             clean_stop: stored.clean_stop,
         }))
     }
 
+    /// Takes in a checkpoint. Of the reigns, those that ended at or before it go: the log has none of their records.
+    pub(super) fn advance(&mut self, checkpoint: Lsn, manifest: u64) {
+        (self.checkpoint, self.manifest) = (checkpoint, manifest);
+        let begun = self.epochs.partition_point(|(_, first)| *first <= checkpoint.next());
+        self.epochs.drain(..begun.saturating_sub(1));
+    }
+
     /// Makes this the durable state.
     pub fn write(&self, disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
-        let ReplicaMeta {
-            identity,
-            promised_epoch,
-            epochs,
-            checkpoint,
-            log_start,
-            manifest,
-            durable,
-            clean_stop,
-        } = self;
+        let ReplicaMeta { identity, promised_epoch, epochs, checkpoint, manifest, durable, clean_stop } =
+            self;
         assert!(checkpoint <= durable, "a checkpoint holds durable records only");
         let stored_epoch = |(epoch, first): &(Epoch, Lsn)| StoredEpoch { epoch: epoch.0, first_lsn: first.0 };
         let stored = Stored {
@@ -146,7 +139,6 @@ impl ReplicaMeta {
             promised_epoch: promised_epoch.0,
             epochs: epochs.iter().map(stored_epoch).collect(),
             checkpoint_lsn: checkpoint.0,
-            log_start_lsn: log_start.0,
             manifest_id: *manifest,
             durable_lsn: durable.0,
             clean_stop: *clean_stop,
@@ -176,12 +168,28 @@ mod tests {
             promised_epoch: Epoch(4),
             epochs: vec![(Epoch(1), Lsn(1)), (Epoch(4), Lsn(9))],
             checkpoint: Lsn(11),
-            log_start: Lsn(10),
             manifest: 3,
             durable: Lsn(12),
             clean_stop: true,
         };
         meta.write(&disk, directory).expect("written");
         assert_eq!(ReplicaMeta::read(&disk, directory).expect("whole"), Some(meta));
+    }
+
+    #[test]
+    fn reigns_that_ended_before_the_checkpoint_are_forgotten() {
+        let identity = ReplicaIdentity {
+            cluster_uid: String::new(),
+            shard: ShardId { table: TableId::random(), index: ShardIndex(0) },
+            replica: ReplicaId::random(),
+            dimension: 1,
+        };
+        let epochs = vec![(Epoch(1), Lsn(1)), (Epoch(2), Lsn(5)), (Epoch(4), Lsn(9))];
+        let after = |checkpoint: u64| {
+            let mut meta = ReplicaMeta { epochs: epochs.clone(), ..ReplicaMeta::fresh(identity.clone()) };
+            meta.advance(Lsn(checkpoint), 1);
+            meta.epochs.iter().map(|(epoch, _)| epoch.0).collect::<Vec<_>>()
+        };
+        assert_eq!([3, 4, 7, 8, 20].map(after), [vec![1, 2, 4], vec![2, 4], vec![2, 4], vec![4], vec![4]]);
     }
 }

@@ -3,12 +3,12 @@
 //! `checkpoint ≤ applied = durable ≤ end of the log`; applied and durable are one, since a group is applied as soon as
 //! it is durable. One owner calls everything here; all of it blocks. Readers use a [`StoreReader`].
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, TryLockError};
 
 use arc_swap::ArcSwap;
 
-use super::checkpoint::{Checkpoint, CheckpointJob, CheckpointReport, SegmentSize, merge_plan};
 use super::commit::Group;
 use super::documents::Documents;
 use super::effect::Effect;
@@ -16,15 +16,15 @@ use super::log::{Log, LogPlace};
 use super::manifest::Manifest;
 use super::op_window::{OpKey, OpWindow, Receipt};
 use super::replica_meta::{ReplicaIdentity, ReplicaMeta};
-use super::segment::{SegmentId, file};
+use super::segment::SegmentId;
 use super::snapshot::Snapshot;
 use super::{StorageError, opening};
 use crate::document::Document;
 use crate::ids::{Epoch, Lsn};
 use crate::runtime::disk::Disk;
 
-/// Rows that are moved to a new segment in one hold of the lock that look-ups share.
-const RELOCATE_ROWS: usize = 4096;
+/// Size of what is written to find out whether a disk is well: a block of the file system.
+const PROBE_BYTES: usize = 4096;
 
 /// Where a replica lies.
 #[derive(Clone)]
@@ -48,6 +48,8 @@ pub struct Store {
     pub(super) epoch: Epoch,
     /// A job of [`Store::begin_checkpoint`] is under way.
     pub(super) is_checkpointing: bool,
+    /// Files that no checkpoint names any more and that could not be removed yet.
+    pub(super) leftovers: Vec<PathBuf>,
 }
 
 /// What readers of a replica use: from any thread, at any time.
@@ -56,6 +58,10 @@ pub struct StoreReader {
     pub(super) documents: Arc<RwLock<Documents>>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
 }
+
+/// The documents are being changed at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
 
 /// What opening found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +87,6 @@ pub struct StoreStatistics {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of everything in memory.
-    pub memory_bytes: u64,
     /// Segments with rows.
     pub segments: u32,
     /// Last position.
@@ -116,6 +120,23 @@ impl Store {
     /// [`StorageError::Damaged`] when anything that must be there is missing or changed; nothing is changed then.
     pub fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
         opening::open(place, meta)
+    }
+
+    /// Writes a small file, durably, and removes it: finds out whether the disk is well again.
+    pub fn probe(place: &StorePlace) -> Result<(), StorageError> {
+        let StorePlace { disk, directory } = place;
+        // An opening removes what ends like this.
+        let path = directory.join("probe.tmp");
+        match disk.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(StorageError::write(&path)(error));
+            }
+            _ => {}
+        }
+        let mut file = disk.create(&path).map_err(StorageError::write(&path))?;
+        file.append(&[0; PROBE_BYTES]).map_err(StorageError::write(&path))?;
+        file.sync().map_err(StorageError::sync(&path))?;
+        disk.remove(&path).map_err(StorageError::write(&path))
     }
 
     /// Begins a reign: from now on this replica writes in `epoch`.
@@ -170,8 +191,8 @@ impl Store {
 
     /// What a checkpoint would free: bytes of the log, or of rows in memory that wait for one, whichever is more.
     pub fn checkpoint_debt_bytes(&self) -> u64 {
-        let rows = self.shared.documents.read().expect("no panic under this lock").mutable_bytes() as u64;
-        self.log.bytes().max(rows / 2)
+        let documents = self.shared.documents.read().expect("no panic under this lock");
+        self.log.bytes().max(documents.mutable().content_bytes() / 2)
     }
 
     /// Writes to `replica.meta` how far the log is durable, if that is not there yet.
@@ -189,142 +210,12 @@ impl Store {
         self.save_meta()
     }
 
-    /// Prepares a checkpoint at the last position, to be run elsewhere; writes go on. `None`: one is under way, or
-    /// there is nothing to do.
-    pub fn begin_checkpoint(&mut self) -> Result<Option<CheckpointJob>, StorageError> {
-        let lsn = self.applied();
-        if self.is_checkpointing || lsn == self.manifest.lsn {
-            return Ok(None);
-        }
-        self.log.rotate(self.epoch)?;
-        let next = self.take_segment_id();
-        let mut documents = self.shared.documents.write().expect("no panic under this lock");
-        documents.freeze(next);
-        let full = documents.full_segments().to_vec();
-        drop(documents);
-        let in_files = |id: SegmentId| self.manifest.segments.iter().find(|segment| segment.id == id);
-        let (kept, fresh): (Vec<_>, Vec<_>) =
-            full.into_iter().partition(|segment| in_files(segment.id()).is_some());
-        let sizes: Vec<SegmentSize> = kept
-            .iter()
-            .map(|segment| {
-                let live = (0..segment.len()).filter(|row| segment.deleted(*row) > lsn).count() as u64;
-                let dead_rows = u64::from(segment.len()) - live;
-                SegmentSize { id: segment.id(), live_rows: live, dead_rows }
-            })
-            .collect();
-        let fresh_rows = fresh.iter().map(|segment| u64::from(segment.len())).sum();
-        let plan = merge_plan(fresh_rows, &sizes);
-        let (merged, kept): (Vec<_>, Vec<_>) =
-            kept.into_iter().partition(|segment| plan.contains(&segment.id()));
-        let kept = kept
-            .into_iter()
-            .map(|segment| {
-                let bytes = in_files(segment.id()).expect("it was partitioned by this").bytes;
-                (segment, bytes)
-            })
-            .collect();
-        let segment = self.take_segment_id();
-        self.is_checkpointing = true;
-        Ok(Some(CheckpointJob {
-            disk: self.place.disk.clone(),
-            directory: self.place.directory.clone(),
-            dimension: self.meta.identity.dimension,
-            lsn,
-            manifest: self.manifest.id + 1,
-            segment,
-            inputs: fresh.into_iter().chain(merged).collect(),
-            kept,
-            window: self.window.clone(),
-        }))
-    }
-
-    /// Ends the checkpoint: it counts when this returns.
-    pub fn finish_checkpoint(
-        &mut self,
-        outcome: Result<Checkpoint, StorageError>,
-    ) -> Result<CheckpointReport, StorageError> {
-        assert!(std::mem::take(&mut self.is_checkpointing), "a checkpoint was begun");
-        let Checkpoint { mut manifest, sealed, replaced } = outcome?;
-        manifest.next_segment = manifest.next_segment.max(self.next_segment);
-        let old = std::mem::replace(&mut self.manifest, manifest);
-        let log_bytes = self.log.bytes();
-        let before = (self.meta.checkpoint, self.meta.manifest, self.meta.log_start);
-        self.meta.checkpoint = self.manifest.lsn;
-        self.meta.manifest = self.manifest.id;
-        self.meta.log_start = self.manifest.lsn.next().max(self.meta.log_start);
-        if let Err(error) = self.save_meta() {
-            // Which of the two manifests counts is known again when the replica is opened.
-            (self.meta.checkpoint, self.meta.manifest, self.meta.log_start) = before;
-            self.manifest = old;
-            self.log.poison();
-            return Err(error);
-        }
-        self.take_in(sealed.as_ref(), &replaced);
-        self.publish();
-        self.log.release(self.manifest.lsn)?;
-        self.remove_replaced(&old, &replaced)?;
-        Ok(CheckpointReport {
-            lsn: self.manifest.lsn,
-            rows: sealed.map_or(0, |(segment, _)| segment.len()),
-            merged: old.segments.iter().filter(|segment| replaced.contains(&segment.id)).count(),
-            segments: self.manifest.segments.len(),
-            released_bytes: log_bytes.saturating_sub(self.log.bytes()),
-        })
-    }
-
-    /// A whole checkpoint, for callers that can wait.
-    pub fn checkpoint(&mut self) -> Result<Option<CheckpointReport>, StorageError> {
-        match self.begin_checkpoint()? {
-            Some(job) => {
-                let outcome = job.run();
-                self.finish_checkpoint(outcome).map(Some)
-            }
-            None => Ok(None),
-        }
-    }
-
-    fn take_in(
-        &self,
-        sealed: Option<&(super::segment::SegmentView, Vec<super::documents::Location>)>,
-        replaced: &[SegmentId],
-    ) {
-        let documents = || self.shared.documents.write().expect("no panic under this lock");
-        if let Some((segment, origins)) = sealed {
-            documents().add_copy(segment.clone());
-            for (index, origins) in origins.chunks(RELOCATE_ROWS).enumerate() {
-                documents().relocate(segment, (index * RELOCATE_ROWS) as u32, origins);
-            }
-        }
-        documents().retire(replaced);
-    }
-
-    fn remove_replaced(&self, old: &Manifest, replaced: &[SegmentId]) -> Result<(), StorageError> {
-        let StorePlace { disk, directory } = &self.place;
-        let in_files = |id: &&SegmentId| old.segments.iter().any(|segment| segment.id == **id);
-        for id in replaced.iter().filter(in_files) {
-            let path = file::path_of(directory, *id);
-            disk.remove(&path).map_err(StorageError::write(&path))?;
-        }
-        if old.id > 0 {
-            let path = Manifest::path_of(directory, old.id);
-            disk.remove(&path).map_err(StorageError::write(&path))?;
-        }
-        Ok(())
-    }
-
     pub(super) fn publish(&self) {
         let documents = self.shared.documents.read().expect("no panic under this lock");
         self.shared.snapshot.store(Arc::new(documents.snapshot()));
     }
 
-    fn take_segment_id(&mut self) -> SegmentId {
-        let id = self.next_segment;
-        self.next_segment = SegmentId(id.0.checked_add(1).expect("fewer than 2^32 segments"));
-        id
-    }
-
-    fn save_meta(&mut self) -> Result<(), StorageError> {
+    pub(super) fn save_meta(&mut self) -> Result<(), StorageError> {
         let durable = std::mem::replace(&mut self.meta.durable, self.log.durable());
         let outcome = self.meta.write(self.place.disk.as_ref(), &self.place.directory);
         if outcome.is_err() {
@@ -345,6 +236,15 @@ impl StoreReader {
         self.documents.read().expect("no panic under this lock").get(id, with_vector)
     }
 
+    /// As [`StoreReader::get`]; `Err` instead of waiting while a group is being applied.
+    pub fn try_get(&self, id: &str, with_vector: bool) -> Result<Option<(Document, Lsn)>, Busy> {
+        match self.documents.try_read() {
+            Ok(documents) => Ok(documents.get(id, with_vector)),
+            Err(TryLockError::WouldBlock) => Err(Busy),
+            Err(TryLockError::Poisoned(_)) => panic!("no panic under this lock"),
+        }
+    }
+
     /// Counts and sizes.
     pub fn statistics(&self) -> StoreStatistics {
         let snapshot = self.snapshot();
@@ -352,7 +252,6 @@ impl StoreReader {
             documents: snapshot.documents,
             deleted_rows: snapshot.rows().saturating_sub(snapshot.documents),
             vector_bytes: snapshot.segments.iter().map(|segment| segment.vector_bytes() as u64).sum(),
-            memory_bytes: self.documents.read().expect("no panic under this lock").bytes() as u64,
             segments: snapshot.segments.len() as u32,
             last_lsn: snapshot.lsn,
         }

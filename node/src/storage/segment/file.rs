@@ -35,6 +35,7 @@ use crate::document::Metadata;
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::disk::{Disk, DiskFile, DiskReader};
 use crate::storage::StorageError;
+use crate::storage::checkpoint::StopFlag;
 
 const MAGIC: [u8; 8] = *b"VSROWS\r\n";
 const VERSION: u32 = 1;
@@ -55,11 +56,13 @@ pub fn path_of(directory: &Path, id: SegmentId) -> PathBuf {
     directory.join("segments").join(format!("{:08x}.rows", id.0))
 }
 
-/// Writes a segment that is ordered by id, durably but for its name. Returns the file's size.
+/// Writes a segment that is ordered by id, durably but for its name. Returns the file's size. Gives up between two
+/// stripes when `stop` is raised.
 pub(in crate::storage) fn write(
     disk: &dyn Disk,
     path: &Path,
     segment: &SegmentView,
+    stop: &StopFlag,
 ) -> Result<u64, StorageError> {
     assert!(segment.is_by_id(), "only ordered rows are written");
     let file = disk.create(path).map_err(StorageError::write(path))?;
@@ -67,6 +70,7 @@ pub(in crate::storage) fn write(
     writer.header(segment)?;
     let mut first = 0;
     while first < segment.len() {
+        stop.check()?;
         first = writer.stripe(segment, first)?;
     }
     writer.block(END, segment.len(), 0, &[])?;
@@ -330,7 +334,7 @@ mod tests {
         for rows in [0, 1, 70_000] {
             let path = PathBuf::from(format!("{rows}.rows"));
             let written = segment(rows);
-            let bytes = write(&disk, &path, &written).expect("written");
+            let bytes = write(&disk, &path, &written, &StopFlag::default()).expect("written");
             assert_eq!(bytes, disk.read(&path).expect("there").len() as u64);
             assert!(equal(&written, &read(&disk, &path, SegmentId(3), 5).expect("whole")), "{rows} rows");
         }
@@ -340,7 +344,7 @@ mod tests {
     fn every_flipped_bit_and_every_cut_is_seen() {
         let disk = MemoryDisk::new(1);
         let path = PathBuf::from("a.rows");
-        write(&disk, &path, &segment(3)).expect("written");
+        write(&disk, &path, &segment(3), &StopFlag::default()).expect("written");
         let bytes = disk.read(&path).expect("there");
         let is_damaged = |bytes: Vec<u8>| {
             disk.overwrite(&path, bytes);

@@ -34,12 +34,14 @@ pub struct MutableSegment {
     id: SegmentId,
     rows: Rows,
     entries: Entries,
+    content_bytes: u64,
 }
 
 impl MutableSegment {
     /// An empty segment for vectors of `dimension` values.
     pub fn new(id: SegmentId, dimension: u32) -> MutableSegment {
-        MutableSegment { id, rows: Rows::new(dimension as usize), entries: Entries::default() }
+        let rows = Rows::new(dimension as usize);
+        MutableSegment { id, rows, entries: Entries::default(), content_bytes: 0 }
     }
 
     /// Appends a row and returns its number.
@@ -47,6 +49,7 @@ impl MutableSegment {
         let row = self.rows.push(vector);
         let entry = self.entries.push(id, metadata, created);
         assert_eq!(row, entry, "vectors and entries are appended together");
+        self.content_bytes += (size_of_val(vector) + id.len() + metadata.len()) as u64;
         row
     }
 
@@ -93,6 +96,11 @@ impl MutableSegment {
     /// Makes a row invisible from `lsn` on.
     pub fn delete(&self, row: u32, lsn: Lsn) {
         self.entries.delete(row, lsn);
+    }
+
+    /// Bytes of vectors, ids and metadata that were appended.
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
     }
 
     /// Bytes in memory.
