@@ -18,6 +18,7 @@ use super::disk_stage::DiskThresholds;
 use super::keeper::Keeper;
 use super::metrics::ShardMetrics;
 use super::replica::Replica;
+use super::write_room::WriteRoom;
 use crate::cluster::MetaStore;
 use crate::cluster::view::ClusterView;
 use crate::error_code::{Error, ErrorCode};
@@ -67,6 +68,7 @@ pub struct IndexService {
     pub(super) kernels: Kernels,
     pub(super) compute: ComputePool,
     pub(super) metrics: ShardMetrics,
+    pub(super) write_room: WriteRoom,
     table: SharedTable,
     cancel: CancellationToken,
     keeper: Mutex<JoinSet<()>>,
@@ -108,6 +110,7 @@ impl IndexService {
             kernels: parts.kernels,
             compute: parts.compute.clone(),
             metrics: parts.metrics.clone(),
+            write_room: WriteRoom::default(),
             table: table.clone(),
             cancel: cancel.clone(),
             keeper: Mutex::new(JoinSet::new()),

@@ -165,12 +165,21 @@ impl Keeper {
             replica,
         };
         self.slot(shard).is_busy = true;
-        if self.table.get(shard).is_none() {
+        let serves_reads = matches!(self.table.get(shard), Some(Found::Open(_)));
+        if !serves_reads {
             self.table.set(shard, Found::Opening);
         }
         let (disk, permits) = (self.parts.disk.clone(), self.open_permits.clone());
+        let served = self.table.clone();
         self.steps.spawn(async move {
             let _permit = permits.acquire_owned().await.expect("never closed");
+            if serves_reads {
+                // Its disk failed. While that lasts it serves reads; then it goes first, to be in memory only once.
+                if let Err(failure) = step::probe(disk.clone(), shard).await {
+                    return (shard, StepDone::Opened(Err(failure)));
+                }
+                served.set(shard, Found::Opening);
+            }
             (shard, StepDone::Opened(step::open(disk, wanted).await.map(Box::new)))
         });
     }

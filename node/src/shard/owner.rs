@@ -7,17 +7,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::checkpointing::Checkpointing;
 use super::metrics::ShardMetrics;
-use super::replica::{Message, ReplicaState, WriteReceipt, WriteRequest, not_primary};
+use super::replica::{BUSY_PAUSE, Message, ReplicaState, WriteReceipt, WriteRequest, closed, not_primary};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, Lsn, Session, ShardId};
-use crate::storage::checkpoint::Checkpoint;
+use crate::ids::{Epoch, Session, ShardId};
 use crate::storage::{Batch, Operation, Receipt, Refusal, StorageError, Store};
 
 /// Writes that may wait for one replica.
@@ -28,8 +28,8 @@ const GROUP_BYTES: usize = 8 << 20;
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 /// Copies of an acknowledged write, until shards are replicated.
 const DURABLE_COPIES: u32 = 1;
-/// Pause after a checkpoint that failed.
-const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
+/// A log takes nothing more when it has this many times the size that starts a checkpoint.
+const CHECKPOINT_LAG_MAX: u64 = 8;
 
 /// The owner of one replica.
 pub(super) struct Owner {
@@ -43,17 +43,10 @@ pub(super) struct Owner {
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     /// Checkpoints of this node that may run at once.
     pub(super) checkpoint_permits: Arc<Semaphore>,
-    pub(super) job: Option<Job>,
+    pub(super) checkpoint: Checkpointing,
     pub(super) no_checkpoint_before: Option<Instant>,
     pub(super) metrics: ShardMetrics,
     pub(super) cancel: CancellationToken,
-}
-
-/// A checkpoint being written.
-pub(super) struct Job {
-    handle: JoinHandle<Result<Checkpoint, StorageError>>,
-    started: Instant,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// The replica cannot go on; it has to be opened again.
@@ -85,20 +78,25 @@ impl Owner {
                 state.failure = Some(text);
             });
         }
-        self.mailbox.close();
-        if let Some(job) = self.job.take() {
-            // It writes files that nothing names yet; whoever opens the replica next must not meet it.
-            let checkpoint = job.handle.await;
-            if outcome.is_ok()
-                && let Ok(checkpoint) = checkpoint
-            {
-                self.with_store(move |store| store.finish_checkpoint(checkpoint)).await?.ok();
-            }
-        }
+        self.refuse_waiting().await;
+        // It writes files that nothing names yet; whoever opens the replica next must not meet it.
+        std::mem::take(&mut self.checkpoint).abandon().await;
         outcome?;
         let store = self.store.take().expect("no step is under way");
         let closed = spawn_blocking(move || store.close()).await.map_err(|_| OwnerFailure::Panicked)?;
         closed.map_err(OwnerFailure::Storage)
+    }
+
+    /// Answers what waits: nothing of it was begun.
+    async fn refuse_waiting(&mut self) {
+        self.mailbox.close();
+        while let Some(message) = self.mailbox.recv().await {
+            if let Message::Write(write) = message {
+                let answer = closed(self.shard, &self.state.borrow());
+                // A caller that has gone needs no answer.
+                let _ = write.reply.send(Err(answer));
+            }
+        }
     }
 
     async fn serve(&mut self) -> Result<(), OwnerFailure> {
@@ -110,9 +108,9 @@ impl Owner {
                 () = self.cancel.cancelled() => return Ok(()),
                 _ = mark.tick() => {
                     self.save_mark().await?;
-                    self.begin_checkpoint_if_due().await?;
+                    self.queue_checkpoint_if_due();
                 }
-                checkpoint = finished(&mut self.job) => self.finish_checkpoint(checkpoint).await?,
+                progress = self.checkpoint.progress() => self.advance_checkpoint(progress).await?,
                 message = self.mailbox.recv() => match message {
                     Some(message) => self.take(message).await?,
                     None => return Ok(()),
@@ -134,7 +132,7 @@ impl Owner {
                 Message::Write(first) => {
                     let group = self.gather(first, &mut waiting);
                     self.commit(group).await?;
-                    self.begin_checkpoint_if_due().await?;
+                    self.queue_checkpoint_if_due();
                 }
             }
         }
@@ -176,13 +174,15 @@ impl Owner {
     async fn commit(&mut self, group: Vec<WriteRequest>) -> Result<(), OwnerFailure> {
         let started = Instant::now();
         let (mut batches, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        let mut rooms = Vec::with_capacity(group.len());
         for write in group {
-            if let Err(refused) = self.may_write(write.epoch) {
+            if let Err(refused) = self.may_write(&write) {
                 // A caller that has gone needs no answer.
                 let _ = write.reply.send(Err(refused));
             } else if !write.reply.is_closed() {
                 batches.push(write.batch);
                 replies.push(write.reply);
+                rooms.push(write.room);
             }
         }
         if batches.is_empty() {
@@ -190,6 +190,7 @@ impl Owner {
         }
         self.metrics.commit_batches.observe(batches.len() as f64);
         let committed = self.with_store(move |store| store.commit(batches)).await?;
+        drop(rooms);
         match committed {
             Ok(outcomes) => {
                 self.tell(|_| {});
@@ -214,10 +215,18 @@ impl Owner {
     }
 
     /// Refuses before anything is appended: a definite failure.
-    fn may_write(&self, epoch: Epoch) -> Result<(), Error> {
+    fn may_write(&self, write: &WriteRequest) -> Result<(), Error> {
         let state = self.state.borrow();
-        if state.epoch != epoch {
-            return Err(not_primary(self.shard, epoch, state.epoch));
+        if state.epoch != write.epoch {
+            return Err(not_primary(self.shard, write.epoch, state.epoch));
+        }
+        // Deletes go on: they may be what makes a checkpoint possible again.
+        let debt = self.store.as_ref().expect("no step is under way").checkpoint_debt_bytes();
+        if debt >= self.checkpoint_log_bytes.borrow().saturating_mul(CHECKPOINT_LAG_MAX) && write.batch.adds()
+        {
+            let shard = self.shard.index;
+            let message = format!("shard {shard} has {debt} bytes that wait for a checkpoint");
+            return Err(Error::new(ErrorCode::Overloaded, message).retry_after(BUSY_PAUSE));
         }
         if state.leads.is_none() || state.leads != *self.session.borrow() {
             let shard = self.shard.index;
@@ -243,55 +252,8 @@ impl Owner {
         Ok(())
     }
 
-    async fn begin_checkpoint_if_due(&mut self) -> Result<(), OwnerFailure> {
-        let store = self.store.as_ref().expect("no step is under way");
-        let is_due = store.checkpoint_debt_bytes() >= *self.checkpoint_log_bytes.borrow();
-        let is_paused = self.no_checkpoint_before.is_some_and(|time| Instant::now() < time);
-        if !is_due || is_paused || self.job.is_some() || store.is_poisoned() {
-            return Ok(());
-        }
-        let Ok(permit) = self.checkpoint_permits.clone().try_acquire_owned() else { return Ok(()) };
-        let begun = self.with_store(Store::begin_checkpoint).await?;
-        if let Some(job) = begun.map_err(OwnerFailure::Storage)? {
-            let handle = spawn_blocking(move || job.run());
-            self.job = Some(Job { handle, started: Instant::now(), _permit: permit });
-        }
-        Ok(())
-    }
-
-    async fn finish_checkpoint(
-        &mut self,
-        (checkpoint, started): (Result<Checkpoint, StorageError>, Instant),
-    ) -> Result<(), OwnerFailure> {
-        let elapsed = started.elapsed();
-        let finished = self.with_store(move |store| store.finish_checkpoint(checkpoint)).await?;
-        match finished {
-            Ok(report) => {
-                self.metrics.checkpoints.inc();
-                self.metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
-                self.metrics.merged_segments.inc_by(report.merged as u64);
-                let elapsed_ms = elapsed.as_millis() as u64;
-                info!(
-                    shard = %self.shard, lsn = %report.lsn, rows = report.rows, merged = report.merged,
-                    segments = report.segments, released_bytes = report.released_bytes, elapsed_ms, "checkpoint"
-                );
-                self.tell(|_| {});
-            }
-            Err(error) => {
-                self.metrics.checkpoint_failures.inc();
-                self.no_checkpoint_before = Some(Instant::now() + CHECKPOINT_PAUSE);
-                warn!(shard = %self.shard, error = chain(&error), "checkpoint failed");
-                let poisoned = self.store.as_ref().expect("no step is under way").is_poisoned();
-                if poisoned {
-                    return Err(OwnerFailure::Storage(error));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Publishes position and sizes with `change`.
-    fn tell(&self, change: impl FnOnce(&mut ReplicaState)) {
+    pub(super) fn tell(&self, change: impl FnOnce(&mut ReplicaState)) {
         let store = self.store.as_ref().expect("no step is under way");
         let (applied, disk_bytes) = (store.applied(), store.disk_bytes());
         self.state.send_modify(|state| {
@@ -303,7 +265,7 @@ impl Owner {
 
     /// Lends the store to a blocking thread. Not cancel-safe: the store is away until it returns, so nobody selects
     /// over this.
-    async fn with_store<T: Send + 'static>(
+    pub(super) async fn with_store<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Store) -> T + Send + 'static,
     ) -> Result<T, OwnerFailure> {
@@ -316,17 +278,6 @@ impl Owner {
         self.store = Some(store);
         Ok(done)
     }
-}
-
-/// Waits for the checkpoint that is being written; for ever when there is none. Cancel-safe.
-async fn finished(job: &mut Option<Job>) -> (Result<Checkpoint, StorageError>, Instant) {
-    let Some(running) = job else { return std::future::pending().await };
-    let started = running.started;
-    let outcome = (&mut running.handle).await;
-    *job = None;
-    // A panic while writing is as if the disk had failed: nothing of it counts.
-    let outcome = outcome.unwrap_or(Err(StorageError::Poisoned { end: Lsn::ZERO }));
-    (outcome, started)
 }
 
 fn receipt(receipt: Receipt) -> WriteReceipt {

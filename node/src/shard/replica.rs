@@ -7,17 +7,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vectorsphere_index::Metric;
 
 use super::disk_stage::{DiskStage, SharedDiskStage};
+use super::write_room::TakenRoom;
 use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
-use crate::storage::{Batch, Operation, Snapshot, StoreReader, StoreStatistics};
+use crate::storage::{Batch, Snapshot, StoreReader, StoreStatistics};
 
 /// How long a read waits for a position that the caller has seen. A primary has applied what it acknowledged, so only
 /// a token from elsewhere waits.
 const POSITION_WAIT: Duration = Duration::from_millis(100);
 
 /// When a caller should try again a shard that is busy.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// One open replica. Shared as `Arc<Replica>`.
 pub struct Replica {
@@ -58,6 +59,8 @@ pub(super) struct WriteRequest {
     /// The reign that the caller believes in.
     pub(super) epoch: Epoch,
     pub(super) batch: Batch,
+    /// Held until the batch is on disk or refused.
+    pub(super) room: TakenRoom,
     pub(super) reply: oneshot::Sender<Result<WriteReceipt, Error>>,
 }
 
@@ -103,15 +106,19 @@ impl Replica {
     ///
     /// # Errors
     /// [`ErrorCode::OutcomeUnknown`] when it may have been written; after any other it was not.
-    pub async fn write(&self, epoch: Epoch, batch: Batch) -> Result<WriteReceipt, Error> {
+    pub(super) async fn write(
+        &self,
+        epoch: Epoch,
+        batch: Batch,
+        room: TakenRoom,
+    ) -> Result<WriteReceipt, Error> {
         self.check_epoch(epoch)?;
-        let adds = |operation: &Operation| !matches!(operation, Operation::Delete(_));
-        if self.disk.get() == DiskStage::Refuse && batch.operations.iter().any(adds) {
+        if self.disk.get() == DiskStage::Refuse && batch.adds() {
             let message = "the data volume is nearly full: only deletes are accepted";
             return Err(Error::new(ErrorCode::DiskFull, message));
         }
         let (reply, answer) = oneshot::channel();
-        let request = Message::Write(WriteRequest { epoch, batch, reply });
+        let request = Message::Write(WriteRequest { epoch, batch, room, reply });
         self.mailbox.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 let message = format!("shard {} has too many writes waiting", self.shard.index);
@@ -140,7 +147,13 @@ impl Replica {
         with_vector: bool,
     ) -> Result<Option<(Document, Lsn)>, Error> {
         self.readable_at(epoch, min_lsn).await?;
-        Ok(self.reader.get(id, with_vector))
+        if let Ok(found) = self.reader.try_get(id, with_vector) {
+            return Ok(found);
+        }
+        // A large group may be applied for some milliseconds: that wait is nothing for the reactor.
+        let (reader, id) = (self.reader.clone(), id.to_owned());
+        let found = tokio::task::spawn_blocking(move || reader.get(&id, with_vector)).await;
+        found.map_err(|_| Error::new(ErrorCode::Internal, "a look-up panicked"))
     }
 
     /// Counts and sizes.
@@ -189,11 +202,14 @@ impl Replica {
     }
 
     fn closed(&self) -> Error {
-        let failure = self.state.borrow().failure.clone();
-        let reason = failure.unwrap_or_else(|| "the node is stopping".to_owned());
-        let message = format!("shard {} takes no writes: {reason}", self.shard.index);
-        Error::new(ErrorCode::ShardUnavailable, message)
+        closed(self.shard, &self.state.borrow())
     }
+}
+
+/// The answer to a write that came too late: it was not begun.
+pub(super) fn closed(shard: ShardId, state: &ReplicaState) -> Error {
+    let reason = state.failure.as_deref().unwrap_or("the node is stopping");
+    Error::new(ErrorCode::ShardUnavailable, format!("shard {} takes no writes: {reason}", shard.index))
 }
 
 /// The answer to a caller that believes in another reign.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::join_all;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 use vectorsphere_proto::internal::shard_service_server::ShardService;
 use vectorsphere_proto::internal::{self as proto};
@@ -65,9 +66,11 @@ impl IndexService {
     async fn write_batch(&self, request: proto::WriteRequest) -> Result<proto::WriteResponse, Error> {
         let (shard, epoch) = parse::shard(request.shard.as_ref())?;
         let replica = self.replica(shard)?;
+        // Before it is parsed, which takes memory again.
+        let room = self.write_room.take(request.encoded_len())?;
         let op_id = parse::op_id(&request.op_id)?;
         let operations = parse::operations(request.operations, replica.dimension(), replica.metric())?;
-        let receipt = replica.write(epoch, Batch { op_id, operations }).await?;
+        let receipt = replica.write(epoch, Batch { op_id, operations }, room).await?;
         Ok(proto::WriteResponse {
             lsn: receipt.lsn.0,
             affected: receipt.affected,

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::Metric;
 
+use super::checkpointing::Checkpointing;
 use super::decide::{DirectoryVerdict, judge_directory};
 use super::disk_stage::SharedDiskStage;
 use super::leadership::{Leadership, LeadershipError};
@@ -99,6 +100,13 @@ pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, 
     spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?
 }
 
+/// Finds out whether a replica's disk can be written.
+pub(super) async fn probe(disk: Arc<dyn Disk>, shard: ShardId) -> Result<(), StepFailure> {
+    let run = move || Store::probe(&StorePlace { disk, directory: data_dir::shard_directory(shard) });
+    let written = spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?;
+    written.map_err(StepFailure::Storage)
+}
+
 /// What an owner needs beside its store.
 pub(super) struct OwnerContext {
     pub(super) shard: ShardId,
@@ -141,7 +149,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         session: context.session,
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
-        job: None,
+        checkpoint: Checkpointing::default(),
         no_checkpoint_before: None,
         metrics: context.metrics,
         cancel: context.cancel,

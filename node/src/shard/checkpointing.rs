@@ -1,0 +1,219 @@
+//! When a replica writes a checkpoint: its log is long enough, and it is its turn among the node's replicas.
+
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{info, warn};
+
+use super::owner::{Owner, OwnerFailure, chain};
+use crate::ids::Lsn;
+use crate::storage::checkpoint::{Checkpoint, StopFlag};
+use crate::storage::{StorageError, Store};
+
+/// Pause after a checkpoint that failed.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// How far a replica's next checkpoint is.
+#[derive(Default)]
+pub(super) enum Checkpointing {
+    /// None is due.
+    #[default]
+    Idle,
+    /// It waits for its turn; whoever waits longest is next.
+    Queued(BoxFuture<'static, OwnedSemaphorePermit>),
+    /// It is being written.
+    Writing(Job),
+}
+
+pub(super) struct Job {
+    handle: JoinHandle<Result<Checkpoint, StorageError>>,
+    stop: StopFlag,
+    started: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What happened to a checkpoint.
+pub(super) enum Progress {
+    /// It is its turn.
+    Permitted(OwnedSemaphorePermit),
+    /// It was written in this time, or not.
+    Written(Result<Checkpoint, StorageError>, Duration),
+}
+
+impl Checkpointing {
+    /// Waits until something happens; for ever when none is due. Cancel-safe.
+    pub(super) async fn progress(&mut self) -> Progress {
+        let progress = match self {
+            Checkpointing::Idle => std::future::pending().await,
+            Checkpointing::Queued(turn) => Progress::Permitted(turn.await),
+            Checkpointing::Writing(job) => {
+                // A panic while writing is as if the disk had failed: nothing of it counts.
+                let outcome =
+                    (&mut job.handle).await.unwrap_or(Err(StorageError::Poisoned { end: Lsn::ZERO }));
+                Progress::Written(outcome, job.started.elapsed())
+            }
+        };
+        *self = Checkpointing::Idle;
+        progress
+    }
+
+    /// Lets nothing of it come to count, and returns when nothing of it is written any more.
+    pub(super) async fn abandon(self) {
+        if let Checkpointing::Writing(job) = self {
+            job.stop.raise();
+            // Its files are removed when the replica is opened.
+            let _ = job.handle.await;
+        }
+    }
+}
+
+impl Owner {
+    /// Queues for a checkpoint when the log is long enough.
+    pub(super) fn queue_checkpoint_if_due(&mut self) {
+        let store = self.store.as_ref().expect("no step is under way");
+        let is_due = store.checkpoint_debt_bytes() >= *self.checkpoint_log_bytes.borrow();
+        let is_paused = self.no_checkpoint_before.is_some_and(|time| Instant::now() < time);
+        let is_idle = matches!(self.checkpoint, Checkpointing::Idle);
+        if is_due && is_idle && !is_paused && !store.is_poisoned() {
+            let permits = self.checkpoint_permits.clone();
+            let turn = async move { permits.acquire_owned().await.expect("never closed") };
+            self.checkpoint = Checkpointing::Queued(turn.boxed());
+        }
+    }
+
+    pub(super) async fn advance_checkpoint(&mut self, progress: Progress) -> Result<(), OwnerFailure> {
+        match progress {
+            Progress::Permitted(permit) => self.begin_checkpoint(permit).await,
+            Progress::Written(outcome, elapsed) => self.finish_checkpoint(outcome, elapsed).await,
+        }
+    }
+
+    async fn begin_checkpoint(&mut self, permit: OwnedSemaphorePermit) -> Result<(), OwnerFailure> {
+        match self.with_store(Store::begin_checkpoint).await? {
+            Ok(Some(job)) => {
+                let (stop, started) = (job.stop_flag(), Instant::now());
+                let handle = spawn_blocking(move || job.run());
+                self.checkpoint = Checkpointing::Writing(Job { handle, stop, started, _permit: permit });
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => self.checkpoint_failed(error),
+        }
+    }
+
+    async fn finish_checkpoint(
+        &mut self,
+        outcome: Result<Checkpoint, StorageError>,
+        elapsed: Duration,
+    ) -> Result<(), OwnerFailure> {
+        let report = match self.with_store(move |store| store.finish_checkpoint(outcome)).await? {
+            Ok(report) => report,
+            Err(error) => return self.checkpoint_failed(error),
+        };
+        self.metrics.checkpoints.inc();
+        self.metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
+        self.metrics.merged_segments.inc_by(report.merged as u64);
+        let elapsed_ms = elapsed.as_millis() as u64;
+        info!(
+            shard = %self.shard, lsn = %report.lsn, rows = report.rows, merged = report.merged,
+            segments = report.segments, released_bytes = report.released_bytes, elapsed_ms, "checkpoint"
+        );
+        if let Some(error) = &report.not_removed {
+            warn!(shard = %self.shard, error = chain(error), "files before the checkpoint could not be removed");
+        }
+        self.tell(|_| {});
+        Ok(())
+    }
+
+    fn checkpoint_failed(&mut self, error: StorageError) -> Result<(), OwnerFailure> {
+        self.metrics.checkpoint_failures.inc();
+        self.no_checkpoint_before = Some(Instant::now() + CHECKPOINT_PAUSE);
+        warn!(shard = %self.shard, error = chain(&error), "checkpoint failed");
+        let is_poisoned = self.store.as_ref().expect("no step is under way").is_poisoned();
+        if is_poisoned { Err(OwnerFailure::Storage(error)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus_client::registry::Registry;
+    use tokio::sync::{Semaphore, watch};
+    use tokio::task::JoinSet;
+    use tokio_util::sync::CancellationToken;
+    use vectorsphere_index::Metric;
+
+    use super::*;
+    use crate::document::{Document, Metadata};
+    use crate::error_code::ErrorCode;
+    use crate::ids::{DocumentId, Epoch, OpId, ReplicaId, Session, ShardId, ShardIndex, TableId};
+    use crate::runtime::disk::MemoryDisk;
+    use crate::shard::ShardMetrics;
+    use crate::shard::disk_stage::SharedDiskStage;
+    use crate::shard::step::{OwnerContext, employ};
+    use crate::shard::write_room::WriteRoom;
+    use crate::storage::{Batch, Operation, ReplicaIdentity, ReplicaMeta, StorePlace, data_dir};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn store(shard: ShardId) -> Store {
+        let place =
+            StorePlace { disk: Arc::new(MemoryDisk::new(1)), directory: data_dir::shard_directory(shard) };
+        let (cluster_uid, replica) = ("c".to_owned(), ReplicaId::random());
+        Store::format(&place, ReplicaIdentity { cluster_uid, shard, replica, dimension: 1 })
+            .expect("formatted");
+        let meta = ReplicaMeta::read(place.disk.as_ref(), &place.directory).expect("whole").expect("there");
+        Store::open(place, meta).expect("fresh").0
+    }
+
+    #[tokio::test]
+    async fn a_replica_whose_turn_does_not_come_takes_deletes_only_until_it_does() {
+        let shard = ShardId { table: TableId::random(), index: ShardIndex(0) };
+        let (permits, cancel) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let context = OwnerContext {
+            shard,
+            metric: Metric::L2,
+            session: watch::channel(Some(Session(1))).1,
+            checkpoint_log_bytes: watch::channel(1_000).1,
+            checkpoint_permits: permits.clone(),
+            disk_stage: SharedDiskStage::default(),
+            metrics: ShardMetrics::register(&mut Registry::default()),
+            cancel: cancel.clone(),
+        };
+        let (replica, owner) = employ(store(shard), context);
+        let mut running = JoinSet::new();
+        running.spawn(owner.run());
+        replica.lead(Epoch(1), Session(1)).await.expect("fresh");
+        let room = WriteRoom::default();
+        let write = |operation| {
+            let batch = Batch { op_id: OpId::random(), operations: vec![operation] };
+            replica.write(Epoch(1), batch, room.take(1).expect("there is room"))
+        };
+        let id = DocumentId::parse("a").expect("valid");
+        let document = Document { id: id.clone(), vector: vec![1.0], metadata: Metadata::empty() };
+        let upsert = || write(Operation::Upsert(document.clone()));
+
+        let refused = loop {
+            match upsert().await {
+                Ok(receipt) => assert!(receipt.lsn < Lsn(1_000), "the log grows without bound"),
+                Err(error) => break error,
+            }
+        };
+        assert!(refused.code == ErrorCode::Overloaded && refused.retry_after.is_some(), "{refused}");
+        assert_eq!(write(Operation::Delete(id)).await.expect("deletes go on").affected, 1);
+        permits.add_permits(1);
+        let accepted = async {
+            while upsert().await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, accepted).await.expect("its turn came");
+        cancel.cancel();
+        let ended = running.join_next().await.expect("it runs");
+        ended.expect("no panic").expect("closed in order");
+    }
+}
