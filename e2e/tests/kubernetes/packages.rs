@@ -46,7 +46,7 @@ impl Packages {
         let took = load::load(&self.client, TABLE, &self.debian, 2).await?;
         let rate = self.debian.len() as f64 / took.as_secs_f64();
         say(&format!("           {} documents, {rate:.0}/s", self.debian.len()));
-        let statistics: Value = self.client.get(&format!("/api/v1/tables/{TABLE}/statistics")).await?;
+        let statistics: Value = self.client.get(&format!("/api/v1/tables/{TABLE}/stats")).await?;
         ensure!(statistics["documents"] == self.debian.len(), "the table says {statistics}");
         Ok(())
     }
