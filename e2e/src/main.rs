@@ -129,7 +129,7 @@ async fn kube_up(settings: &Settings, nodes: usize) -> Result<()> {
     let (kubectl, helm) = (settings.tool("kubectl"), settings.tool("helm"));
     let kubeconfig = cluster.keep()?;
     print(&format!(
-        "\nThe cluster is up. To use it:\n\n  export KUBECONFIG={}\n  {} get nodes\n  {} install vectorsphere-operator charts/vectorsphere-operator\n\n\
+        "\nThe cluster is up. To use it:\n\n  export KUBECONFIG={}\n  {} get nodes\n  {} install vectorsphere-operator charts/vectorsphere-operator \\\n    --namespace vectorsphere-system --create-namespace\n\n\
          `make kube-down` removes it.",
         kubeconfig.display(),
         kubectl.display(),
