@@ -3,13 +3,14 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Every type of condition, in the order in which status shows them.
-pub const TYPES: [&str; 9] = [
+pub const TYPES: [&str; 10] = [
     "Ready",
     "Reconciling",
     "Stalled",
     "Available",
     "LeaderElected",
     "MetadataStoreReachable",
+    "MetadataStoreSupported",
     "UpToDate",
     "ScaledAsSpecified",
     "SpecValid",
@@ -78,18 +79,20 @@ fn condition(verdict: Verdict, before: Option<&Condition>, generation: Option<i6
         type_: verdict.type_.to_owned(),
         status: status.to_owned(),
         reason: verdict.reason.to_owned(),
-        message: cut(verdict.message),
+        message: cut(verdict.message, MESSAGE_BYTES_MAX),
         last_transition_time: kept.unwrap_or_else(|| now.clone()),
         observed_generation: generation,
     }
 }
 
-fn cut(message: String) -> String {
-    let mut end = message.len().min(MESSAGE_BYTES_MAX);
-    while !message.is_char_boundary(end) {
-        end -= 1;
+/// At most `bytes_max` bytes of `message`; what is cut off shows as `…`.
+pub(crate) fn cut(message: String, bytes_max: usize) -> String {
+    const MARK: &str = "…";
+    if message.len() <= bytes_max {
+        return message;
     }
-    message[..end].to_owned()
+    let end = message.floor_char_boundary(bytes_max - MARK.len());
+    format!("{}{MARK}", &message[..end])
 }
 
 #[cfg(test)]
@@ -105,6 +108,13 @@ mod tests {
         let all = conditions(&[], &[], Some(1), &time("2026-01-01T00:00:00Z"));
         assert_eq!(all.iter().map(|one| one.type_.as_str()).collect::<Vec<_>>(), TYPES);
         assert!(all.iter().all(|one| one.status == "Unknown" && !one.reason.is_empty()));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        assert_eq!(cut("ää".into(), 4), "ää");
+        assert_eq!(cut("äää".into(), 5), "ä…");
+        assert_eq!(cut("äääa".into(), 6), "ä…");
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
-use kube::runtime::controller::{Config, Controller};
+use kube::runtime::controller::{self, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
@@ -20,7 +21,9 @@ use crate::names::{INSTANCE, MANAGED_BY, MANAGER};
 use crate::reconcile::{Context, on_error, reconcile};
 
 /// Clusters that are reconciled at once.
-const CONCURRENCY: u16 = 4;
+///
+/// Some wait for an etcd that does not answer; the others must not wait with them.
+const CONCURRENCY: u16 = 16;
 /// Bursts of changes are one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
@@ -64,12 +67,18 @@ pub async fn run(context: Arc<Context>, namespace: Option<&str>, cancel: Cancell
         .owns(scoped::<StatefulSet>(client.clone(), namespace), ours.clone())
         .owns(scoped::<Service>(client.clone(), namespace), ours.clone())
         .owns(scoped::<ConfigMap>(client.clone(), namespace), ours.clone())
+        .owns(scoped::<ServiceAccount>(client.clone(), namespace), ours.clone())
+        .owns(scoped::<Ingress>(client.clone(), namespace), ours.clone())
         .owns(scoped::<PodDisruptionBudget>(client, namespace), ours)
         .watches(pods, with_instance, cluster_of_pod)
         .graceful_shutdown_on(cancel.cancelled_owned())
-        .run(reconcile, on_error, context)
+        .run(reconcile, on_error, context.clone())
         .for_each(async |done| match done {
             Ok((cluster, _)) => debug!(cluster = %cluster.name, "reconciled"),
+            // Its objects go after it, so that each deleted cluster comes by here.
+            Err(controller::Error::ObjectNotFound(cluster)) => {
+                context.forget(&format!("{}/{}", cluster.namespace.unwrap_or_default(), cluster.name));
+            }
             Err(error) => debug!(%error, "a reconcile did not end well"),
         })
         .await;

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
-use tracing::debug;
-use vectorsphere_crds::VectorSphereCluster;
+use vectorsphere_crds::{SecretRef, VectorSphereCluster};
 use vectorsphere_proto::keys::Keys;
 
+use crate::etcd_secrets::{Data, EtcdSecrets};
 use crate::group::GroupState;
 use crate::manifest::{Kind, ObjectKey};
 use crate::metadata::MetadataView;
-use crate::metadata_client::{Connection, MetadataClient, TlsMaterial};
+use crate::metadata_client::{Connection, MetadataClient};
 use crate::names::{self, Role};
 use crate::plan::Observed;
-use crate::validate::{etcd_endpoints, etcd_prefix};
+use crate::validate::{Problem, etcd_endpoints, etcd_prefix};
+use crate::zones::Zones;
 
 /// Everything that a reconcile looks at.
 pub struct Fetched {
@@ -28,6 +29,8 @@ pub struct Fetched {
     pub groups: BTreeMap<Role, GroupState>,
     /// Pods whose zone label is missing, and the zone of their node.
     pub zones: Vec<(String, String)>,
+    /// What the Secrets say that the spec refers to, or what is wrong with them.
+    pub secrets: Result<EtcdSecrets, Vec<Problem>>,
     /// The metadata, or why it could not be read.
     pub metadata: Result<MetadataView, String>,
 }
@@ -39,15 +42,16 @@ pub struct Fetched {
 pub async fn fetch(
     client: &Client,
     metadata: &MetadataClient,
+    zones: &Zones,
     object: &VectorSphereCluster,
 ) -> Result<Fetched, kube::Error> {
     let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
     let observed = owned_objects(client, &namespace, &name, object.metadata.uid.as_deref()).await?;
     let mut sets = BTreeMap::new();
     for role in [Role::Etcd, Role::Master, Role::Slave] {
-        let body = observed.get(&ObjectKey::new(Kind::StatefulSet, names::group(&name, role)));
-        if let Some(set) = body.and_then(|body| serde_json::from_value(body.clone()).ok()) {
-            sets.insert(role, set);
+        // One that is not understood must not pass for one that does not exist: slaves would be scaled in unasked.
+        if let Some(body) = observed.get(&ObjectKey::new(Kind::StatefulSet, names::group(&name, role))) {
+            sets.insert(role, serde_json::from_value(body.clone()).map_err(kube::Error::SerdeError)?);
         }
     }
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
@@ -57,9 +61,11 @@ pub async fn fetch(
         .into_iter()
         .map(|role| (role, GroupState::of(role, sets.get(&role), &pods)))
         .collect();
+    let secrets = etcd_secrets(client, object).await?;
     Ok(Fetched {
-        zones: missing_zones(client, &pods).await,
-        metadata: read_metadata(client, metadata, object).await,
+        zones: zones.missing(client, &pods).await,
+        metadata: read_metadata(metadata, object, &secrets).await,
+        secrets,
         observed,
         sets,
         groups,
@@ -77,8 +83,8 @@ async fn owned_objects(
     for kind in Kind::ALL {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.api_resource());
         for object in api.list(&selector).await?.items {
-            let ours = object.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid);
-            if ours && let Ok(body) = serde_json::to_value(&object) {
+            if is_of_cluster(&object, uid) {
+                let body = serde_json::to_value(&object).map_err(kube::Error::SerdeError)?;
                 observed.insert(ObjectKey::new(kind, object.name_any()), body);
             }
         }
@@ -86,67 +92,57 @@ async fn owned_objects(
     Ok(observed)
 }
 
-/// Reading nodes needs a permission that an installation may withhold; pods then have no zone.
-async fn missing_zones(client: &Client, pods: &[Pod]) -> Vec<(String, String)> {
-    let nodes = Api::<Node>::all(client.clone());
-    let mut zones = Vec::new();
-    for pod in pods.iter().filter(|pod| !pod.labels().contains_key(names::ZONE)) {
-        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { continue };
-        match nodes.get_metadata(node).await {
-            Ok(node) => {
-                zones.extend(node.labels().get(names::ZONE).map(|zone| (pod.name_any(), zone.clone())));
+/// Whether a labelled object is this cluster's: made for it, or left behind by one that was deleted without its
+/// dependents. What still belongs to an earlier cluster of the same name is about to go.
+fn is_of_cluster(object: &DynamicObject, uid: Option<&str>) -> bool {
+    let controller = object.owner_references().iter().find(|owner| owner.controller == Some(true));
+    controller.is_none_or(|owner| Some(owner.uid.as_str()) == uid)
+}
+
+/// Secrets that the spec refers to. One that is missing or may not be read is a mistake of the spec, told as such.
+async fn etcd_secrets(
+    client: &Client,
+    object: &VectorSphereCluster,
+) -> Result<Result<EtcdSecrets, Vec<Problem>>, kube::Error> {
+    let Some(external) = &object.spec.etcd.external else { return Ok(Ok(EtcdSecrets::default())) };
+    let secrets = Api::<Secret>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let mut read: BTreeMap<&str, Data> = BTreeMap::new();
+    for SecretRef { name } in external.tls_secret_ref.iter().chain(&external.auth_secret_ref) {
+        let data = match secrets.get(name).await {
+            Ok(secret) => Ok(secret.data.unwrap_or_default()),
+            Err(kube::Error::Api(why)) if why.is_not_found() => {
+                Err("does not exist in this namespace".to_owned())
             }
-            Err(error) => debug!(%error, node, "the zone of a node cannot be read"),
-        }
+            Err(kube::Error::Api(why)) if why.is_forbidden() => {
+                Err("may not be read by the operator".to_owned())
+            }
+            Err(error) => return Err(error),
+        };
+        read.insert(name, data);
     }
-    zones
+    Ok(EtcdSecrets::of(external, |name| read[name].clone()))
 }
 
 async fn read_metadata(
-    client: &Client,
     metadata: &MetadataClient,
     object: &VectorSphereCluster,
+    secrets: &Result<EtcdSecrets, Vec<Problem>>,
 ) -> Result<MetadataView, String> {
-    let connection = connection(client, object).await?;
+    let EtcdSecrets { tls, user } = match secrets {
+        Ok(secrets) => secrets.clone(),
+        Err(problems) => {
+            let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+            return Err(messages.join("; "));
+        }
+    };
+    let connection = Connection { endpoints: etcd_endpoints(object), tls, user };
     let keys = Keys::with_prefix(&etcd_prefix(object));
-    let uid = object.metadata.uid.as_deref().unwrap_or_default();
-    metadata.read(uid, connection, &keys).await.map_err(|error| chain(&error))
+    metadata.read(&object_key(object), connection, &keys).await.map_err(|error| chain(&error))
 }
 
-async fn connection(client: &Client, object: &VectorSphereCluster) -> Result<Connection, String> {
-    let endpoints = etcd_endpoints(object);
-    let Some(external) = &object.spec.etcd.external else {
-        return Ok(Connection { endpoints, tls: None, user: None });
-    };
-    let secrets = Api::<Secret>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    let read = async |name: &str| {
-        let secret =
-            secrets.get(name).await.map_err(|error| format!("secret {name} cannot be read: {error}"))?;
-        Ok::<_, String>(secret.data.unwrap_or_default())
-    };
-    let tls = match &external.tls_secret_ref {
-        Some(secret) => {
-            let mut data = read(&secret.name).await?;
-            let certificate = data.remove("tls.crt").zip(data.remove("tls.key"));
-            Some(TlsMaterial {
-                ca: data.remove("ca.crt").map(|pem| pem.0),
-                identity: certificate.map(|(certificate, key)| (certificate.0, key.0)),
-            })
-        }
-        None => None,
-    };
-    let user = match &external.auth_secret_ref {
-        Some(secret) => {
-            let mut data = read(&secret.name).await?;
-            let mut text = |key: &str| {
-                let value = data.remove(key).and_then(|value| String::from_utf8(value.0).ok());
-                value.ok_or_else(|| format!("secret {} has no text `{key}`", secret.name))
-            };
-            Some((text("username")?, text("password")?))
-        }
-        None => None,
-    };
-    Ok(Connection { endpoints, tls, user })
+/// `<namespace>/<name>`.
+pub fn object_key(object: &VectorSphereCluster) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// An error with its causes, once.

@@ -22,7 +22,7 @@ pub struct GroupState {
     pub ready: Vec<String>,
     /// Those that do not run the newest revision.
     pub outdated: Vec<String>,
-    /// Revision that most pods ran before the last edit.
+    /// Revision of pods that were not replaced yet.
     pub current_revision: Option<String>,
     /// Revision that new pods get.
     pub update_revision: Option<String>,
@@ -45,17 +45,22 @@ impl GroupState {
         let names = |keep: &dyn Fn(&Pod) -> bool| {
             live.iter().filter(|pod| keep(pod)).map(|pod| pod.name_any()).collect::<Vec<_>>()
         };
+        let outdated = match settled {
+            true => names(&|pod| pod.labels().get(REVISION) != update_revision.as_ref()),
+            false => Vec::new(),
+        };
+        // With `OnDelete` the StatefulSet's controller keeps the first revision here for ever.
+        let current_revision = match settled && outdated.is_empty() {
+            true => update_revision.clone(),
+            false => status.and_then(|it| it.current_revision.clone()),
+        };
         GroupState {
             set_replicas: set.spec.as_ref().and_then(|spec| spec.replicas),
             settled,
             pods: names(&|_| true),
             ready: names(&is_ready),
-            outdated: if settled {
-                names(&|pod| pod.labels().get(REVISION) != update_revision.as_ref())
-            } else {
-                Vec::new()
-            },
-            current_revision: status.and_then(|it| it.current_revision.clone()),
+            outdated,
+            current_revision,
             update_revision,
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -10,6 +11,7 @@ use kube::Client;
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -19,7 +21,15 @@ use vectorsphere_operator::metadata_client::MetadataClient;
 use vectorsphere_operator::metrics::OperatorMetrics;
 use vectorsphere_operator::reconcile::Context;
 use vectorsphere_operator::validate::Defaults;
+use vectorsphere_operator::zones::Zones;
 use vectorsphere_operator::{admin, controller};
+
+/// A leader that died is replaced after this.
+const LEASE_SECONDS: u64 = 15;
+/// The lease is renewed when this much of it is left: time for the API server to come back before another leads.
+const LEASE_SPARE_SECONDS: u64 = 10;
+/// Reconciles under way get this long to end; less than the 30 s that Kubernetes gives.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// Keeps VectorSphere clusters running on Kubernetes.
 #[derive(Parser)]
@@ -108,18 +118,25 @@ async fn run(flags: RunFlags) -> Result<()> {
         },
         events: Events::new(client.clone(), flags.identity.clone()),
         metrics: metrics.clone(),
+        zones: Zones::default(),
         backoff: Backoff::default(),
     });
+    let leading = lead(client, &flags, context, stop.clone());
+    tokio::pin!(leading);
     tokio::select! {
         served = serving => served.context("the admin server failed")?,
-        led = lead(client, &flags, context, stop.clone()) => led?,
-        () = told_to_stop() => info!("told to stop"),
+        led = &mut leading => led?,
+        () = told_to_stop() => {
+            info!("told to stop");
+            stop.cancel();
+            timeout(STOP_WITHIN, leading).await.context("reconciles did not end in time")??;
+        }
     }
-    stop.cancel();
     Ok(())
 }
 
 /// Waits for the lease, reconciles while it is held, ends the process when it is lost: another operator may lead by then.
+/// When told to stop, ends the reconciles under way and gives the lease back.
 async fn lead(
     client: Client,
     flags: &RunFlags,
@@ -128,25 +145,28 @@ async fn lead(
 ) -> Result<()> {
     let mut builder = LeaseManagerBuilder::new(client, &flags.lease_name)
         .with_namespace(&flags.lease_namespace)
-        .with_duration(15)
-        .with_grace(3);
+        .with_duration(LEASE_SECONDS)
+        .with_grace(LEASE_SPARE_SECONDS);
     if let Some(identity) = &flags.identity {
         builder = builder.with_identity(identity);
     }
     let manager = builder.build().await.context("cannot use the lease for election")?;
     let (mut leading, lease) = manager.watch().await;
     info!("waiting for the lease");
-    leading.wait_for(|leads| *leads).await.context("the election ended")?;
-    info!("leading");
-    context.metrics.leading.set(1);
-    let reconciling = stop.child_token();
-    let working = controller::run(context, flags.watch_namespace.as_deref(), reconciling.clone());
-    tokio::pin!(working);
-    tokio::select! {
-        () = &mut working => {}
-        _ = leading.wait_for(|leads| !*leads) => {
-            error!("lost the lease, ending");
-            bail!("lost the lease");
+    let elected = tokio::select! {
+        elected = leading.wait_for(|leads| *leads) => elected.map(|_| true).context("the election ended")?,
+        () = stop.cancelled() => false,
+    };
+    if elected {
+        info!("leading");
+        context.metrics.leading.set(1);
+        tokio::select! {
+            () = controller::run(context, flags.watch_namespace.as_deref(), stop.clone()) => {
+                if !stop.is_cancelled() {
+                    bail!("the controller ended by itself");
+                }
+            }
+            _ = leading.wait_for(|leads| !*leads) => bail!("lost the lease"),
         }
     }
     drop(leading);

@@ -10,6 +10,10 @@ use kube::Resource;
 use kube::api::ApiResource;
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+use vectorsphere_crds::quantity_milli;
+
+use crate::names;
 
 /// Kinds that the operator owns, in the order in which they are applied: what pods refer to comes before the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,29 +101,69 @@ impl Manifest {
     /// Takes a typed object.
     pub fn new<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> Manifest {
         let name = object.meta().name.clone().expect("builders name their objects");
-        let body = serde_json::to_value(object).expect("typed objects are plain data");
+        let mut body = serde_json::to_value(object).expect("typed objects are plain data");
+        let digest = short_digest(&body.to_string());
+        body["metadata"]["annotations"][names::MANIFEST_DIGEST] = digest.into();
         Manifest { key: ObjectKey::new(kind, name), body }
     }
 
-    /// Whether `observed` already says all that this manifest says; what others added does not count. Then there is
-    /// nothing to write. A quantity in other words than the server keeps (`1024Mi`) is told apart and written again,
-    /// which changes nothing.
+    /// Whether `observed` already says all that this manifest says, so that there is nothing to write. What others added
+    /// does not count, as server-side apply would leave it too; what an earlier manifest said and this one does not
+    /// shows in the digest.
     pub fn is_met_by(&self, observed: &Value) -> bool {
         covers(observed, &self.body)
     }
 }
 
+/// Eight bytes of SHA-256 in hex: tells contents apart, guards nothing.
+pub fn short_digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn covers(observed: &Value, wanted: &Value) -> bool {
     match (observed, wanted) {
         (Value::Object(observed), Value::Object(wanted)) => wanted.iter().all(|(key, value)| {
-            observed.get(key).map_or_else(|| is_empty(value), |other| covers(other, value))
+            observed.get(key).map_or_else(
+                || is_empty(value),
+                |other| match key.as_str() {
+                    "requests" | "limits" => covers_quantities(other, value),
+                    _ => covers(other, value),
+                },
+            )
         }),
-        (Value::Array(observed), Value::Array(wanted)) => {
-            observed.len() == wanted.len()
-                && observed.iter().zip(wanted).all(|(left, right)| covers(left, right))
-        }
+        (Value::Array(observed), Value::Array(wanted)) => match identity(wanted) {
+            Some(key) => wanted.iter().all(|item| {
+                observed.iter().any(|other| other.get(key) == item.get(key) && covers(other, item))
+            }),
+            None => {
+                observed.len() == wanted.len()
+                    && observed.iter().zip(wanted).all(|(left, right)| covers(left, right))
+            }
+        },
         (observed, wanted) => observed == wanted,
     }
+}
+
+/// The field by which server-side apply tells the items of a list apart; `None` for lists that it replaces as a whole.
+fn identity(items: &[Value]) -> Option<&'static str> {
+    ["name", "uid"]
+        .into_iter()
+        .find(|key| !items.is_empty() && items.iter().all(|item| item.get(key).is_some_and(Value::is_string)))
+}
+
+/// The server keeps quantities in words of its own: `1024Mi` comes back as `1Gi`. One that cannot be counted (it may
+/// keep a finer unit than ours) is taken for equal; an edit of it shows in the digest.
+fn covers_quantities(observed: &Value, wanted: &Value) -> bool {
+    let amount = |value: &Value| value.as_str().and_then(quantity_milli);
+    let (Value::Object(observed), Value::Object(wanted)) = (observed, wanted) else {
+        return observed == wanted;
+    };
+    wanted.iter().all(|(name, wanted)| {
+        observed.get(name).is_some_and(|other| match (amount(other), amount(wanted)) {
+            (Some(other), Some(wanted)) => other == wanted,
+            _ => true,
+        })
+    })
 }
 
 /// The server leaves out what is empty.
@@ -156,6 +200,38 @@ mod tests {
         for other in [json!({}), json!({"spec": {"ports": [{"port": 2}]}}), json!({"spec": {"ports": []}})] {
             assert!(!wanted.is_met_by(&other), "{other}");
         }
+    }
+
+    #[test]
+    fn quantities_in_other_words_are_no_difference() {
+        let wanted = manifest(json!({"resources": {"requests": {"memory": "1024Mi", "cpu": "0.0001"}}}));
+        let kept = |memory: &str| json!({"resources": {"requests": {"memory": memory, "cpu": "100u"}}});
+        assert!(wanted.is_met_by(&kept("1Gi")));
+        assert!(!wanted.is_met_by(&kept("1G")));
+        let elsewhere = manifest(json!({"image": "1024Mi"}));
+        assert!(!elsewhere.is_met_by(&json!({"image": "1Gi"})), "only quantities have other words");
+    }
+
+    #[test]
+    fn items_that_others_added_to_a_list_are_no_difference() {
+        let wanted = manifest(json!({"env": [{"name": "A", "value": "1"}], "args": ["a"]}));
+        let observed = |env: Value, args: Value| json!({"env": env, "args": args});
+        let sidecar = json!([{"name": "Z"}, {"name": "A", "value": "1", "more": true}]);
+        assert!(wanted.is_met_by(&observed(sidecar.clone(), json!(["a"]))));
+        assert!(!wanted.is_met_by(&observed(json!([{"name": "A", "value": "2"}]), json!(["a"]))));
+        assert!(!wanted.is_met_by(&observed(json!([]), json!(["a"]))));
+        assert!(!wanted.is_met_by(&observed(sidecar, json!(["a", "b"]))), "these are replaced as a whole");
+    }
+
+    #[test]
+    fn what_a_later_manifest_no_longer_says_is_a_difference() {
+        let mut service = Service::default();
+        service.metadata.name = Some("a".into());
+        let bare = Manifest::new(Kind::Service, &service);
+        service.metadata.labels = Some([("team".to_owned(), "b".to_owned())].into());
+        let labelled = Manifest::new(Kind::Service, &service);
+        assert!(bare.is_met_by(&bare.body) && labelled.is_met_by(&labelled.body));
+        assert!(!bare.is_met_by(&labelled.body), "the label must go");
     }
 
     #[test]

@@ -27,6 +27,21 @@ pub struct MetadataView {
     pub nodes: BTreeMap<String, String>,
     /// Every shard of every table.
     pub shards: Vec<Shard>,
+    /// Version that etcd reports, if it tells.
+    pub store_version: Option<String>,
+}
+
+/// Oldest patch of each line of etcd that is free of known faults in what nodes use.
+pub static STORE_VERSIONS: [semver::Version; 3] =
+    [semver::Version::new(3, 5, 33), semver::Version::new(3, 6, 14), semver::Version::new(3, 7, 1)];
+
+/// Whether etcd of `version` is new enough; later lines are. `None` for what is no version.
+pub fn is_supported(version: &str) -> Option<bool> {
+    let version = semver::Version::parse(version).ok()?;
+    let line = |of: &semver::Version| (of.major, of.minor);
+    let [.., newest] = &STORE_VERSIONS;
+    let same = STORE_VERSIONS.iter().find(|oldest| line(oldest) == line(&version));
+    Some(same.map_or_else(|| line(&version) > line(newest), |oldest| version >= *oldest))
 }
 
 /// The elected Master.
@@ -177,6 +192,24 @@ mod tests {
             replicas: holders.iter().map(|(node, _)| replica(node)).collect(),
             isr: holders.iter().filter(|(_, in_sync)| *in_sync).map(|(node, _)| id(node)).collect(),
             ..ShardRecord::default()
+        }
+    }
+
+    #[test]
+    fn each_line_of_etcd_has_an_oldest_patch() {
+        for (version, expected) in [
+            ("3.4.40", Some(false)),
+            ("3.5.32", Some(false)),
+            ("3.5.33", Some(true)),
+            ("3.6.13", Some(false)),
+            ("3.6.15", Some(true)),
+            ("3.7.0", Some(false)),
+            ("3.7.1", Some(true)),
+            ("3.8.0", Some(true)),
+            ("4.0.0", Some(true)),
+            ("", None),
+        ] {
+            assert_eq!(is_supported(version), expected, "{version}");
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, GetOptions, Identity, KvClient, TlsOptions, Txn, TxnOp,
-    TxnOpResponse,
+    Certificate, Client, ConnectOptions, GetOptions, Identity, KvClient, MaintenanceClient, TlsOptions, Txn,
+    TxnOp, TxnOpResponse,
 };
 use vectorsphere_proto::keys::Keys;
 
@@ -54,44 +54,51 @@ pub enum ReadError {
     Records(#[from] MetadataError),
 }
 
-/// Open connections, by the UID of the cluster's object.
+/// The two services of etcd that are asked, over one connection.
+#[derive(Clone)]
+struct Store {
+    kv: KvClient,
+    maintenance: MaintenanceClient,
+}
+
+/// Open connections, by namespace and name of the cluster's object.
 #[derive(Default)]
 pub struct MetadataClient {
-    open: Mutex<HashMap<String, (Connection, KvClient)>>,
+    open: Mutex<HashMap<String, (Connection, Store)>>,
 }
 
 impl MetadataClient {
-    /// One consistent look at the metadata of the cluster with this UID. Cancel safe: it only reads.
+    /// One consistent look at the metadata of `cluster`. Cancel safe: it only reads.
     pub async fn read(
         &self,
-        uid: &str,
+        cluster: &str,
         connection: Connection,
         keys: &Keys,
     ) -> Result<MetadataView, ReadError> {
-        let answer = tokio::time::timeout(TIMEOUT, self.try_read(uid, connection, keys)).await;
+        let answer = tokio::time::timeout(TIMEOUT, self.try_read(cluster, connection, keys)).await;
         let answer = answer.unwrap_or(Err(ReadError::Timeout));
         if answer.is_err() {
-            self.forget(uid);
+            self.forget(cluster);
         }
         answer
     }
 
     /// Closes the connection of a cluster.
-    pub fn forget(&self, uid: &str) {
-        self.open.lock().expect("no holder panics").remove(uid);
+    pub fn forget(&self, cluster: &str) {
+        self.open.lock().expect("no holder panics").remove(cluster);
     }
 
     async fn try_read(
         &self,
-        uid: &str,
+        cluster: &str,
         connection: Connection,
         keys: &Keys,
     ) -> Result<MetadataView, ReadError> {
-        let mut client = self.client(uid, connection).await?;
+        let mut store = self.store(cluster, connection).await?;
         // One transaction, so that all parts are of one revision.
         let ranges = [keys.masters(), keys.nodes(), keys.tables(), keys.shards()];
         let gets = ranges.map(|range| TxnOp::get(range, Some(GetOptions::new().with_prefix())));
-        let answer = client.txn(Txn::new().and_then(gets)).await.map_err(ReadError::Read)?;
+        let answer = store.kv.txn(Txn::new().and_then(gets)).await.map_err(ReadError::Read)?;
         let records: Vec<Record> = answer
             .op_responses()
             .into_iter()
@@ -106,22 +113,27 @@ impl MetadataClient {
                 Record { key, create_revision, value }
             })
             .collect();
-        Ok(MetadataView::of_records(keys, &records)?)
+        // A user of etcd may lack the right to ask for this.
+        let status = store.maintenance.status().await.ok();
+        let store_version = status.map(|status| status.version().to_owned());
+        Ok(MetadataView { store_version, ..MetadataView::of_records(keys, &records)? })
     }
 
-    async fn client(&self, uid: &str, connection: Connection) -> Result<KvClient, ReadError> {
-        if let Some((known, client)) = self.open.lock().expect("no holder panics").get(uid)
+    async fn store(&self, cluster: &str, connection: Connection) -> Result<Store, ReadError> {
+        if let Some((known, store)) = self.open.lock().expect("no holder panics").get(cluster)
             && *known == connection
         {
-            return Ok(client.clone());
+            return Ok(store.clone());
         }
         let client = Client::connect(&connection.endpoints, Some(connection.options()))
             .await
-            .map_err(ReadError::Connect)?
-            .kv_client()
-            .max_decoding_message_size(ANSWER_BYTES_MAX);
-        self.open.lock().expect("no holder panics").insert(uid.to_owned(), (connection, client.clone()));
-        Ok(client)
+            .map_err(ReadError::Connect)?;
+        let store = Store {
+            kv: client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX),
+            maintenance: client.maintenance_client(),
+        };
+        self.open.lock().expect("no holder panics").insert(cluster.to_owned(), (connection, store.clone()));
+        Ok(store)
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the operator counts.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// A leader that has not ended a reconcile for this long although it began one hangs.
+/// A reconcile that has not ended after this hangs: each of its calls has a deadline of its own.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// Counters of this operator. Cheap to clone.
@@ -23,13 +24,20 @@ pub struct OperatorMetrics {
     seconds: Histogram,
     /// 1 while this operator leads.
     pub leading: Gauge,
-    /// Start of the reconcile under way, in ms since 1970; 0: none.
-    busy_since: Arc<AtomicU64>,
+    under_way: Arc<UnderWay>,
+}
+
+/// Reconciles under way, by number, with their start.
+#[derive(Default)]
+struct UnderWay {
+    begun: AtomicU64,
+    since: Mutex<BTreeMap<u64, Instant>>,
 }
 
 /// A reconcile under way; counted when dropped.
 pub struct Timer<'m> {
     metrics: &'m OperatorMetrics,
+    number: u64,
     started: Instant,
 }
 
@@ -43,22 +51,27 @@ impl Default for OperatorMetrics {
         registry.register("reconcile_failures", "Reconciles that failed", failures.clone());
         registry.register("reconcile_duration_seconds", "Time of a reconcile", seconds.clone());
         registry.register("leading", "1 while this operator leads", leading.clone());
-        let busy_since = Arc::default();
-        OperatorMetrics { registry: Arc::new(registry), reconciles, failures, seconds, leading, busy_since }
+        let (registry, under_way) = (Arc::new(registry), Arc::default());
+        OperatorMetrics { registry, reconciles, failures, seconds, leading, under_way }
     }
 }
 
 impl OperatorMetrics {
     /// A reconcile begins.
     pub fn begin(&self) -> Timer<'_> {
-        self.busy_since.store(now_ms(), Ordering::Relaxed);
-        Timer { metrics: self, started: Instant::now() }
+        let number = self.under_way.begun.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
+        self.under_way.lock().insert(number, started);
+        Timer { metrics: self, number, started }
     }
 
     /// False when a reconcile has been under way for far too long.
     pub fn is_alive(&self) -> bool {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        since == 0 || now_ms().saturating_sub(since) < STUCK_AFTER.as_millis() as u64
+        self.none_longer_than(STUCK_AFTER)
+    }
+
+    fn none_longer_than(&self, longest: Duration) -> bool {
+        self.under_way.lock().values().all(|started| started.elapsed() < longest)
     }
 
     /// All metrics as text.
@@ -69,14 +82,36 @@ impl OperatorMetrics {
     }
 }
 
+impl UnderWay {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
-        self.metrics.busy_since.store(0, Ordering::Relaxed);
+        self.metrics.under_way.lock().remove(&self.number);
         self.metrics.reconciles.inc();
         self.metrics.seconds.observe(self.started.elapsed().as_secs_f64());
     }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reconcile_that_hangs_shows_beside_others_that_end() {
+        let metrics = OperatorMetrics::default();
+        let hanging = metrics.begin();
+        drop(metrics.begin());
+        assert!(metrics.is_alive() && !metrics.none_longer_than(Duration::ZERO));
+        drop(hanging);
+        assert!(metrics.none_longer_than(Duration::ZERO));
+        assert!(
+            metrics.encode().contains("vectorsphere_operator_reconciles_total 2"),
+            "{}",
+            metrics.encode()
+        );
+    }
 }

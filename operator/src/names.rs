@@ -13,6 +13,8 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 /// Which part of a cluster an object belongs to.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// Stands on every object that the operator makes: tells one manifest of it from another.
+pub const MANIFEST_DIGEST: &str = "vectorsphere.io/manifest-digest";
 /// Zone of a node; copied to its pods, because pods cannot read labels of nodes.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Node name, for spreading pods.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::build::Desired;
-use crate::manifest::{Manifest, ObjectKey};
+use crate::manifest::{Kind, Manifest, ObjectKey};
 
 /// Objects of a cluster as they are, by key.
 pub type Observed = BTreeMap<ObjectKey, Value>;
@@ -13,8 +13,10 @@ pub type Observed = BTreeMap<ObjectKey, Value>;
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Server-side apply.
-    Apply(Manifest),
+    /// Server-side apply of an object that does not exist yet.
+    Create(Manifest),
+    /// Server-side apply of one that differs.
+    Update(Manifest),
     /// Delete what is no longer wanted, if it still has this UID.
     Delete {
         /// Which.
@@ -27,11 +29,10 @@ pub enum Step {
 /// The writes that turn `observed` into `desired`: what pods refer to first, deletions last. Empty when all is as it
 /// shall be.
 pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
-    let differs = |manifest: &&Manifest| match observed.get(&manifest.key) {
-        Some(existing) => !manifest.is_met_by(existing),
-        None => true,
-    };
-    let applies = desired.0.iter().filter(differs).cloned().map(Step::Apply);
+    let applies = desired.0.iter().filter_map(|manifest| match observed.get(&manifest.key) {
+        None => Some(Step::Create(manifest.clone())),
+        Some(existing) => (!manifest.is_met_by(existing)).then(|| Step::Update(manifest.clone())),
+    });
     let unwanted = observed.iter().filter(|(key, _)| {
         key.kind.is_disposable() && !desired.0.iter().any(|manifest| manifest.key == **key)
     });
@@ -42,12 +43,19 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
     applies.chain(deletes).collect()
 }
 
+/// Whether `steps` write a StatefulSet: its status then speaks of what was before.
+pub fn touches_pods(steps: &[Step]) -> bool {
+    steps.iter().any(|step| match step {
+        Step::Create(manifest) | Step::Update(manifest) => manifest.key.kind == Kind::StatefulSet,
+        Step::Delete { .. } => false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::Kind;
 
     fn manifest(kind: Kind, name: &str, size: i32) -> Manifest {
         Manifest { key: ObjectKey::new(kind, name), body: json!({"spec": {"size": size}}) }
@@ -72,8 +80,8 @@ mod tests {
         assert_eq!(
             steps,
             [
-                Step::Apply(manifest(Kind::Service, "a", 2)),
-                Step::Apply(manifest(Kind::StatefulSet, "a", 1)),
+                Step::Update(manifest(Kind::Service, "a", 2)),
+                Step::Create(manifest(Kind::StatefulSet, "a", 1)),
                 Step::Delete { key: ObjectKey::new(Kind::Ingress, "a"), uid: "u".into() },
             ]
         );

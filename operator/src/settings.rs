@@ -1,58 +1,90 @@
 //! Settings of the nodes that users may give in `spec.config`, and the file that they become.
 //!
-//! The node's own ConfigManager is the judge of a value's range; this table knows the keys and their shapes, so
-//! that a wrong one is told in a condition before any pod sees it. A test feeds each of them to the ConfigManager.
+//! A wrong setting is told in a condition before any pod sees it; nodes would end over it at their next start. The
+//! node's ConfigManager is the judge: a test compares this table with its keys, and feeds it each bound.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
-use serde_yaml::{Mapping, Number, Value};
+use serde_yaml::{Mapping, Value};
+use tracing_subscriber::EnvFilter;
 
-/// Shape of a value.
+/// What values a setting takes. Bounds are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Seconds, or a number with `ms`, `s`, `m` or `h`.
-    Duration,
-    /// A whole number, not negative.
-    Count,
+    /// Seconds, or a number with `ms`, `s`, `m` or `h`; bounds in milliseconds.
+    Duration(u64, u64),
+    /// As [`Shape::Duration`], without fractions of a second.
+    WholeSeconds(u64, u64),
+    /// A whole number.
+    Count(u64, u64),
     /// `true` or `false`.
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
-    /// Any text.
-    Text,
+    /// A log level, or filter directives.
+    LogFilter,
+}
+
+/// A key that users may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, with dots for nesting.
+    pub key: &'static str,
+    /// What values it takes.
+    pub shape: Shape,
+    /// Whether running nodes take a change over; otherwise it needs new pods.
+    pub hot: bool,
+}
+
+const DAY_MS: u64 = 86_400_000;
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+const fn hot(key: &'static str, shape: Shape) -> Setting {
+    Setting { key, shape, hot: true }
+}
+
+const fn cold(key: &'static str, shape: Shape) -> Setting {
+    Setting { key, shape, hot: false }
 }
 
 /// Keys that users may set. Sorted.
-pub const KEYS: &[(&str, Shape)] = &[
-    ("checkpoint_log_bytes", Shape::Count),
-    ("default_shards", Shape::Count),
-    ("etcd.dial_timeout", Shape::Duration),
-    ("etcd.max_call_recv_msg_size", Shape::Count),
-    ("etcd.max_call_send_msg_size", Shape::Count),
-    ("etcd.request_timeout", Shape::Duration),
-    ("grpc_keepalive_time", Shape::Duration),
-    ("grpc_keepalive_timeout", Shape::Duration),
-    ("grpc_max_connections", Shape::Count),
-    ("health_check_interval", Shape::Duration),
-    ("heartbeat", Shape::Duration),
-    ("kernel_tier", Shape::Word(&["", "avx512", "avx2", "scalar"])),
-    ("log_format", Shape::Word(&["text", "json"])),
-    ("log_level", Shape::Text),
-    ("master.election_timeout", Shape::Duration),
-    ("master.max_retry_count", Shape::Count),
-    ("master.retry_interval", Shape::Duration),
-    ("master.session_ttl", Shape::Duration),
-    ("max_concurrent_requests", Shape::Count),
-    ("rate_limit.burst_size", Shape::Count),
-    ("rate_limit.enabled", Shape::Flag),
-    ("rate_limit.requests_per_second", Shape::Count),
-    ("scheduler_worker_count", Shape::Count),
-    ("shutdown_grace", Shape::Duration),
-    ("slave.heartbeat_interval", Shape::Duration),
-    ("slave.register_retry_count", Shape::Count),
-    ("slave.register_retry_interval", Shape::Duration),
-    ("task_timeout", Shape::Duration),
+pub const SETTINGS: &[Setting] = &[
+    hot("checkpoint_log_bytes", Shape::Count(64 * KIB, 16 * GIB)),
+    hot("default_shards", Shape::Count(1, 1024)),
+    cold("etcd.dial_timeout", Shape::Duration(10, 600_000)),
+    cold("etcd.max_call_recv_msg_size", Shape::Count(64 * KIB, GIB)),
+    cold("etcd.max_call_send_msg_size", Shape::Count(64 * KIB, GIB)),
+    cold("etcd.request_timeout", Shape::Duration(10, 600_000)),
+    cold("grpc_keepalive_time", Shape::Duration(1000, DAY_MS)),
+    cold("grpc_keepalive_timeout", Shape::Duration(100, DAY_MS)),
+    cold("grpc_max_connections", Shape::Count(1, 100)),
+    hot("health_check_interval", Shape::Duration(50, DAY_MS)),
+    cold("heartbeat", Shape::Duration(100, DAY_MS)),
+    cold("kernel_tier", Shape::Word(&["", "avx512", "avx2", "scalar"])),
+    cold("log_format", Shape::Word(&["auto", "text", "json"])),
+    hot("log_level", Shape::LogFilter),
+    cold("master.election_timeout", Shape::Duration(100, 600_000)),
+    cold("master.max_retry_count", Shape::Count(0, 1_000_000)),
+    cold("master.retry_interval", Shape::Duration(10, 600_000)),
+    cold("master.session_ttl", Shape::WholeSeconds(2000, 600_000)),
+    hot("max_concurrent_requests", Shape::Count(1, 1_000_000)),
+    hot("rate_limit.burst_size", Shape::Count(1, 1_000_000)),
+    hot("rate_limit.enabled", Shape::Flag),
+    hot("rate_limit.requests_per_second", Shape::Count(1, 1_000_000)),
+    cold("scheduler_worker_count", Shape::Count(0, 1024)),
+    hot("shutdown_grace", Shape::Duration(0, SHUTDOWN_GRACE_MAX_MS)),
+    cold("slave.heartbeat_interval", Shape::Duration(100, DAY_MS)),
+    cold("slave.register_retry_count", Shape::Count(0, 1_000_000)),
+    cold("slave.register_retry_interval", Shape::Duration(10, 600_000)),
+    hot("task_timeout", Shape::Duration(1, 3_600_000)),
 ];
+
+/// Longest `shutdown_grace`, in milliseconds: less than what pods get to end (`build::GRACE_SECONDS`), since a node
+/// stops serving some seconds late and has work after the last request.
+pub const SHUTDOWN_GRACE_MAX_MS: u64 = 45_000;
 
 /// Keys that the operator sets, and where their value comes from.
 pub const OWNED: &[(&str, &str)] = &[
@@ -77,58 +109,79 @@ pub const OWNED: &[(&str, &str)] = &[
     ("zone_file", "the operator"),
 ];
 
-/// Longest `shutdown_grace`: pods get [`crate::build::GRACE_SECONDS`] to end, and the rest is for what follows requests.
-pub const SHUTDOWN_GRACE_MAX_SECONDS: u32 = 45;
+/// Keys of nodes that cannot be set on Kubernetes yet.
+pub const WITHHELD: &[&str] =
+    &["auth.enabled", "auth.jwt_secret", "auth.jwt_secret_file", "auth.token_expiry"];
 
 /// Reads one entry of `spec.config`; the error says what is wrong and what is allowed.
 pub fn parse(key: &str, text: &str) -> Result<Value, String> {
     if let Some((_, source)) = OWNED.iter().find(|(owned, _)| *owned == key) {
         return Err(format!("may not be set here, it comes from {source}"));
     }
-    let Some((_, shape)) = KEYS.iter().find(|(known, _)| *known == key) else {
+    if WITHHELD.contains(&key) {
+        return Err("may not be set in this version: its secret would be readable in this object".to_owned());
+    }
+    let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
         return Err(format!("is not known; did you mean `{}`? Allowed are: {}", nearest(key), allowed()));
     };
-    let value = shape.parse(text)?;
-    if key == "shutdown_grace"
-        && duration_seconds(text).is_some_and(|it| it > f64::from(SHUTDOWN_GRACE_MAX_SECONDS))
-    {
-        return Err(format!("must be at most {SHUTDOWN_GRACE_MAX_SECONDS} s, because pods get 60 s to end"));
-    }
-    Ok(value)
+    setting.shape.parse(text).ok_or_else(|| format!("must be {}, not `{text}`", setting.shape))
+}
+
+/// Whether running nodes take a change of `key` over.
+pub fn is_hot(key: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.key == key && setting.hot)
 }
 
 impl Shape {
-    fn parse(self, text: &str) -> Result<Value, String> {
+    /// The value that `text` means; `None` when it is not allowed.
+    fn parse(self, text: &str) -> Option<Value> {
         match self {
-            Shape::Duration => match (text.parse::<u64>(), duration_seconds(text)) {
-                (Ok(seconds), _) => Ok(Value::Number(seconds.into())),
-                (Err(_), Some(_)) => Ok(text.parse::<f64>().map_or_else(
-                    |_| Value::String(text.to_owned()),
-                    |seconds| Value::Number(Number::from(seconds)),
-                )),
-                (Err(_), None) => {
-                    Err(format!("must be seconds such as `30` or a duration such as `500ms`, not `{text}`"))
-                }
-            },
-            Shape::Count => text
-                .parse::<u64>()
-                .map(|count| Value::Number(count.into()))
-                .map_err(|_| format!("must be a whole number that is not negative, not `{text}`")),
-            Shape::Flag => text
-                .parse::<bool>()
-                .map(Value::Bool)
-                .map_err(|_| format!("must be `true` or `false`, not `{text}`")),
-            Shape::Word(words) if words.contains(&text) => Ok(Value::String(text.to_owned())),
-            Shape::Word(words) => Err(format!("must be one of `{}`, not `{text}`", words.join("`, `"))),
-            Shape::Text => Ok(Value::String(text.to_owned())),
+            Shape::Duration(min, max) => {
+                (min..=max).contains(&duration_ms(text)?).then(|| duration_value(text))
+            }
+            Shape::WholeSeconds(min, max) => {
+                let ms = duration_ms(text)?;
+                (ms.is_multiple_of(1000) && (min..=max).contains(&ms)).then(|| duration_value(text))
+            }
+            Shape::Count(min, max) => {
+                let count = text.parse().ok()?;
+                (min..=max).contains(&count).then(|| Value::Number(count.into()))
+            }
+            Shape::Flag => text.parse().ok().map(Value::Bool),
+            Shape::Word(words) => words.contains(&text).then(|| text.into()),
+            Shape::LogFilter => text.parse::<EnvFilter>().ok().map(|_| text.into()),
         }
     }
 }
 
-/// A duration in seconds; `None` when the text is none, or no finite one.
-fn duration_seconds(text: &str) -> Option<f64> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
+impl fmt::Display for Shape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duration = |ms: u64| match ms.is_multiple_of(1000) {
+            true => format!("{} s", ms / 1000),
+            false => format!("{ms} ms"),
+        };
+        match *self {
+            Shape::Duration(min, max) => {
+                let (min, max) = (duration(min), duration(max));
+                write!(formatter, "a duration from {min} to {max}, such as `30` (seconds) or `500ms`")
+            }
+            Shape::WholeSeconds(min, max) => {
+                write!(formatter, "whole seconds from {} to {}", duration(min), duration(max))
+            }
+            Shape::Count(min, max) => write!(formatter, "a whole number from {min} to {max}"),
+            Shape::Flag => formatter.write_str("`true` or `false`"),
+            Shape::Word(words) => write!(formatter, "one of `{}`", words.join("`, `")),
+            Shape::LogFilter => {
+                formatter.write_str("`error`, `warn`, `info`, `debug`, `trace` or filter directives")
+            }
+        }
+    }
+}
+
+/// A duration in whole milliseconds; `None` when the text is none, or more than can be counted.
+fn duration_ms(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
     let scale = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
@@ -136,20 +189,26 @@ fn duration_seconds(text: &str) -> Option<f64> {
         "h" => 3600.0,
         _ => return None,
     };
-    let digits_only = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit() || c == '.');
-    digits_only.then(|| number.parse::<f64>().ok()).flatten().map(|amount| amount * scale)
+    let seconds = number.parse::<f64>().ok()? * scale;
+    u64::try_from(Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()
+}
+
+/// Bare numbers stay numbers, as people write them in the file.
+fn duration_value(text: &str) -> Value {
+    match (text.parse::<u64>(), text.parse::<f64>()) {
+        (Ok(seconds), _) => Value::Number(seconds.into()),
+        (Err(_), Ok(seconds)) => Value::Number(seconds.into()),
+        (Err(_), Err(_)) => text.into(),
+    }
 }
 
 fn allowed() -> String {
-    KEYS.iter().map(|(key, _)| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    SETTINGS.iter().map(|setting| format!("`{}`", setting.key)).collect::<Vec<_>>().join(", ")
 }
 
 fn nearest(key: &str) -> &'static str {
-    let likeness = |candidate: &str| strsim::jaro_winkler(key, candidate);
-    KEYS.iter()
-        .map(|(candidate, _)| *candidate)
-        .max_by(|left, right| likeness(left).total_cmp(&likeness(right)))
-        .expect("there are keys")
+    let likeness = |setting: &&Setting| (strsim::jaro_winkler(key, setting.key) * 1e6) as u64;
+    SETTINGS.iter().max_by_key(likeness).expect("there are settings").key
 }
 
 /// Makes a nested document of dotted keys: `a.b: 1` becomes `a: {b: 1}`.
@@ -178,9 +237,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_sorted_and_owned_by_one_side() {
-        assert!(KEYS.is_sorted_by_key(|(key, _)| *key) && OWNED.is_sorted_by_key(|(key, _)| *key));
-        assert!(KEYS.iter().all(|(key, _)| OWNED.iter().all(|(owned, _)| owned != key)));
+    fn keys_are_sorted_and_belong_to_one_table() {
+        assert!(SETTINGS.is_sorted_by_key(|setting| setting.key));
+        assert!(OWNED.is_sorted_by_key(|(key, _)| *key) && WITHHELD.is_sorted());
+        let mut all: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+        all.extend(OWNED.iter().map(|(key, _)| *key).chain(WITHHELD.iter().copied()));
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
     }
 
     #[test]
@@ -189,20 +254,28 @@ mod tests {
         assert_eq!(parse("task_timeout", "0.5"), Ok(Value::Number(0.5.into())));
         assert_eq!(parse("task_timeout", "500ms"), Ok(Value::String("500ms".into())));
         assert_eq!(parse("rate_limit.enabled", "true"), Ok(Value::Bool(true)));
-        assert_eq!(parse("log_level", "1"), Ok(Value::String("1".into())));
+        assert_eq!(parse("log_level", "info"), Ok(Value::String("info".into())));
     }
 
     #[test]
     fn bad_values_say_what_is_allowed() {
         for (key, value, message) in [
-            ("task_timeout", "soon", "must be seconds"),
-            ("task_timeout", "-1", "must be seconds"),
-            ("task_timeout", "", "must be seconds"),
-            ("default_shards", "1.5", "must be a whole number"),
+            ("task_timeout", "soon", "must be a duration from 1 ms to 3600 s"),
+            ("task_timeout", "-1", "must be a duration"),
+            ("task_timeout", "", "must be a duration"),
+            ("task_timeout", ".", "must be a duration"),
+            ("task_timeout", "0", "must be a duration"),
+            ("task_timeout", "2h", "must be a duration"),
+            ("task_timeout", "99999999999999999999999h", "must be a duration"),
+            ("master.session_ttl", "2500ms", "must be whole seconds from 2 s"),
+            ("default_shards", "1.5", "must be a whole number from 1 to 1024"),
+            ("default_shards", "0", "must be a whole number from 1 to 1024"),
             ("rate_limit.enabled", "yes", "must be `true` or `false`"),
-            ("log_format", "xml", "must be one of `text`, `json`"),
-            ("shutdown_grace", "2m", "at most 45 s"),
+            ("log_format", "xml", "must be one of `auto`, `text`, `json`"),
+            ("log_level", "loud=very=much", "filter directives"),
+            ("shutdown_grace", "2m", "from 0 s to 45 s"),
             ("http_port", "80", "comes from the operator"),
+            ("auth.jwt_secret", "secret", "readable in this object"),
             ("task_timeot", "1", "did you mean `task_timeout`?"),
         ] {
             let error = parse(key, value).expect_err(key);

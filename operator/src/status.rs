@@ -10,7 +10,7 @@ use vectorsphere_crds::{
 use crate::conditions::{Verdict, conditions};
 use crate::fetch::Fetched;
 use crate::group::GroupState;
-use crate::metadata::MetadataView;
+use crate::metadata::{MetadataView, STORE_VERSIONS, is_supported};
 use crate::names::{self, Role};
 use crate::scale::ScaleDecision;
 use crate::validate::{Problem, asked_replicas, etcd_endpoints, etcd_prefix};
@@ -25,7 +25,14 @@ pub struct Outcome<'o> {
     pub failure: Option<String>,
     /// The operator only reports.
     pub paused: bool,
+    /// StatefulSets were written just now: what was fetched of pods is from before.
+    pub pods_touched: bool,
 }
+
+/// Reason of `ScaledAsSpecified` while pods come or go.
+pub const SCALING: &str = "Scaling";
+/// Reason of `UpToDate` while pods run an older revision.
+const OUTDATED: &str = "PodsOutdated";
 
 /// The new status.
 pub fn status(
@@ -119,9 +126,10 @@ fn verdicts(object: &VectorSphereCluster, fetched: &Fetched, outcome: &Outcome<'
     let mut all = vec![
         spec_valid(outcome),
         metadata_reachable(fetched),
+        metadata_supported(fetched),
         leader_elected(fetched),
         available(fetched),
-        up_to_date(fetched),
+        up_to_date(object, fetched, outcome),
         scaled(object, fetched, outcome),
         stalled(outcome),
     ];
@@ -146,6 +154,26 @@ fn metadata_reachable(fetched: &Fetched) -> Verdict {
             Verdict::yes("MetadataStoreReachable", "Reachable", "the operator can read the metadata store")
         }
         Err(why) => Verdict::no("MetadataStoreReachable", "Unreachable", why.clone()),
+    }
+}
+
+/// An old etcd is a warning, not a refusal: the user runs it, and it works for most.
+fn metadata_supported(fetched: &Fetched) -> Verdict {
+    const TYPE: &str = "MetadataStoreSupported";
+    let Ok(metadata) = &fetched.metadata else { return unread(TYPE) };
+    let version = metadata.store_version.as_deref().unwrap_or_default();
+    let allowed: Vec<_> = STORE_VERSIONS.iter().map(ToString::to_string).collect();
+    match is_supported(version) {
+        Some(true) => Verdict::yes(TYPE, "Supported", format!("etcd is of version {version}")),
+        Some(false) => Verdict::no(
+            TYPE,
+            "OldVersion",
+            format!(
+                "etcd {version} has known faults; use one of {}, or a newer patch of the same line",
+                allowed.join(", ")
+            ),
+        ),
+        None => Verdict::unknown(TYPE, "VersionNotTold", "etcd does not tell the operator its version"),
     }
 }
 
@@ -182,14 +210,28 @@ fn unread(type_: &'static str) -> Verdict {
 }
 
 /// Rolling upgrades come with a later version; until then a person deletes the pods that this names.
-fn up_to_date(fetched: &Fetched) -> Verdict {
+fn up_to_date(object: &VectorSphereCluster, fetched: &Fetched, outcome: &Outcome<'_>) -> Verdict {
+    let settled = |role: &Role| fetched.groups.get(role).is_some_and(|group| group.settled);
+    if outcome.pods_touched || !groups_of(object).iter().all(settled) {
+        return Verdict::unknown(
+            "UpToDate",
+            "NotObserved",
+            "Kubernetes has not seen the newest revision yet",
+        );
+    }
     let outdated: Vec<_> = fetched.groups.values().flat_map(|group| &group.outdated).cloned().collect();
     if outdated.is_empty() {
         return Verdict::yes("UpToDate", "UpToDate", "every pod runs the newest revision");
     }
     let message =
         format!("these pods run an older revision and change when they are deleted: {}", outdated.join(", "));
-    Verdict::no("UpToDate", "PodsOutdated", message)
+    Verdict::no("UpToDate", OUTDATED, message)
+}
+
+/// The groups that the spec asks for.
+fn groups_of(object: &VectorSphereCluster) -> Vec<Role> {
+    let managed = object.spec.etcd.managed.is_some().then_some(Role::Etcd);
+    managed.into_iter().chain([Role::Master, Role::Slave]).collect()
 }
 
 fn scaled(object: &VectorSphereCluster, fetched: &Fetched, outcome: &Outcome<'_>) -> Verdict {
@@ -198,7 +240,7 @@ fn scaled(object: &VectorSphereCluster, fetched: &Fetched, outcome: &Outcome<'_>
             Verdict::no("ScaledAsSpecified", reason, message.clone())
         }
         Some(ScaleDecision::Granted { .. }) | None => {
-            let differing: Vec<_> = [Role::Master, Role::Slave]
+            let differing: Vec<_> = groups_of(object)
                 .into_iter()
                 .filter_map(|role| {
                     let pods = fetched.groups.get(&role).map_or(0, |group| group.pods.len() as i32);
@@ -210,7 +252,7 @@ fn scaled(object: &VectorSphereCluster, fetched: &Fetched, outcome: &Outcome<'_>
                 true => {
                     Verdict::yes("ScaledAsSpecified", "AsSpecified", "every group has its number of pods")
                 }
-                false => Verdict::no("ScaledAsSpecified", "Scaling", differing.join(", ")),
+                false => Verdict::no("ScaledAsSpecified", SCALING, differing.join(", ")),
             }
         }
     }
@@ -230,16 +272,28 @@ fn holds(verdicts: &[Verdict], type_: &str) -> bool {
     verdicts.iter().any(|verdict| verdict.type_ == type_ && verdict.holds == Some(true))
 }
 
+/// Something is under way that comes to its end without help.
 fn reconciling(verdicts: &[Verdict]) -> Verdict {
-    let at_rest =
-        ["ScaledAsSpecified", "UpToDate", "Available"].into_iter().all(|type_| holds(verdicts, type_));
-    match at_rest || holds(verdicts, "Stalled") {
-        true => Verdict::no("Reconciling", "AtRest", "nothing is under way"),
-        false => Verdict::yes("Reconciling", "Converging", "the cluster is not yet as its spec says"),
+    let of = |type_: &str| verdicts.iter().find(|verdict| verdict.type_ == type_);
+    let waits = |type_| {
+        of(type_).is_some_and(|it| it.holds == Some(false) && it.reason != SCALING)
+            && matches!(type_, "ScaledAsSpecified" | "UpToDate")
+    };
+    let open = ["ScaledAsSpecified", "UpToDate", "Available"];
+    let mut open = open.into_iter().filter(|type_| !holds(verdicts, type_));
+    match open.next() {
+        None => Verdict::no("Reconciling", "AtRest", "nothing is under way"),
+        Some(_) if holds(verdicts, "Stalled") => {
+            Verdict::no("Reconciling", "Stalled", "something is in the way, see `Stalled`")
+        }
+        Some(first) if waits(first) && open.all(waits) => {
+            Verdict::no("Reconciling", "WaitsForUser", "what is left to do needs a person")
+        }
+        Some(_) => Verdict::yes("Reconciling", "Converging", "the cluster is not yet as its spec says"),
     }
 }
 
-/// Ready: valid, elected, available, every pod there and ready.
+/// Ready: valid, elected, available, every pod there, of the newest revision and ready.
 fn ready(
     object: &VectorSphereCluster,
     fetched: &Fetched,
@@ -253,12 +307,17 @@ fn ready(
             "`reconcilePolicy` is `Paused`: the operator only reports",
         );
     }
-    for type_ in ["SpecValid", "MetadataStoreReachable", "LeaderElected", "Available", "ScaledAsSpecified"] {
+    if let Some(failure) = &outcome.failure {
+        return Verdict::no("Ready", "WriteFailed", failure.clone());
+    }
+    for type_ in
+        ["SpecValid", "MetadataStoreReachable", "LeaderElected", "Available", "ScaledAsSpecified", "UpToDate"]
+    {
         if let Some(verdict) = verdicts.iter().find(|one| one.type_ == type_ && one.holds != Some(true)) {
             return Verdict::no("Ready", verdict.reason, verdict.message.clone());
         }
     }
-    for role in [Role::Master, Role::Slave] {
+    for role in groups_of(object) {
         let (ready, asked) = (
             fetched.groups.get(&role).map_or(0, |group| group.ready.len() as i32),
             asked_replicas(object, role),
@@ -276,6 +335,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::etcd_secrets::EtcdSecrets;
     use crate::metadata::{Leader, Shard};
 
     fn object() -> VectorSphereCluster {
@@ -292,13 +352,14 @@ mod tests {
         GroupState {
             ready: pods[..ready as usize].to_vec(),
             pods,
+            settled: true,
             set_replicas: Some(count),
             ..GroupState::default()
         }
     }
 
     fn fetched(object: &VectorSphereCluster) -> Fetched {
-        let groups = [Role::Master, Role::Slave].map(|role| {
+        let groups = [Role::Etcd, Role::Master, Role::Slave].map(|role| {
             let asked = asked_replicas(object, role);
             (role, group(role, asked, asked))
         });
@@ -309,12 +370,13 @@ mod tests {
             sets: BTreeMap::new(),
             groups: groups.into(),
             zones: Vec::new(),
+            secrets: Ok(EtcdSecrets::default()),
             metadata: Ok(view),
         }
     }
 
     fn outcome() -> Outcome<'static> {
-        Outcome { problems: &[], scale: None, failure: None, paused: false }
+        Outcome { problems: &[], scale: None, failure: None, paused: false, pods_touched: false }
     }
 
     fn now(day: u32) -> Time {
@@ -358,7 +420,7 @@ mod tests {
     fn what_is_wrong_first_is_the_reason_of_not_being_ready() {
         let object = object();
         let mut all = fetched(&object);
-        all.groups.insert(Role::Slave, group(Role::Slave, 3, 2));
+        all.groups.insert(Role::Slave, group(Role::Slave, 2, 1));
         assert_eq!(said(&status(&object, &all, &outcome(), &now(1)), "Ready").1, "PodsNotReady");
         let lost = Shard { holders: ["gone".to_owned()].into(), wanted: 1, ..Shard::default() };
         all.metadata.as_mut().expect("readable").shards.push(lost);
@@ -392,5 +454,94 @@ mod tests {
         assert_eq!(said(&status, "ScaledAsSpecified"), ("False".into(), "ShardsWouldBeLost".into()));
         let message = &status.conditions.iter().find(|one| one.type_ == "UpToDate").expect("there").message;
         assert!(message.contains("a-master-0"), "{message}");
+    }
+    #[test]
+    fn nothing_is_up_to_date_before_kubernetes_has_seen_the_newest_revision() {
+        let object = object();
+        let mut all = fetched(&object);
+        let touched = Outcome { pods_touched: true, ..outcome() };
+        let next = status(&object, &all, &touched, &now(1));
+        assert_eq!(said(&next, "UpToDate").0, "Unknown");
+        assert_eq!(said(&next, "Ready"), ("False".into(), "NotObserved".into()));
+        all.groups.get_mut(&Role::Etcd).expect("there").settled = false;
+        assert_eq!(said(&status(&object, &all, &outcome(), &now(1)), "UpToDate").0, "Unknown");
+        all.groups.remove(&Role::Etcd);
+        assert_eq!(said(&status(&object, &all, &outcome(), &now(1)), "UpToDate").0, "Unknown");
+    }
+
+    #[test]
+    fn a_failed_write_is_told_with_its_reason() {
+        let object = object();
+        let failed = Outcome { failure: Some("failed to apply Service a".into()), ..outcome() };
+        let next = status(&object, &fetched(&object), &failed, &now(1));
+        assert_eq!(said(&next, "Stalled"), ("True".into(), "WriteFailed".into()));
+        assert_eq!(said(&next, "Ready"), ("False".into(), "WriteFailed".into()));
+    }
+
+    #[test]
+    fn a_paused_cluster_is_neither_ready_nor_not() {
+        let object = object();
+        let paused = Outcome { paused: true, ..outcome() };
+        let next = status(&object, &fetched(&object), &paused, &now(1));
+        assert_eq!(said(&next, "Ready"), ("Unknown".into(), "Paused".into()));
+        assert_eq!(said(&next, "LeaderElected").0, "True", "what can be seen is told");
+    }
+
+    #[test]
+    fn reconciling_means_that_no_person_is_needed() {
+        let object = object();
+        let refused =
+            ScaleDecision::Refused { replicas: 3, reason: "ShardsWouldBeLost", message: String::new() };
+        let outdated = |all: &mut Fetched| {
+            all.groups.get_mut(&Role::Master).expect("there").outdated = vec!["a-master-0".into()];
+        };
+        let too_few = |all: &mut Fetched| drop(all.groups.insert(Role::Slave, group(Role::Slave, 1, 1)));
+        let no_leader = |all: &mut Fetched| all.metadata.as_mut().expect("readable").leader = None;
+        type Change<'c> = &'c dyn Fn(&mut Fetched);
+        let cases: [(&[Change<'_>], bool, &str); 7] = [
+            (&[], false, "AtRest"),
+            (&[&outdated], false, "WaitsForUser"),
+            (&[], true, "WaitsForUser"),
+            (&[&outdated], true, "WaitsForUser"),
+            (&[&too_few], false, "Converging"),
+            (&[&too_few, &outdated], false, "Converging"),
+            (&[&no_leader], true, "Converging"),
+        ];
+        for (number, (changes, is_refused, expected)) in cases.into_iter().enumerate() {
+            let mut all = fetched(&object);
+            changes.iter().for_each(|change| change(&mut all));
+            let outcome = Outcome { scale: is_refused.then_some(&refused), ..outcome() };
+            let next = status(&object, &all, &outcome, &now(1));
+            assert_eq!(said(&next, "Reconciling").1, expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn an_old_etcd_is_a_warning_beside_a_ready_cluster() {
+        let object = object();
+        let mut all = fetched(&object);
+        for (version, expected) in [(None, "Unknown"), (Some("3.6.1"), "False"), (Some("3.6.14"), "True")] {
+            all.metadata.as_mut().expect("readable").store_version = version.map(str::to_owned);
+            let next = status(&object, &all, &outcome(), &now(1));
+            assert_eq!(said(&next, "MetadataStoreSupported").0, expected);
+            assert_eq!(said(&next, "Ready").0, "True");
+        }
+    }
+
+    #[test]
+    fn counts_of_shards_stay_while_the_store_cannot_be_read() {
+        let mut object = object();
+        let mut all = fetched(&object);
+        let on = |node: &str| Shard { in_sync: [node.to_owned()].into(), wanted: 1, ..Shard::default() };
+        let view = all.metadata.as_mut().expect("readable");
+        view.nodes.insert("a-slave-0".into(), "0.1.0".into());
+        view.shards = vec![on("a-slave-0"), on("a-slave-9")];
+        object.status = Some(status(&object, &all, &outcome(), &now(1)));
+        let shards = object.status.as_ref().and_then(|it| it.shards.clone()).expect("told");
+        let expected = ShardsStatus { total: 2, available: 1, under_replicated: 0, unassigned: 2 };
+        assert_eq!(shards, expected);
+        all.metadata = Err("no route".into());
+        let unread = status(&object, &all, &outcome(), &now(2));
+        assert_eq!((unread.shards, unread.leader.map(|it| it.epoch)), (Some(expected), Some("7".into())));
     }
 }

@@ -15,6 +15,7 @@ use vectorsphere_crds::{
     StorageSpec, TolerationOperator, VectorSphereCluster, quantity_milli,
 };
 
+use crate::etcd_secrets::{EtcdSecrets, TlsFiles};
 use crate::names::{self, Role};
 use crate::settings;
 
@@ -97,7 +98,12 @@ pub struct Volume {
 #[derive(Clone, Debug)]
 pub enum Etcd {
     /// One that exists already.
-    External(ExternalEtcdSpec),
+    External {
+        /// Where.
+        spec: ExternalEtcdSpec,
+        /// Certificates that nodes find.
+        tls: TlsFiles,
+    },
     /// One that the operator runs.
     Managed {
         /// Its pods.
@@ -126,7 +132,7 @@ impl Cluster {
     pub fn groups(&self) -> Vec<&Group> {
         let managed = match &self.etcd {
             Etcd::Managed { group, .. } => Some(group),
-            Etcd::External(_) => None,
+            Etcd::External { .. } => None,
         };
         managed.into_iter().chain([&self.masters, &self.slaves]).collect()
     }
@@ -168,10 +174,14 @@ fn etcd_members(etcd: &EtcdSpec) -> i32 {
     etcd.managed.as_ref().map_or(0, |managed| managed.replicas.unwrap_or(DEFAULT_ETCD_MEMBERS))
 }
 
-/// Checks `object` beside the StatefulSets that exist already.
+/// Checks `object` beside the StatefulSets that exist already and the Secrets that it refers to.
+///
+/// # Errors
+/// Everything that is wrong.
 pub fn validate(
     object: &VectorSphereCluster,
     existing: &BTreeMap<Role, StatefulSet>,
+    secrets: &Result<EtcdSecrets, Vec<Problem>>,
     defaults: &Defaults,
 ) -> Result<Cluster, Vec<Problem>> {
     let mut problems = Problems::default();
@@ -180,6 +190,13 @@ pub fn validate(
         problems.add("spec.version", format!("must be a version such as `0.1.0`: {error}"));
     }
     let settings = check_settings(&spec.config, &mut problems);
+    let tls = match secrets {
+        Ok(secrets) => secrets.tls_files(),
+        Err(found) => {
+            problems.0.extend(found.iter().cloned());
+            TlsFiles::default()
+        }
+    };
     let masters = spec.master_group();
     let group =
         |role, resources: &Option<ResourcesSpec>, volume, scheduling: &Option<SchedulingSpec>| Group {
@@ -210,7 +227,7 @@ pub fn validate(
         ),
         settings,
         etcd: match (&spec.etcd.external, &spec.etcd.managed) {
-            (Some(external), None) => Etcd::External(external.clone()),
+            (Some(external), None) => Etcd::External { spec: external.clone(), tls },
             (None, Some(managed)) => Etcd::Managed {
                 group: group(
                     Role::Etcd,
@@ -222,7 +239,7 @@ pub fn validate(
             },
             (Some(_), Some(_)) | (None, None) => {
                 problems.add("spec.etcd", "must have exactly one of `external` and `managed`");
-                Etcd::External(ExternalEtcdSpec::default())
+                Etcd::External { spec: ExternalEtcdSpec::default(), tls }
             }
         },
         prefix: etcd_prefix(object),
@@ -312,14 +329,13 @@ fn check_volume(group: &Group, set: &StatefulSet, problems: &mut Problems) {
         );
         problems.add(format!("{field}.size"), message);
     }
-    if let Some(wanted) = &group.volume.class
-        && claim.storage_class_name.as_ref() != Some(wanted)
-    {
-        let current = claim.storage_class_name.as_deref().unwrap_or("the default class");
-        problems.add(
-            format!("{field}.storageClassName"),
-            format!("may not change from `{current}` to `{wanted}`"),
-        );
+    let (current, wanted) = (&claim.storage_class_name, &group.volume.class);
+    if current != wanted {
+        let word = |class: &Option<String>| {
+            class.as_ref().map_or_else(|| "the default class".to_owned(), |class| format!("`{class}`"))
+        };
+        let message = format!("may not change from {} to {}", word(current), word(wanted));
+        problems.add(format!("{field}.storageClassName"), message);
     }
 }
 
@@ -327,7 +343,7 @@ fn check_volume(group: &Group, set: &StatefulSet, problems: &mut Problems) {
 fn check_etcd(cluster: &Cluster, existing: Option<&StatefulSet>, problems: &mut Problems) {
     let Some(members) = existing.and_then(|set| set.spec.as_ref()?.replicas) else { return };
     match &cluster.etcd {
-        Etcd::External(_) => problems
+        Etcd::External { .. } => problems
             .add("spec.etcd", "may not change from `managed` to `external`: the metadata would be lost"),
         Etcd::Managed { group, .. } if group.replicas != members => problems.add(
             "spec.etcd.managed.replicas",

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_yaml::Value;
-use sha2::{Digest, Sha256};
 
 use super::{metadata, pods};
+use crate::etcd_secrets::{CA, CERTIFICATE, KEY, PASSWORD};
+use crate::manifest::short_digest;
 use crate::names::{self, Role};
 use crate::settings;
 use crate::validate::{Cluster, Etcd};
@@ -23,15 +24,21 @@ pub(super) fn config_map(cluster: &Cluster) -> ConfigMap {
     }
 }
 
-/// Tells one content of the file from another; stands on the pods, so that an edit shows as outdated pods.
-pub(super) fn digest(config: &ConfigMap) -> String {
-    let text = config.data.as_ref().and_then(|data| data.get(FILE)).map_or("", String::as_str);
-    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// Tells settings apart that running nodes do not take over; stands on the pods, so that such an edit shows as outdated
+/// pods, and one of the others does not.
+pub(super) fn digest(cluster: &Cluster) -> String {
+    let cold: BTreeMap<_, _> =
+        settings_of(cluster).into_iter().filter(|(key, _)| !settings::is_hot(key)).collect();
+    short_digest(&to_yaml(&cold))
 }
 
 /// The content of the file.
 pub fn config_yaml(cluster: &Cluster) -> String {
-    serde_yaml::to_string(&settings::nest(&settings_of(cluster))).expect("settings are plain data")
+    to_yaml(&settings_of(cluster))
+}
+
+fn to_yaml(flat: &BTreeMap<String, Value>) -> String {
+    serde_yaml::to_string(&settings::nest(flat)).expect("settings are plain data")
 }
 
 /// Every setting of the file by dotted key: the user's and the operator's.
@@ -46,15 +53,17 @@ pub fn settings_of(cluster: &Cluster) -> BTreeMap<String, Value> {
     set("data_dir", pods::DATA_DIR.into());
     set("etcd.prefix", cluster.prefix.clone().into());
     set("etcd.endpoints", endpoints(cluster).into_iter().map(Value::from).collect::<Vec<_>>().into());
-    if let Etcd::External(external) = &cluster.etcd {
-        if external.tls_secret_ref.is_some() {
-            set("etcd.ca_file", format!("{}/ca.crt", pods::ETCD_TLS_DIR).into());
-            // A Secret with the root alone is common; the node takes client certificates when the files are there.
-            set("etcd.cert_file", format!("{}/tls.crt", pods::ETCD_TLS_DIR).into());
-            set("etcd.key_file", format!("{}/tls.key", pods::ETCD_TLS_DIR).into());
+    if let Etcd::External { spec, tls } = &cluster.etcd {
+        // A Secret with the root alone is common, and nodes end over a file that is not there.
+        if tls.has_ca {
+            set("etcd.ca_file", format!("{}/{CA}", pods::ETCD_TLS_DIR).into());
         }
-        if external.auth_secret_ref.is_some() {
-            set("etcd.password_file", format!("{}/password", pods::ETCD_AUTH_DIR).into());
+        if tls.has_client_certificate {
+            set("etcd.cert_file", format!("{}/{CERTIFICATE}", pods::ETCD_TLS_DIR).into());
+            set("etcd.key_file", format!("{}/{KEY}", pods::ETCD_TLS_DIR).into());
+        }
+        if spec.auth_secret_ref.is_some() {
+            set("etcd.password_file", format!("{}/{PASSWORD}", pods::ETCD_AUTH_DIR).into());
         }
     }
     all
@@ -62,7 +71,7 @@ pub fn settings_of(cluster: &Cluster) -> BTreeMap<String, Value> {
 
 fn endpoints(cluster: &Cluster) -> Vec<String> {
     match &cluster.etcd {
-        Etcd::External(external) => external.endpoints.clone(),
+        Etcd::External { spec, .. } => spec.endpoints.clone(),
         Etcd::Managed { group, .. } => {
             let host = names::service_host(&names::group(&cluster.name, Role::Etcd), &cluster.namespace);
             let pod = |ordinal| names::pod(&cluster.name, Role::Etcd, ordinal);

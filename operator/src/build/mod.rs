@@ -26,13 +26,12 @@ pub struct Desired(pub Vec<Manifest>);
 /// Builds `cluster` with this number of slaves.
 pub fn build(cluster: &Cluster, slave_replicas: i32) -> Desired {
     let slaves = Group { replicas: slave_replicas, ..cluster.slaves.clone() };
-    let config = config_map::config_map(cluster);
     let mut manifests = vec![
         Manifest::new(Kind::ServiceAccount, &service_account(cluster)),
-        Manifest::new(Kind::ConfigMap, &config),
+        Manifest::new(Kind::ConfigMap, &config_map::config_map(cluster)),
         Manifest::new(Kind::Service, &services::client(cluster)),
-        Manifest::new(Kind::StatefulSet, &node_set::node_set(cluster, &cluster.masters, &config)),
-        Manifest::new(Kind::StatefulSet, &node_set::node_set(cluster, &slaves, &config)),
+        Manifest::new(Kind::StatefulSet, &node_set::node_set(cluster, &cluster.masters)),
+        Manifest::new(Kind::StatefulSet, &node_set::node_set(cluster, &slaves)),
     ];
     if let Etcd::Managed { group, image } = &cluster.etcd {
         manifests.push(Manifest::new(Kind::StatefulSet, &etcd::member_set(cluster, group, image)));

@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar,
-    EnvVarSource, ObjectFieldSelector, PodSpec, SecretKeySelector, SecretVolumeSource, Volume,
+    ConfigMapVolumeSource, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EnvVar, EnvVarSource,
+    ObjectFieldSelector, PodSpec, SecretKeySelector, SecretVolumeSource, Volume,
 };
 
 use super::config_map::{FILE, digest};
 use super::pods;
+use crate::etcd_secrets::USERNAME;
 use crate::names::{self, Role};
 use crate::validate::{Cluster, Etcd, Group};
 
@@ -15,16 +16,16 @@ use crate::validate::{Cluster, Etcd, Group};
 const CONFIG_DIR: &str = "/etc/vectorsphere";
 /// Directory of what the pod knows about itself.
 const PODINFO_DIR: &str = "/etc/podinfo";
-/// Stands on pods; differs when the configuration does.
+/// Stands on pods; differs when a setting does that needs new pods.
 const CONFIG_DIGEST: &str = "vectorsphere.io/config-digest";
 
-pub(super) fn node_set(cluster: &Cluster, group: &Group, config: &ConfigMap) -> StatefulSet {
+pub(super) fn node_set(cluster: &Cluster, group: &Group) -> StatefulSet {
     let pod = PodSpec {
         containers: vec![container(cluster, group)],
         volumes: Some(volumes(cluster)),
         ..pods::pod(cluster, group)
     };
-    pods::stateful_set(cluster, group, &[(CONFIG_DIGEST, digest(config))], pod)
+    pods::stateful_set(cluster, group, &[(CONFIG_DIGEST, digest(cluster))], pod)
 }
 
 fn container(cluster: &Cluster, group: &Group) -> Container {
@@ -81,14 +82,11 @@ fn environment(cluster: &Cluster, group: &Group) -> Vec<EnvVar> {
         value("VECTORSPHERE_ADVERTISE_ADDRESS", format!("$(VECTORSPHERE_NODE_ID).{host}")),
         value("VECTORSPHERE_ZONE_FILE", format!("{PODINFO_DIR}/zone")),
     ];
-    if let Etcd::External(external) = &cluster.etcd
-        && let Some(secret) = &external.auth_secret_ref
+    if let Etcd::External { spec, .. } = &cluster.etcd
+        && let Some(secret) = &spec.auth_secret_ref
     {
-        let username = SecretKeySelector {
-            name: secret.name.clone(),
-            key: "username".to_owned(),
-            optional: Some(false),
-        };
+        let username =
+            SecretKeySelector { name: secret.name.clone(), key: USERNAME.to_owned(), optional: Some(false) };
         environment.push(EnvVar {
             name: "VECTORSPHERE_ETCD__USERNAME".to_owned(),
             value_from: Some(EnvVarSource { secret_key_ref: Some(username), ..EnvVarSource::default() }),
@@ -137,10 +135,9 @@ fn volumes(cluster: &Cluster) -> Vec<Volume> {
 
 /// Secrets that pods mount: name of the volume, directory, name of the Secret.
 fn secrets(cluster: &Cluster) -> Vec<(&'static str, &'static str, String)> {
-    let Etcd::External(external) = &cluster.etcd else { return Vec::new() };
-    let tls = external.tls_secret_ref.as_ref().map(|it| ("etcd-tls", pods::ETCD_TLS_DIR, it.name.clone()));
-    let auth =
-        external.auth_secret_ref.as_ref().map(|it| ("etcd-auth", pods::ETCD_AUTH_DIR, it.name.clone()));
+    let Etcd::External { spec, .. } = &cluster.etcd else { return Vec::new() };
+    let tls = spec.tls_secret_ref.as_ref().map(|it| ("etcd-tls", pods::ETCD_TLS_DIR, it.name.clone()));
+    let auth = spec.auth_secret_ref.as_ref().map(|it| ("etcd-auth", pods::ETCD_AUTH_DIR, it.name.clone()));
     tls.into_iter().chain(auth).collect()
 }
 

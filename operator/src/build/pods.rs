@@ -20,12 +20,19 @@ use vectorsphere_crds::{
 
 use super::metadata;
 use crate::names::{self, Role};
+use crate::settings::SHUTDOWN_GRACE_MAX_MS;
 use crate::validate::{Cluster, Group};
 
 /// Time that a pod gets to end: requests finish, mastership is resigned, logs are flushed.
 pub const GRACE_SECONDS: i64 = 60;
 /// A pod that is asked to end serves on for this long, until no Service sends it anything.
 const PRE_STOP_SECONDS: i64 = 5;
+/// What a node does after its last request: resign, flush, exit.
+const EPILOGUE_SECONDS: i64 = 10;
+const _: () = assert!(
+    PRE_STOP_SECONDS + SHUTDOWN_GRACE_MAX_MS as i64 / 1000 + EPILOGUE_SECONDS <= GRACE_SECONDS,
+    "a node that takes all its time must end before it is killed"
+);
 /// User and group of all processes.
 const USER: i64 = 65532;
 
