@@ -50,6 +50,8 @@ contract!(
     a_watch_sees_every_change_in_order,
     a_watch_resumes_from_a_revision,
     a_prefix_is_a_wall,
+    what_etcd_refuses_is_refused,
+    a_long_listing_is_one_state,
 );
 
 fn put(key: &str, value: &str) -> Operation {
@@ -188,6 +190,51 @@ async fn a_prefix_is_a_wall(store: Store) {
     assert_eq!(keys(&store, "/x/").await, ["/x/a", "/x/b"]);
     must(&store, vec![Operation::DeletePrefix("/x/".into())]).await;
     assert_eq!(keys(&store, "/").await, ["/xy", "/y/a"]);
+}
+
+async fn what_etcd_refuses_is_refused(store: Store) {
+    let refused = async |operations| {
+        let outcome = store.commit(Txn { conditions: Vec::new(), operations }).await;
+        assert!(matches!(outcome, Err(MetaError::Refused(_))), "{outcome:?}");
+    };
+    refused(vec![put("/d/a", "1"), put("/d/a", "2")]).await;
+    refused(vec![put("/d/a", "1"), Operation::Delete("/d/a".into())]).await;
+    refused(vec![Operation::DeletePrefix("/d/".into()), put("/d/a", "1")]).await;
+    refused((0..129).map(|i| put(&format!("/d/{i}"), "")).collect()).await;
+    assert!(keys(&store, "/d/").await.is_empty(), "nothing happened");
+    must(&store, (0..128).map(|i| put(&format!("/d/{i}"), "")).collect()).await;
+}
+
+/// More keys than one page of etcd's has.
+async fn a_long_listing_is_one_state(store: Store) {
+    for batch in 0..20 {
+        let keys = (0..128).map(|i| put(&format!("/long/{:04}", batch * 128 + i), "x"));
+        must(&store, keys.collect()).await;
+    }
+    let last = must(&store, vec![put("/longer", ""), put("/lon", "")]).await;
+    let listing = store.list("/long/").await.expect("listed");
+    assert_eq!((listing.entries.len(), listing.revision), (2560, last));
+    assert!(listing.entries.is_sorted_by(|a, b| a.key < b.key));
+    assert_eq!(store.list("").await.expect("listed").entries.len(), 2562);
+}
+
+/// Steps: the revision that a watch wants is forgotten: the watch says so, and a listing and a new watch go on.
+#[tokio::test]
+async fn a_compacted_etcd_sends_a_watch_back_to_the_listing() {
+    let etcd = support::Etcd::start().await;
+    let store: Store = Arc::new(etcd.store());
+    let first = must(&store, vec![put("/c", "1")]).await;
+    must(&store, vec![put("/c", "2")]).await;
+    let last = must(&store, vec![put("/c", "3")]).await;
+    etcd.compact(last).await;
+    let mut changes = store.watch("/c", first).await.expect("watched");
+    let end = tokio::time::timeout(PATIENCE, changes.next()).await.expect("in time");
+    assert_eq!(end, Some(Err(WatchEnd::Compacted(last))));
+    let listing = store.list("/c").await.expect("listed");
+    assert_eq!(listing.entries.len(), 1);
+    let mut changes = store.watch("/c", Revision(listing.revision.0 + 1)).await.expect("watched");
+    let next = must(&store, vec![put("/c", "4")]).await;
+    assert_eq!(next_changes(&mut changes).await.revision, next);
 }
 
 async fn next_changes(

@@ -1,4 +1,7 @@
-//! What several test binaries share: a real etcd, started for one test.
+//! What several test binaries share: a real etcd, started for one test, and a store that loses answers.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+mod faulty_store;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -9,6 +12,10 @@ use tempfile::TempDir;
 use vectorsphere::cluster::MetaStore;
 use vectorsphere::cluster::meta_store::EtcdStore;
 use vectorsphere::config::{Config, ConfigManager, Overrides};
+use vectorsphere::ids::Revision;
+
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub(crate) use faulty_store::FaultyStore;
 
 /// A single etcd on loopback; dropping it kills it and removes its data.
 pub(crate) struct Etcd {
@@ -55,6 +62,12 @@ impl Etcd {
             process.kill().expect("it runs");
             process.wait().expect("it ends");
         }
+    }
+
+    /// Forgets what was before `revision`.
+    pub(crate) async fn compact(&self, revision: Revision) {
+        let mut client = etcd_client::Client::connect([self.endpoint()], None).await.expect("connects");
+        client.compact(revision.0, None).await.expect("compacts");
     }
 
     /// A connection of its own.

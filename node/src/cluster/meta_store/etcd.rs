@@ -30,6 +30,8 @@ use crate::ids::Revision;
 /// A dead connection is found after `KEEP_ALIVE_TIME + KEEP_ALIVE_TIMEOUT`: sooner than a session of 8 s ends.
 const KEEP_ALIVE_TIME: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Entries of one page of a listing: with records of a few KiB far below the 10 MiB that an answer may have.
+const PAGE_ENTRIES: i64 = 1_000;
 /// Oldest patch of each line of releases without known bugs in leases, reads or access rights that matter here.
 const OLDEST_GOOD: [(u64, u64, u64); 3] = [(3, 5, 33), (3, 6, 14), (3, 7, 1)];
 
@@ -123,10 +125,26 @@ impl MetaStore for EtcdStore {
         Box::pin(async move {
             let client = self.client().await?;
             let mut kv = client.kv_client().max_decoding_message_size(self.config.max_call_recv_msg_size);
-            let options = GetOptions::new().with_prefix();
-            let answer = within(self.config.request_timeout, kv.get(prefix, Some(options))).await?;
-            let revision = Revision(answer.header().map_or(0, |header| header.revision()));
-            Ok(Listing { revision, entries: answer.kvs().iter().map(entry).collect::<Result<_, _>>()? })
+            let (mut entries, mut revision, mut from) = (Vec::new(), 0, first_key(prefix).to_owned());
+            loop {
+                // All pages at the revision of the first one: together they are one state.
+                let options = GetOptions::new()
+                    .with_range(end_of_prefix(prefix))
+                    .with_limit(PAGE_ENTRIES)
+                    .with_revision(revision);
+                let page = within(self.config.request_timeout, kv.get(from.as_str(), Some(options))).await?;
+                if revision == 0 {
+                    revision = page.header().map_or(0, |header| header.revision());
+                }
+                for kv in page.kvs() {
+                    entries.push(entry(kv)?);
+                }
+                match entries.last() {
+                    // The first key behind the last one.
+                    Some(last) if page.more() => from = format!("{}\0", last.key),
+                    _ => return Ok(Listing { revision: Revision(revision), entries }),
+                }
+            }
         })
     }
 
@@ -231,6 +249,22 @@ fn entry(kv: &KeyValue) -> Result<Entry, MetaError> {
         mod_revision: Revision(kv.mod_revision()),
         lease: (kv.lease() != 0).then(|| LeaseId(kv.lease())),
     })
+}
+
+/// The first key that may begin with `prefix`; etcd does not know an empty key.
+fn first_key(prefix: &str) -> &str {
+    if prefix.is_empty() { "\0" } else { prefix }
+}
+
+/// The first key behind all that begin with `prefix`, which is ASCII: its last byte counted up.
+fn end_of_prefix(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    match end.last_mut() {
+        Some(last) => *last += 1,
+        // etcd's word for the end of all keys.
+        None => end.push(0),
+    }
+    end
 }
 
 fn compare(condition: Condition) -> Compare {

@@ -1,61 +1,59 @@
 //! The metadata store inside the process: for standalone nodes and for several nodes in one process.
 //!
-//! The whole state is in memory; every change is appended to a file and synced before it is answered or seen. Opening
-//! reads the file, drops what leases held (no session outlives the process), and writes it anew.
-//!
-//! | file `store.log`: record | size |
-//! |---|---|
-//! | length of the body | u32, little endian |
-//! | CRC-32C of the body | u32, little endian |
-//! | body: protobuf `Commit` | length bytes |
-//!
-//! A record that is cut short or damaged at the end is what a crash leaves of an unanswered change and is dropped;
-//! anywhere else it is an error.
+//! The whole state is in memory; every change is appended to a file ([`log`]) and synced before it is answered or seen.
+//! Opening reads the file, drops what leases held (no session outlives the process), and writes it anew. Calls wait for
+//! the disk in threads of their own; watchers read what was published after the sync and never wait for it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+mod log;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use prost::Message as _;
 use tokio::sync::watch;
+use tracing::error;
 
 use super::{
     Change, ChangeBatch, Condition, Entry, LeaseId, Listing, MetaError, MetaStore, Operation, Txn,
     TxnOutcome, WatchEnd,
 };
 use crate::ids::Revision;
+use log::Log;
 
-const LOG: &str = "store.log";
 /// Revisions that a watch can go back.
-const HISTORY: usize = 10_000;
-/// Size at which the file is written anew while open.
-const REWRITE_BYTES: u64 = 16 * 1024 * 1024;
-/// Largest record: far more than 128 operations need.
-const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
+const HISTORY_MAX: usize = 10_000;
+/// Size below which the file is never written anew while open.
+const REWRITE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// Operations and conditions of one transaction: as many as etcd takes.
+const OPERATIONS_MAX: usize = 128;
 
 /// The store; share it between the nodes of one process.
 pub struct EmbeddedStore {
     state: Arc<Mutex<State>>,
+    published: Arc<Mutex<Published>>,
     revision: watch::Receiver<Revision>,
 }
 
 struct State {
-    folder: PathBuf,
-    log: File,
-    log_bytes: u64,
-    /// Set by a failed write or sync: what the disk holds is unknown, so nothing more is accepted.
-    poisoned: Option<String>,
+    log: Log,
     entries: BTreeMap<String, Entry>,
     revision: Revision,
     leases: BTreeMap<LeaseIdKey, Lease>,
-    history: VecDeque<ChangeBatch>,
+    history_max: usize,
+    published: Arc<Mutex<Published>>,
     announce: watch::Sender<Revision>,
+}
+
+/// What watchers read; its lock is never held over the disk.
+struct Published {
+    revision: Revision,
+    history: VecDeque<ChangeBatch>,
+    /// When the earliest lease ends.
+    lease_ends: Option<Instant>,
 }
 
 type LeaseIdKey = i64;
@@ -65,57 +63,28 @@ struct Lease {
     ends: Instant,
 }
 
-/// One change on disk.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Commit {
-    #[prost(int64, tag = "1")]
-    revision: i64,
-    #[prost(message, repeated, tag = "2")]
-    puts: Vec<Put>,
-    #[prost(string, repeated, tag = "3")]
-    deletes: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Put {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(bytes = "bytes", tag = "2")]
-    value: Bytes,
-    #[prost(int64, tag = "3")]
-    create_revision: i64,
-    #[prost(int64, tag = "4")]
-    mod_revision: i64,
-    #[prost(int64, tag = "5")]
-    lease: i64,
-}
-
 impl EmbeddedStore {
     /// Opens the store in `folder`, which is made when missing.
     ///
     /// # Errors
-    /// When the folder cannot be read or written, or its file is damaged before its end.
+    /// When another process has it open, the folder cannot be read or written, or its file is damaged before its end.
     pub fn open(folder: &Path) -> io::Result<EmbeddedStore> {
-        fs::create_dir_all(folder)?;
-        let (entries, revision) = replay(&folder.join(LOG))?;
-        let (announce, seen) = watch::channel(revision);
-        let mut state = State {
-            folder: folder.to_owned(),
-            log: OpenOptions::new().create(true).append(true).open(folder.join(LOG))?,
-            log_bytes: 0,
-            poisoned: None,
-            entries,
-            revision,
-            leases: BTreeMap::new(),
-            history: VecDeque::new(),
-            announce,
-        };
-        state.entries.retain(|_, entry| entry.lease.is_none());
+        EmbeddedStore::open_with(folder, REWRITE_BYTES_MIN, HISTORY_MAX)
+    }
+
+    fn open_with(folder: &Path, rewrite_bytes_min: u64, history_max: usize) -> io::Result<EmbeddedStore> {
+        let (mut log, (mut entries, last)) = Log::open(folder, rewrite_bytes_min)?;
+        entries.retain(|_, entry| entry.lease.is_none());
         // A revision of its own, so that no watcher resumes from before the restart without noticing.
-        state.revision = Revision(state.revision.0 + 1);
-        state.rewrite()?;
-        state.announce.send_replace(state.revision);
-        Ok(EmbeddedStore { state: Arc::new(Mutex::new(state)), revision: seen })
+        let revision = Revision(last.0 + 1);
+        log.rewrite(&entries, revision)?;
+        let published = Published { revision, history: VecDeque::new(), lease_ends: None };
+        let published = Arc::new(Mutex::new(published));
+        let (announce, seen) = watch::channel(revision);
+        let leases = BTreeMap::new();
+        let state =
+            State { log, entries, revision, leases, history_max, published: published.clone(), announce };
+        Ok(EmbeddedStore { state: Arc::new(Mutex::new(state)), published, revision: seen })
     }
 
     /// Runs `work` where blocking is allowed: it may sync the disk.
@@ -160,6 +129,7 @@ impl MetaStore for EmbeddedStore {
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<ChangeBatch, WatchEnd>>, MetaError>> {
         let watcher = Watcher {
             state: self.state.clone(),
+            published: self.published.clone(),
             revision: self.revision.clone(),
             prefix: prefix.to_owned(),
             next: from,
@@ -184,6 +154,7 @@ impl MetaStore for EmbeddedStore {
                 }
             };
             state.leases.insert(id, Lease { ttl, ends: Instant::now() + ttl });
+            state.publish_lease_end();
             // A watcher that sleeps must learn when the earliest lease ends now.
             state.announce.send_modify(|_| {});
             Ok(LeaseId(id))
@@ -194,6 +165,7 @@ impl MetaStore for EmbeddedStore {
         self.run(move |state| match state.leases.get_mut(&lease.0) {
             Some(lease) => {
                 lease.ends = Instant::now() + lease.ttl;
+                state.publish_lease_end();
                 Ok(true)
             }
             None => Ok(false),
@@ -201,22 +173,21 @@ impl MetaStore for EmbeddedStore {
     }
 
     fn revoke_lease<'a>(&'a self, lease: LeaseId) -> BoxFuture<'a, Result<(), MetaError>> {
-        self.run(move |state| {
-            if state.leases.remove(&lease.0).is_some() {
-                state.drop_keys_of(&[lease])?;
-            }
-            Ok(())
+        self.run(move |state| match state.leases.remove(&lease.0) {
+            Some(_) => state.drop_keys_of(lease),
+            None => Ok(()),
         })
     }
 }
 
 impl State {
     fn commit(&mut self, txn: Txn) -> Result<TxnOutcome, MetaError> {
+        check(&txn)?;
         if !txn.conditions.iter().all(|condition| self.holds(condition)) {
             return Ok(TxnOutcome::ConditionFailed);
         }
         let next = Revision(self.revision.0 + 1);
-        let mut changes = Vec::new();
+        let (mut changes, mut deleted) = (Vec::new(), BTreeSet::new());
         for operation in txn.operations {
             match operation {
                 Operation::Put { key, value, lease } => {
@@ -232,16 +203,13 @@ impl State {
                         lease,
                     }));
                 }
-                Operation::Delete(key) if self.entries.contains_key(&key) => {
-                    changes.push(Change::Deleted(key));
-                }
-                Operation::Delete(_) => {}
+                Operation::Delete(key) => deleted.extend(self.entries.contains_key(&key).then_some(key)),
                 Operation::DeletePrefix(prefix) => {
-                    let keys: Vec<_> = self.under(&prefix).map(|(key, _)| key.clone()).collect();
-                    changes.extend(keys.into_iter().map(Change::Deleted));
+                    deleted.extend(self.under(&prefix).map(|(key, _)| key.clone()));
                 }
             }
         }
+        changes.extend(deleted.into_iter().map(Change::Deleted));
         self.make(changes)?;
         Ok(TxnOutcome::Committed(self.revision))
     }
@@ -265,15 +233,21 @@ impl State {
             self.leases.iter().filter(|(_, lease)| over(lease)).map(|(id, _)| LeaseId(*id)).collect();
         for lease in ended {
             self.leases.remove(&lease.0);
-            self.drop_keys_of(&[lease])?;
+            self.drop_keys_of(lease)?;
         }
         Ok(())
     }
 
-    fn drop_keys_of(&mut self, leases: &[LeaseId]) -> Result<(), MetaError> {
-        let bound = |entry: &&Entry| entry.lease.is_some_and(|lease| leases.contains(&lease));
+    /// Removes all keys of a lease that is gone.
+    fn drop_keys_of(&mut self, lease: LeaseId) -> Result<(), MetaError> {
+        self.publish_lease_end();
+        let bound = |entry: &&Entry| entry.lease == Some(lease);
         let keys: Vec<_> = self.entries.values().filter(bound).map(|entry| entry.key.clone()).collect();
         self.make(keys.into_iter().map(Change::Deleted).collect())
+    }
+
+    fn publish_lease_end(&self) {
+        lock(&self.published).lease_ends = self.leases.values().map(|lease| lease.ends).min();
     }
 
     /// Writes and syncs a change, then lets everybody see it.
@@ -282,14 +256,7 @@ impl State {
             return Ok(());
         }
         let revision = Revision(self.revision.0 + 1);
-        let (mut puts, mut deletes) = (Vec::new(), Vec::new());
-        for change in &changes {
-            match change {
-                Change::Put(entry) => puts.push(Put::from(entry)),
-                Change::Deleted(key) => deletes.push(key.clone()),
-            }
-        }
-        self.append(&Commit { revision: revision.0, puts, deletes })?;
+        self.log.append(revision, &changes)?;
         self.revision = revision;
         for change in &changes {
             match change {
@@ -297,43 +264,14 @@ impl State {
                 Change::Deleted(key) => drop(self.entries.remove(key)),
             }
         }
-        self.history.push_back(ChangeBatch { revision, changes });
-        if self.history.len() > HISTORY {
-            self.history.pop_front();
-        }
+        lock(&self.published).push(ChangeBatch { revision, changes }, self.history_max);
         self.announce.send_replace(revision);
-        Ok(())
-    }
-
-    fn append(&mut self, commit: &Commit) -> Result<(), MetaError> {
-        if let Some(why) = &self.poisoned {
-            return Err(MetaError::Unavailable(why.clone()));
+        // After the change is in: what is written is the state. The change itself is safe whatever comes of this.
+        if self.log.wants_rewrite()
+            && let Err(error) = self.log.rewrite(&self.entries, self.revision)
+        {
+            error!(%error, "the embedded store's file could not be written anew, restart the node");
         }
-        let record = record(commit);
-        let written = self.log.write_all(&record).and_then(|()| self.log.sync_data());
-        let rewritten = written.and_then(|()| {
-            self.log_bytes += record.len() as u64;
-            if self.log_bytes > REWRITE_BYTES { self.rewrite() } else { Ok(()) }
-        });
-        rewritten.map_err(|error| {
-            let why = format!("the embedded store's disk failed, restart the node: {error}");
-            self.poisoned = Some(why.clone());
-            MetaError::Unavailable(why)
-        })
-    }
-
-    /// Writes the state as one record into a new file and puts it in the place of the old one.
-    fn rewrite(&mut self) -> io::Result<()> {
-        let puts = self.entries.values().map(Put::from).collect();
-        let record = record(&Commit { revision: self.revision.0, puts, deletes: Vec::new() });
-        let (path, fresh) = (self.folder.join(LOG), self.folder.join("store.log.new"));
-        let mut file = File::create(&fresh)?;
-        file.write_all(&record)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)?;
-        File::open(&self.folder)?.sync_all()?;
-        self.log = OpenOptions::new().append(true).open(&path)?;
-        self.log_bytes = record.len() as u64;
         Ok(())
     }
 
@@ -342,9 +280,48 @@ impl State {
     }
 }
 
+impl Published {
+    /// Keeps the last `most` batches.
+    fn push(&mut self, batch: ChangeBatch, most: usize) {
+        self.revision = batch.revision;
+        self.history.push_back(batch);
+        while self.history.len() > most {
+            self.history.pop_front();
+        }
+    }
+}
+
+/// What etcd refuses is refused here, so that nobody learns it first in production.
+fn check(txn: &Txn) -> Result<(), MetaError> {
+    let most = txn.operations.len().max(txn.conditions.len());
+    if most > OPERATIONS_MAX {
+        return Err(MetaError::Refused(format!("{most} operations, at most {OPERATIONS_MAX} are allowed")));
+    }
+    let mut written = BTreeSet::new();
+    for operation in &txn.operations {
+        if let Operation::Put { key, .. } = operation
+            && !written.insert(key.as_str())
+        {
+            return Err(MetaError::Refused(format!("key {key} twice in one transaction")));
+        }
+    }
+    let is_deleted = |key: &&&str| {
+        txn.operations.iter().any(|operation| match operation {
+            Operation::Put { .. } => false,
+            Operation::Delete(deleted) => deleted == **key,
+            Operation::DeletePrefix(prefix) => key.starts_with(prefix.as_str()),
+        })
+    };
+    match written.iter().find(is_deleted) {
+        Some(key) => Err(MetaError::Refused(format!("key {key} is written and deleted in one transaction"))),
+        None => Ok(()),
+    }
+}
+
 /// One watch: reads the history and sleeps until there is more or a lease ends.
 struct Watcher {
     state: Arc<Mutex<State>>,
+    published: Arc<Mutex<Published>>,
     revision: watch::Receiver<Revision>,
     prefix: String,
     next: Revision,
@@ -373,12 +350,13 @@ impl Watcher {
 
     /// The next batch with changes under the prefix, or when the earliest lease ends.
     fn look(&mut self) -> Result<(Option<ChangeBatch>, Option<Instant>), WatchEnd> {
-        let state = lock(&self.state);
-        let oldest = state.history.front().map_or(state.revision.0 + 1, |batch| batch.revision.0);
+        let published = lock(&self.published);
+        let oldest = published.history.front().map_or(published.revision.0 + 1, |batch| batch.revision.0);
         if self.next.0 < oldest {
             return Err(WatchEnd::Compacted(Revision(oldest)));
         }
-        for batch in state.history.range((self.next.0 - oldest).min(state.history.len() as i64) as usize..) {
+        let seen = (self.next.0 - oldest).min(published.history.len() as i64) as usize;
+        for batch in published.history.range(seen..) {
             self.next = Revision(batch.revision.0 + 1);
             let ours = |change: &&Change| match change {
                 Change::Put(entry) => entry.key.starts_with(&self.prefix),
@@ -389,7 +367,7 @@ impl Watcher {
                 return Ok((Some(ChangeBatch { revision: batch.revision, changes }), None));
             }
         }
-        Ok((None, state.leases.values().map(|lease| lease.ends).min()))
+        Ok((None, published.lease_ends))
     }
 
     async fn end_leases(&self) -> Result<(), WatchEnd> {
@@ -403,90 +381,16 @@ impl Watcher {
     }
 }
 
-impl From<&Entry> for Put {
-    fn from(entry: &Entry) -> Put {
-        Put {
-            key: entry.key.clone(),
-            value: entry.value.clone(),
-            create_revision: entry.create_revision.0,
-            mod_revision: entry.mod_revision.0,
-            lease: entry.lease.map_or(0, |lease| lease.0),
-        }
-    }
-}
-
-impl From<Put> for Entry {
-    fn from(put: Put) -> Entry {
-        Entry {
-            key: put.key,
-            value: put.value,
-            create_revision: Revision(put.create_revision),
-            mod_revision: Revision(put.mod_revision),
-            lease: (put.lease != 0).then_some(LeaseId(put.lease)),
-        }
-    }
-}
-
-fn record(commit: &Commit) -> Vec<u8> {
-    let body = commit.encode_to_vec();
-    let mut record = Vec::with_capacity(body.len() + 8);
-    record.extend_from_slice(&u32::try_from(body.len()).expect("a record is far below 4 GiB").to_le_bytes());
-    record.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-    record.extend_from_slice(&body);
-    record
-}
-
-/// The state that a file holds.
-fn replay(path: &Path) -> io::Result<(BTreeMap<String, Entry>, Revision)> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let (mut entries, mut revision) = (BTreeMap::new(), Revision(0));
-    let mut rest = &bytes[..];
-    while let Some((commit, after)) = next_record(rest) {
-        revision = Revision(commit.revision);
-        entries.extend(commit.puts.into_iter().map(|put| (put.key.clone(), Entry::from(put))));
-        for key in commit.deletes {
-            entries.remove(&key);
-        }
-        rest = after;
-    }
-    // Whatever follows the first bad record must not be readable, else good changes would be dropped.
-    if let Some(at) = (1..rest.len()).find(|at| next_record(&rest[*at..]).is_some()) {
-        let offset = bytes.len() - rest.len();
-        let what = format!(
-            "{} is damaged at byte {offset}; a good record follows at {}",
-            path.display(),
-            offset + at
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    }
-    Ok((entries, revision))
-}
-
-fn next_record(bytes: &[u8]) -> Option<(Commit, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    if length == 0 || length > RECORD_BYTES_MAX {
-        return None;
-    }
-    let (body, rest) = rest.split_at_checked(length)?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-        return None;
-    }
-    Some((Commit::decode(body).ok()?, rest))
-}
-
 /// A panic under the lock leaves the state as it was before or after a change, both whole.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::StreamExt as _;
+
     use super::*;
 
     fn put(key: &str, value: &'static [u8]) -> Txn {
@@ -513,36 +417,40 @@ mod tests {
         assert!(after.revision > before.revision);
     }
 
+    /// Steps: commit over a file that is written anew again and again, then reopen: every answered change is there.
     #[tokio::test]
-    async fn a_torn_tail_is_dropped_and_damage_before_it_is_told() {
+    async fn a_file_that_was_written_anew_holds_the_last_change() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join(LOG);
-        let store = EmbeddedStore::open(folder.path()).expect("opens");
-        for (key, value) in [("a", b"1"), ("b", b"2")] {
-            store.commit(put(key, value)).await.expect("committed");
+        for round in 0..3 {
+            let store = EmbeddedStore::open_with(folder.path(), 100, HISTORY_MAX).expect("opens");
+            for number in 0..20 {
+                store.commit(put(&format!("{round}-{number:02}"), b"value")).await.expect("committed");
+                let listing = store.list("").await.expect("listed");
+                assert_eq!(listing.entries.len(), round * 20 + number + 1);
+            }
+            let before = store.list("").await.expect("listed");
+            drop(store);
+            let store = EmbeddedStore::open_with(folder.path(), 100, HISTORY_MAX).expect("opens");
+            assert_eq!(store.list("").await.expect("listed").entries, before.entries);
         }
-        drop(store);
-        let whole = fs::read(&path).expect("readable");
-        let second = whole.len() - record_length(&whole);
-        for cut in second..whole.len() {
-            fs::write(&path, &whole[..cut]).expect("writable");
-            let (entries, _) = replay(&path).expect("a torn tail is no error");
-            assert_eq!(entries.keys().collect::<Vec<_>>(), ["a"]);
-        }
-        let mut damaged = whole.clone();
-        damaged[9] ^= 1;
-        fs::write(&path, &damaged).expect("writable");
-        assert!(replay(&path).expect_err("damaged").to_string().contains("is damaged at byte 0"));
     }
 
-    /// Length of the last record of the file: the one that put `b`.
-    fn record_length(bytes: &[u8]) -> usize {
-        let mut rest = bytes;
-        let mut last = 0;
-        while let Some((_, after)) = next_record(rest) {
-            last = rest.len() - after.len();
-            rest = after;
+    #[tokio::test]
+    async fn a_watch_from_a_forgotten_revision_is_told_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = EmbeddedStore::open_with(folder.path(), REWRITE_BYTES_MIN, 2).expect("opens");
+        let mut revisions = Vec::new();
+        for value in [b"1", b"2", b"3"] {
+            let TxnOutcome::Committed(at) = store.commit(put("a", value)).await.expect("committed") else {
+                panic!("there is no condition")
+            };
+            revisions.push(at);
         }
-        last
+        let mut changes = store.watch("", revisions[0]).await.expect("watched");
+        assert_eq!(changes.next().await, Some(Err(WatchEnd::Compacted(revisions[1]))));
+        let mut changes = store.watch("", revisions[1]).await.expect("watched");
+        for revision in &revisions[1..] {
+            assert_eq!(changes.next().await.expect("goes on").expect("kept").revision, *revision);
+        }
     }
 }
