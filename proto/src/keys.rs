@@ -66,11 +66,6 @@ impl Keys {
         format!("{}table/{table_id}", self.prefix)
     }
 
-    /// All table names.
-    pub fn aliases(&self) -> String {
-        format!("{}alias/", self.prefix)
-    }
-
     /// One table name.
     pub fn alias(&self, name: &str) -> String {
         format!("{}alias/{name}", self.prefix)
