@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use futures::future::{join_all, select_all, try_join_all};
+use futures::future::{join_all, select_all};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use vectorsphere::app_launcher::{AppLauncher, LaunchError, RunningNode};
 use vectorsphere::cluster::MetaStore;
 use vectorsphere::cluster::meta_store::EmbeddedStore;
-use vectorsphere::config::{ConfigManager, LogFormat, Overrides, Problems, reference};
+use vectorsphere::config::{Config, ConfigManager, Overrides, Problems, reference};
 use vectorsphere::gateway::auth::mint_token;
 use vectorsphere::gateway::http::openapi;
 use vectorsphere::telemetry::LogHandle;
@@ -23,6 +23,12 @@ use vectorsphere::telemetry::LogHandle;
 const USAGE: u8 = 2;
 /// Read when it exists and no other file is named.
 const DEFAULT_FILE: &str = "c/c.yaml";
+
+/// Distances of the other ports of a node of `dev` from its REST port.
+const DEV_GRPC: u16 = 1_010;
+const DEV_INTERNAL: u16 = 2_020;
+/// With 100 nodes the last port is the last there is.
+const DEV_PORT_MAX: i64 = 65_535 - 99 - DEV_INTERNAL as i64;
 
 /// A distributed vector database: runs one node.
 #[derive(Parser)]
@@ -33,6 +39,9 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+/// A key, its value, and what set it.
+type Flag = (&'static str, String, &'static str);
 
 #[derive(Args)]
 struct NodeFlags {
@@ -51,13 +60,14 @@ struct NodeFlags {
 enum Command {
     /// Run one node (what happens without a subcommand)
     Run,
-    /// Run several nodes in this process over one embedded metadata store
+    /// Run several nodes in this process over one embedded metadata store; the configuration counts for all of them, but
+    /// for node type, names, addresses, ports, `data_dir` and `etcd.endpoints`
     Dev {
         /// How many
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
         nodes: u16,
-        /// REST port of the first node; the others count on from it, gRPC is 1,010 above
-        #[arg(long, default_value_t = 8080)]
+        /// REST port of the first node; the others count on from it, gRPC is 1,010 above, node to node gRPC 2,020
+        #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=DEV_PORT_MAX))]
         http_port: u16,
         /// Where their data lives
         #[arg(long, default_value = "./data")]
@@ -71,8 +81,8 @@ enum Command {
         /// Whom it is for
         #[arg(long)]
         subject: String,
-        /// Seconds that it is good for
-        #[arg(long, default_value_t = 3600)]
+        /// Seconds that it is good for: 1 up to `auth.token_expiry`, which nodes check
+        #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
         ttl: u64,
     },
     /// Print the OpenAPI description of the REST API
@@ -105,7 +115,9 @@ pub(crate) fn run() -> ExitCode {
     match cli.command {
         None | Some(Command::Run) => with_config(&cli.node, node),
         Some(Command::Dev { nodes, http_port, data_dir }) => dev(&cli.node, nodes, http_port, &data_dir),
-        Some(Command::Token { secret_file, subject, ttl }) => token(&secret_file, &subject, ttl),
+        Some(Command::Token { secret_file, subject, ttl }) => {
+            with_config(&cli.node, |config| token(&config.current(), &secret_file, &subject, ttl))
+        }
         Some(Command::Openapi) => {
             outcome(stdout().write_all(openapi().as_bytes()).map_err(anyhow::Error::from))
         }
@@ -131,132 +143,166 @@ fn with_two_dashes(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 fn with_config(flags: &NodeFlags, then: impl FnOnce(ConfigManager) -> ExitCode) -> ExitCode {
-    let default = PathBuf::from(DEFAULT_FILE);
-    let file = flags.config.clone().or_else(|| default.exists().then_some(default));
-    let mut overrides = Overrides { environment: std::env::vars().collect(), flags: Vec::new() };
-    if let Some(node_type) = &flags.node_type {
-        overrides.flags.push(("node_type", node_type.clone(), "-type"));
-    }
-    if let Some(level) = &flags.log {
-        overrides.flags.push(("log_level", level.clone(), "-log"));
-    }
-    match ConfigManager::load(file, overrides) {
+    match load(flags, Vec::new()) {
         Ok(config) => then(config),
-        Err(problems) => {
-            complain("the configuration cannot be used:");
-            problems.0.iter().for_each(|problem| complain(&format!("  {problem}")));
-            ExitCode::from(USAGE)
-        }
+        Err(problems) => refuse(&problems),
     }
 }
 
+/// The configuration that the command line names, with `more` flags that win over its own.
+fn load(flags: &NodeFlags, more: Vec<Flag>) -> Result<ConfigManager, Problems> {
+    let default = PathBuf::from(DEFAULT_FILE);
+    let file = flags.config.clone().or_else(|| default.exists().then_some(default));
+    let mut given = Vec::new();
+    if let Some(node_type) = &flags.node_type {
+        given.push(("node_type", node_type.clone(), "-type"));
+    }
+    if let Some(level) = &flags.log {
+        given.push(("log_level", level.clone(), "-log"));
+    }
+    given.extend(more);
+    ConfigManager::load(file, Overrides { environment: std::env::vars_os().collect(), flags: given })
+}
+
+fn refuse(problems: &Problems) -> ExitCode {
+    complain("the configuration cannot be used:");
+    problems.0.iter().for_each(|problem| complain(&format!("  {problem}")));
+    ExitCode::from(USAGE)
+}
+
 fn node(config: ConfigManager) -> ExitCode {
-    let now = config.current();
-    let logs = match LogHandle::install(&now.log_level, now.log_format) {
-        Ok(logs) => logs,
-        Err(error) => return outcome(Err(error.into())),
-    };
-    let stop = CancellationToken::new();
-    outcome(in_runtime(async {
-        let mut live = config.subscribe();
-        let watching = async {
-            tokio::join!(config.run(stop.clone()), async {
-                while let Some(Ok(())) = stop.run_until_cancelled(live.changed()).await {
-                    // The level was checked with the rest.
-                    let _ = logs.set_level(&live.borrow_and_update().log_level);
-                }
-            });
-        };
-        let serving = async {
-            let served = serve(vec![AppLauncher::new(config.subscribe())], &stop).await;
-            stop.cancel();
-            served
-        };
-        let (served, ()) = tokio::join!(serving, watching);
-        served
-    }))
+    outcome(in_runtime(run_nodes(vec![config], |_| Ok(None))))
 }
 
 /// Several nodes over one embedded store; ports count on from the first node's.
 fn dev(flags: &NodeFlags, nodes: u16, http_port: u16, data_dir: &Path) -> ExitCode {
-    let level = flags.log.clone().unwrap_or_else(|| "warn".to_owned());
-    if let Err(error) = LogHandle::install(&level, LogFormat::Auto) {
-        return outcome(Err(error.into()));
+    if flags.node_type.is_some() {
+        complain("-type cannot be used with dev, whose nodes are all of type auto");
+        return ExitCode::from(USAGE);
     }
-    let configs: Result<Vec<_>, _> = (0..nodes).map(|index| dev_config(index, http_port, data_dir)).collect();
-    let configs = match configs {
+    let configs = (0..nodes).map(|index| load(flags, dev_flags(index, http_port, data_dir)));
+    let configs: Vec<_> = match configs.collect() {
         Ok(configs) => configs,
-        Err(problems) => return outcome(Err(problems.into())),
+        Err(problems) => return refuse(&problems),
     };
-    outcome(in_runtime(async {
-        let store = EmbeddedStore::open(&data_dir.join("meta"))?;
-        let store: Arc<dyn MetaStore> = Arc::new(store);
-        let launchers =
-            configs.iter().map(|config| AppLauncher::new(config.subscribe()).with_store(store.clone()));
+    outcome(in_runtime(run_nodes(configs, |_| {
+        let store: Arc<dyn MetaStore> = Arc::new(EmbeddedStore::open(&data_dir.join("meta"))?);
         say(&format!("{nodes} nodes, REST at http://127.0.0.1:{http_port}; stop with Ctrl-C"));
-        serve(launchers.collect(), &CancellationToken::new()).await
-    }))
+        Ok(Some(store))
+    })))
 }
 
-/// Ports of one node of `dev`: REST from `http_port` on, gRPC 1,010 above, node to node 2,020 above.
-fn dev_config(index: u16, http_port: u16, data_dir: &Path) -> Result<ConfigManager, Problems> {
-    let first = u32::from(http_port) + u32::from(index);
-    let flags = vec![
+/// What makes one node of `dev` another than the next.
+fn dev_flags(index: u16, http_port: u16, data_dir: &Path) -> Vec<Flag> {
+    let first = http_port + index;
+    vec![
+        ("node_type", "auto".to_owned(), "dev"),
+        ("etcd.endpoints", String::new(), "dev"),
         ("node_id", format!("node-{index}"), "dev"),
         ("bind_address", "127.0.0.1".to_owned(), "dev"),
         ("advertise_address", "127.0.0.1".to_owned(), "dev"),
         ("http_port", first.to_string(), "--http-port"),
-        ("default_port", (first + 1_010).to_string(), "--http-port"),
-        ("internal_port", (first + 2_020).to_string(), "--http-port"),
+        ("default_port", (first + DEV_GRPC).to_string(), "--http-port"),
+        ("internal_port", (first + DEV_INTERNAL).to_string(), "--http-port"),
         ("data_dir", data_dir.join(format!("node-{index}")).display().to_string(), "--data-dir"),
-    ];
-    ConfigManager::load(None, Overrides { environment: Vec::new(), flags })
+    ]
 }
 
-/// Starts nodes, waits for a signal or a failure, stops them in order.
-async fn serve(launchers: Vec<AppLauncher>, stop: &CancellationToken) -> anyhow::Result<()> {
-    let starting = try_join_all(launchers.into_iter().map(|launcher| launcher.start(stop.child_token())));
-    let mut starting = std::pin::pin!(starting);
-    let nodes = tokio::select! {
-        nodes = &mut starting => nodes?,
-        () = told_to_stop() => {
-            stop.cancel();
-            match starting.await {
-                Ok(nodes) => nodes,
-                Err(LaunchError::Stopped) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+/// Runs one node for each configuration until a signal or a failure; meanwhile the configurations are kept up to date.
+async fn run_nodes(
+    configs: Vec<ConfigManager>,
+    store: impl FnOnce(&[ConfigManager]) -> anyhow::Result<Option<Arc<dyn MetaStore>>>,
+) -> anyhow::Result<()> {
+    let (first, stop) = (&configs[0], CancellationToken::new());
+    let now = first.current();
+    let logs = LogHandle::install(&now.log_level, now.log_format)?;
+    let store = store(&configs)?;
+    let launchers = configs.iter().map(|config| {
+        let launcher = AppLauncher::new(config.subscribe());
+        config.register(launcher.metrics());
+        match &store {
+            Some(store) => launcher.with_store(store.clone()),
+            None => launcher,
+        }
+    });
+    let mut live = first.subscribe();
+    let leveling = async {
+        while let Some(Ok(())) = stop.run_until_cancelled(live.changed()).await {
+            // The level was checked with the rest.
+            let _ = logs.set_level(&live.borrow_and_update().log_level);
         }
     };
+    let reloading = join_all(configs.iter().map(|config| config.run(stop.clone())));
+    let serving = async {
+        let served = until_told(&stop, serve(launchers.collect(), &stop)).await;
+        stop.cancel();
+        served
+    };
+    let (served, _, ()) = tokio::join!(serving, reloading, leveling);
+    served
+}
+
+/// Starts nodes, waits until told to stop or a failure, stops them in order.
+async fn serve(launchers: Vec<AppLauncher>, stop: &CancellationToken) -> anyhow::Result<()> {
+    let starting = launchers.into_iter().map(async |launcher| {
+        let started = launcher.start(stop.child_token()).await;
+        if started.is_err() {
+            // The others need not wait for a cluster that will not be.
+            stop.cancel();
+        }
+        started
+    });
+    let (mut nodes, mut failure) = (Vec::new(), None);
+    for started in join_all(starting).await {
+        match started {
+            Ok(node) => nodes.push(node),
+            Err(LaunchError::Stopped) => {}
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
     let failed = async {
-        let (_, _, _) = select_all(nodes.iter().map(|node| Box::pin(node.failed()))).await;
+        match nodes.is_empty() {
+            true => stop.cancelled().await,
+            false => drop(select_all(nodes.iter().map(|node| Box::pin(node.failed()))).await),
+        }
     };
-    let failed = tokio::select! {
-        () = told_to_stop() => false,
-        () = failed => true,
-    };
+    let is_told = stop.run_until_cancelled(failed).await.is_none() || nodes.is_empty();
     let stopped = join_all(nodes.into_iter().map(RunningNode::stop)).await;
-    match (failed, stopped.into_iter().all(|in_time| in_time)) {
-        (false, true) => Ok(()),
-        (false, false) => anyhow::bail!("some parts did not end in time, see the log"),
-        (true, _) => anyhow::bail!("a part of the node failed, see the log"),
+    match failure {
+        Some(error) => Err(error.into()),
+        None if !is_told => anyhow::bail!("a part of the node failed, see the log"),
+        None if stopped.into_iter().all(|in_time| in_time) => Ok(()),
+        None => anyhow::bail!("some parts did not end in time, see the log"),
     }
 }
 
-/// SIGTERM or SIGINT.
-async fn told_to_stop() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+/// Runs `work`, which `stop` ends; SIGTERM or SIGINT cancels it. One listener for the whole time: no signal is lost.
+async fn until_told<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut work = std::pin::pin!(work);
     tokio::select! {
+        done = &mut work => return done,
         _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = interrupt.recv() => {}
     }
+    stop.cancel();
+    work.await
 }
 
 fn in_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-fn token(secret_file: &Path, subject: &str, ttl: u64) -> ExitCode {
+fn token(config: &Config, secret_file: &Path, subject: &str, ttl: u64) -> ExitCode {
+    let most = config.auth.token_expiry;
+    if Duration::from_secs(ttl) > most {
+        complain(&format!("--ttl is {ttl}, must be 1 to {} seconds (auth.token_expiry)", most.as_secs()));
+        return ExitCode::from(USAGE);
+    }
     let secret = match std::fs::read_to_string(secret_file) {
         Ok(secret) => secret,
         Err(error) => {
@@ -308,5 +354,35 @@ mod tests {
         assert_eq!((cli.node.node_type.as_deref(), cli.node.log.as_deref()), (Some("slave"), Some("debug")));
         assert_eq!(parsed(&["vectorsphere", "-type=master"]).node.node_type.as_deref(), Some("master"));
         assert!(parsed(&["vectorsphere"]).command.is_none());
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_meant_are_refused() {
+        let refused = |arguments: &[&str]| {
+            let arguments = arguments.iter().map(OsString::from);
+            Cli::try_parse_from(with_two_dashes(arguments)).map(drop).expect_err("refused").to_string()
+        };
+        for port in ["0", "63417", "65535"] {
+            let told = refused(&["vectorsphere", "dev", "--http-port", port]);
+            assert!(told.contains("1..=63416"), "{told}");
+        }
+        refused(&["vectorsphere", "token", "--secret-file", "a", "--subject", "b", "--ttl", "0"]);
+        for index in [0, 99] {
+            for (path, value, _) in dev_flags(index, 63_416, Path::new("data")) {
+                assert!(!path.ends_with("_port") || value.parse::<u16>().is_ok(), "{path} = {value}");
+            }
+        }
+    }
+
+    /// Steps: the work waits for the stop; the signal comes before it is looked for; one is enough.
+    #[tokio::test]
+    async fn one_signal_is_enough() {
+        let stop = CancellationToken::new();
+        let told = until_told(&stop, async {
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)?;
+            stop.cancelled().await;
+            Ok("stopped")
+        });
+        assert_eq!(told.await.expect("no error"), "stopped");
     }
 }

@@ -1,33 +1,74 @@
 //! Who a node is: its name, its host, its zone.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use uuid::Uuid;
+use vectorsphere_proto::meta;
 
 use super::LaunchError;
+use super::listeners::Ports;
 use crate::config::Config;
 use crate::ids::NodeId;
 
 /// The configured name, or one that is made once and kept.
 pub(super) fn node_id(config: &Config) -> Result<NodeId, LaunchError> {
-    if let Some(id) = &config.node_id {
-        return Ok(id.clone());
+    match &config.node_id {
+        Some(id) => Ok(id.clone()),
+        None => {
+            let path = config.data_dir.join("node_id");
+            kept_node_id(&path).map_err(|source| LaunchError::File { path, source })
+        }
     }
-    let path = config.data_dir.join("node_id");
-    if let Ok(text) = fs::read_to_string(&path)
-        && let Ok(id) = NodeId::parse(text.trim())
-    {
-        return Ok(id);
+}
+
+/// Only a file that is not there is made: its name is the owner of this node's data.
+fn kept_node_id(path: &Path) -> io::Result<NodeId> {
+    match fs::read_to_string(path) {
+        Ok(text) => NodeId::parse(text.trim()).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("it holds no node id: {error}"))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = format!("node-{}", &Uuid::new_v4().simple().to_string()[..12]);
+            let fresh = path.with_extension("new");
+            let mut file = File::create(&fresh)?;
+            file.write_all(id.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&fresh, path)?;
+            File::open(path.parent().expect("it is in the data directory"))?.sync_all()?;
+            Ok(NodeId::parse(&id).expect("made of letters, digits and a dash"))
+        }
+        Err(error) => Err(error),
     }
-    let id = format!("node-{}", &Uuid::new_v4().simple().to_string()[..12]);
-    // Losing it to a crash costs a new name for a node without data.
-    fs::write(&path, &id).map_err(|source| LaunchError::File { path, source })?;
-    Ok(NodeId::parse(&id).expect("made of letters, digits and a dash"))
+}
+
+/// What this process registers.
+pub(super) fn node_record(config: &Config, id: &NodeId, ports: &Ports) -> meta::NodeRecord {
+    let host = advertised_host(config);
+    let endpoint = |kind: &str, port: u16| meta::Endpoint {
+        kind: kind.to_owned(),
+        scheme: "http".to_owned(),
+        host: host.clone(),
+        port: u32::from(port),
+    };
+    let mut endpoints = vec![endpoint("http", ports.http), endpoint("internal", ports.internal)];
+    endpoints.extend(ports.grpc.map(|port| endpoint("grpc", port)));
+    meta::NodeRecord {
+        node_id: id.to_string(),
+        session: Uuid::new_v4().to_string(),
+        node_type: config.node_type.as_str().to_owned(),
+        endpoints,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        zone: zone(config),
+        capacity_bytes: capacity_bytes(&config.data_dir),
+        protocol_min: 1,
+        protocol_max: 1,
+    }
 }
 
 /// What other nodes call this node's host.
-pub(super) fn advertised_host(config: &Config) -> String {
+fn advertised_host(config: &Config) -> String {
     if !config.advertise_address.is_empty() {
         return config.advertise_address.clone();
     }
@@ -39,7 +80,7 @@ pub(super) fn advertised_host(config: &Config) -> String {
 }
 
 /// The zone's file wins when it has content.
-pub(super) fn zone(config: &Config) -> String {
+fn zone(config: &Config) -> String {
     let from_file = config.zone_file.as_ref().and_then(|file| fs::read_to_string(file).ok());
     let from_file = from_file.map(|text| text.trim().to_owned()).filter(|zone| !zone.is_empty());
     from_file.unwrap_or_else(|| config.zone.clone())
@@ -52,7 +93,25 @@ pub(super) async fn zone_of(file: &Path) -> Option<String> {
 }
 
 /// Size of the volume that holds the data; 0 when it cannot be told.
-pub(super) fn capacity_bytes(folder: &Path) -> u64 {
+fn capacity_bytes(folder: &Path) -> u64 {
     let volume = nix::sys::statvfs::statvfs(folder);
     volume.map_or(0, |volume| volume.blocks() * volume.fragment_size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_once_and_never_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("node_id");
+        let id = kept_node_id(&path).expect("made");
+        assert_eq!(kept_node_id(&path).expect("kept"), id);
+        fs::write(&path, [0xff]).expect("writable");
+        assert!(kept_node_id(&path).is_err(), "not text");
+        fs::write(&path, "not/a/name").expect("writable");
+        assert!(kept_node_id(&path).expect_err("no name").to_string().contains("no node id"));
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "not/a/name");
+    }
 }

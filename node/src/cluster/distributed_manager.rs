@@ -16,7 +16,9 @@ use vectorsphere_proto::meta;
 
 use super::election::{Standing, standing};
 use super::lease::{Beat, KeptLease};
-use super::meta_store::{Condition, MetaError, MetaStore, Operation, Txn, TxnOutcome};
+use super::meta_store::{Condition, MetaError, MetaStore, Operation, Txn};
+use super::metrics::ClusterMetrics;
+use super::retry::Failures;
 use super::view::{ClusterView, Master};
 use crate::ids::{Epoch, Revision};
 
@@ -72,10 +74,12 @@ pub struct ElectionSettings {
 pub struct DistributedManager {
     meta: Arc<dyn MetaStore>,
     keys: Keys,
-    settings: ElectionSettings,
+    /// Asked at each use: some of them change while the node runs.
+    settings: Box<dyn Fn() -> ElectionSettings + Send + Sync>,
     candidate: meta::MasterCandidate,
     view: watch::Receiver<Arc<ClusterView>>,
     role: watch::Sender<Role>,
+    metrics: ClusterMetrics,
 }
 
 impl DistributedManager {
@@ -83,12 +87,13 @@ impl DistributedManager {
     pub fn new(
         meta: Arc<dyn MetaStore>,
         keys: Keys,
-        settings: ElectionSettings,
+        settings: impl Fn() -> ElectionSettings + Send + Sync + 'static,
         candidate: meta::MasterCandidate,
         view: watch::Receiver<Arc<ClusterView>>,
+        metrics: ClusterMetrics,
     ) -> DistributedManager {
         let (role, _) = watch::channel(Role::Detached);
-        DistributedManager { meta, keys, settings, candidate, view, role }
+        DistributedManager { meta, keys, settings: Box::new(settings), candidate, view, role, metrics }
     }
 
     /// Tells of every change of role.
@@ -98,45 +103,35 @@ impl DistributedManager {
 
     /// Campaigns until `cancel`, then resigns: the next candidate leads at once.
     pub async fn run(&self, cancel: CancellationToken) {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         while !cancel.is_cancelled() {
-            let entered = tokio::select! {
-                () = cancel.cancelled() => return,
-                entered = tokio::time::timeout(self.settings.election_timeout, self.enter()) => entered,
-            };
-            let error = match entered {
-                Ok(Ok((lease, key, created))) => {
-                    failures = 0;
+            match self.enter(&cancel).await {
+                Ok((lease, key, created)) => {
+                    failures = Failures::default();
                     self.stand(lease, &key, created, &cancel).await;
                     continue;
                 }
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    MetaError::Unavailable(format!("no answer within {:?}", self.settings.election_timeout))
-                }
-            };
-            failures += 1;
-            match failures > self.settings.max_retry_count {
-                true => warn!(%error, failures, "cannot stand for election"),
-                false => debug!(%error, failures, "cannot stand for election yet"),
+                Err(_) if cancel.is_cancelled() => return,
+                Err(error) => failures.tell("stand for election", error, (self.settings)().max_retry_count),
             }
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = tokio::time::sleep(self.settings.retry_interval) => {}
-            }
+            let _ = cancel.run_until_cancelled(tokio::time::sleep((self.settings)().retry_interval)).await;
         }
     }
 
     /// Puts the election key into the queue.
-    async fn enter(&self) -> Result<(KeptLease, String, Revision), MetaError> {
-        let lease = KeptLease::grant(&*self.meta, self.settings.session_ttl).await?;
-        let key = self.keys.master(lease.id.0);
+    async fn enter(&self, cancel: &CancellationToken) -> Result<(KeptLease, String, Revision), MetaError> {
+        let ElectionSettings { session_ttl, election_timeout, .. } = (self.settings)();
         let value = self.candidate.encode_to_vec().into();
-        let put = Operation::Put { key: key.clone(), value, lease: Some(lease.id) };
-        let txn = Txn { conditions: vec![Condition::Absent(key.clone())], operations: vec![put] };
-        match self.meta.commit(txn).await? {
-            TxnOutcome::Committed(created) => Ok((lease, key, created)),
-            TxnOutcome::ConditionFailed => Err(MetaError::Refused(format!("key {key} exists already"))),
+        let entered = KeptLease::with_keys(&*self.meta, session_ttl, election_timeout, cancel, |lease| {
+            let key = self.keys.master(lease.0);
+            Txn {
+                conditions: vec![Condition::Absent(key.clone())],
+                operations: vec![Operation::Put { key, value, lease: Some(lease) }],
+            }
+        });
+        match entered.await? {
+            Some((lease, created)) => Ok((lease, self.keys.master(lease.id.0), created)),
+            None => Err(MetaError::Refused("the election key exists already".to_owned())),
         }
     }
 
@@ -144,35 +139,46 @@ impl DistributedManager {
     async fn stand(&self, mut lease: KeptLease, key: &str, created: Revision, cancel: &CancellationToken) {
         info!(key, "standing for election");
         let mut view = self.view.clone();
-        let mut tick = tokio::time::interval(self.settings.session_ttl / BEATS_PER_TTL);
+        let mut tick = tokio::time::interval((self.settings)().session_ttl / BEATS_PER_TTL);
         loop {
-            let beat = tokio::select! {
+            let is_due = tokio::select! {
                 biased;
-                () = cancel.cancelled() => break self.resign(lease).await,
-                _ = tick.tick() => lease.beat(&*self.meta).await,
-                Ok(()) = view.changed() => Beat::Alive,
+                () = cancel.cancelled() => break,
+                _ = tick.tick() => true,
+                Ok(()) = view.changed() => false,
             };
-            match beat {
-                Beat::Alive if lease.is_valid() => {
-                    let now = view.borrow_and_update().clone();
-                    if !self.take_role(&now, key, created).await {
-                        break self.become_role(Role::Detached);
+            let now = view.borrow_and_update().clone();
+            let step = async {
+                let beat = if is_due { lease.beat(&*self.meta).await } else { Beat::Alive };
+                match beat {
+                    Beat::Alive if lease.is_valid() => self.take_role(&lease, &now, key, created).await,
+                    Beat::Gone => false,
+                    Beat::Silent(error) if lease.is_valid() => {
+                        debug!(%error, "a keep-alive was not answered");
+                        true
+                    }
+                    // The lease may live on in the store, but nobody may count on it: decisions stop first.
+                    Beat::Silent(_) | Beat::Alive => {
+                        self.become_role(Role::Detached);
+                        true
                     }
                 }
-                Beat::Gone => break self.become_role(Role::Detached),
-                Beat::Silent(error) if lease.is_valid() => debug!(%error, "a keep-alive was not answered"),
-                // The lease may live on in the store, but nobody may count on it: decisions stop first.
-                Beat::Silent(_) | Beat::Alive => self.become_role(Role::Detached),
+            };
+            match cancel.run_until_cancelled(step).await {
+                Some(true) => {}
+                Some(false) => return self.become_role(Role::Detached),
+                None => break,
             }
         }
+        self.resign(lease).await;
     }
 
     /// `false`: the key is gone, the campaign starts anew.
-    async fn take_role(&self, view: &ClusterView, key: &str, created: Revision) -> bool {
+    async fn take_role(&self, lease: &KeptLease, view: &ClusterView, key: &str, created: Revision) -> bool {
         match standing(&view.candidates, key) {
             Standing::Leads(epoch) => {
                 let role = Role::Master { epoch, key: key.to_owned() };
-                if *self.role.borrow() != role && self.proves(&role).await {
+                if *self.role.borrow() != role && self.proves(lease, key, created).await {
                     self.become_role(role);
                 }
                 true
@@ -186,15 +192,17 @@ impl DistributedManager {
         }
     }
 
-    /// A linearizable look: the view may be old.
-    async fn proves(&self, role: &Role) -> bool {
-        let proof = Txn { conditions: role.guard().into_iter().collect(), operations: Vec::new() };
-        matches!(self.meta.commit(proof).await, Ok(TxnOutcome::Committed(_)))
+    /// Looks whether the key is still there: the view may be old. A read, since a transaction that writes nothing is
+    /// answered by a member of etcd from what it knows itself. Keep-alives wait meanwhile, so it must be quick.
+    async fn proves(&self, lease: &KeptLease, key: &str, created: Revision) -> bool {
+        let found = tokio::time::timeout(lease.left() / 2, self.meta.get(key)).await;
+        let is_there = matches!(found, Ok(Ok(Some(entry))) if entry.create_revision == created);
+        is_there && lease.is_valid()
     }
 
     async fn resign(&self, lease: KeptLease) {
         self.become_role(Role::Detached);
-        match self.meta.revoke_lease(lease.id).await {
+        match lease.give_up(&*self.meta).await {
             Ok(()) => info!("resigned"),
             Err(error) => warn!(%error, "could not resign, the lease will expire"),
         }
@@ -206,9 +214,15 @@ impl DistributedManager {
             current.clone_from(&role);
             changed
         });
+        let epoch = if let Role::Master { epoch, .. } = &role { epoch.0 } else { 0 };
+        self.metrics.is_master.set(i64::from(epoch != 0));
+        self.metrics.epoch.set(epoch as i64);
         if changed {
             match &role {
-                Role::Master { epoch, .. } => info!(%epoch, "elected Master"),
+                Role::Master { epoch, .. } => {
+                    self.metrics.elections_won.inc();
+                    info!(%epoch, "elected Master");
+                }
                 Role::Candidate { leader } => {
                     info!(leader = ?leader.as_ref().map(|leader| leader.node.as_str()), "waiting behind the Master");
                 }

@@ -8,12 +8,16 @@ pub mod distributed_manager;
 pub mod election;
 mod lease;
 pub mod meta_store;
+mod metrics;
 pub mod node_session;
 pub mod placement;
+mod retry;
 pub mod service_discovery;
 pub mod view;
 
 pub use distributed_manager::{DistributedManager, Role};
 pub use meta_store::MetaStore;
-pub use node_session::NodeSession;
+pub use metrics::ClusterMetrics;
+pub use node_session::{HeldSession, NodeSession};
+pub use retry::Failures;
 pub use service_discovery::ServiceDiscovery;

@@ -15,8 +15,11 @@ use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta;
 
 use super::lease::{Beat, KeptLease};
-use super::meta_store::{Condition, MetaError, MetaStore, Operation, Txn, TxnOutcome};
+use super::meta_store::{Condition, Entry, MetaError, MetaStore, Operation, Txn, TxnOutcome};
+use super::metrics::ClusterMetrics;
+use super::retry::Failures;
 use crate::ids::{Revision, Session};
+use crate::runtime::clock::boot_time;
 
 /// Life of a node's lease without a keep-alive.
 pub const NODE_TTL: Duration = Duration::from_secs(8);
@@ -42,6 +45,22 @@ pub enum SessionError {
     NewerFormat(u32),
 }
 
+/// A session of this node, and how long it is certain without another keep-alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldSession {
+    /// Which.
+    pub session: Session,
+    /// On the boot-time clock: it goes on while the machine is suspended and the session's tasks stand still.
+    pub valid_until: Duration,
+}
+
+impl HeldSession {
+    /// True while no other process can have taken over.
+    pub fn is_valid(&self) -> bool {
+        boot_time() < self.valid_until
+    }
+}
+
 /// Settings of the registration.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -57,10 +76,12 @@ pub struct SessionSettings {
 pub struct NodeSession {
     meta: Arc<dyn MetaStore>,
     keys: Keys,
-    settings: SessionSettings,
+    /// Asked at each use: some of them change while the node runs.
+    settings: Box<dyn Fn() -> SessionSettings + Send + Sync>,
     /// What is registered; a change is registered again.
     record: watch::Receiver<meta::NodeRecord>,
-    session: watch::Sender<Option<Session>>,
+    session: watch::Sender<Option<HeldSession>>,
+    metrics: ClusterMetrics,
 }
 
 impl NodeSession {
@@ -68,15 +89,17 @@ impl NodeSession {
     pub fn new(
         meta: Arc<dyn MetaStore>,
         keys: Keys,
-        settings: SessionSettings,
+        settings: impl Fn() -> SessionSettings + Send + Sync + 'static,
         record: watch::Receiver<meta::NodeRecord>,
+        metrics: ClusterMetrics,
     ) -> NodeSession {
         let (session, _) = watch::channel(None);
-        NodeSession { meta, keys, settings, record, session }
+        NodeSession { meta, keys, settings: Box::new(settings), record, session, metrics }
     }
 
-    /// The session, while it is certain that no other process can have taken over.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Session>> {
+    /// The session, while it is certain that no other process can have taken over: ask [`HeldSession::is_valid`] before
+    /// counting on it. Only its begin and end wake who waits.
+    pub fn subscribe(&self) -> watch::Receiver<Option<HeldSession>> {
         self.session.subscribe()
     }
 
@@ -117,96 +140,85 @@ impl NodeSession {
 
     /// Keeps the node registered until `cancel`, then ends the session.
     pub async fn run(&self, cancel: CancellationToken) {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         let mut may_take_over = true;
         while !cancel.is_cancelled() {
-            let registered = tokio::select! {
-                () = cancel.cancelled() => return,
-                registered = self.register(may_take_over) => registered,
-            };
-            match registered {
+            match self.register(may_take_over, &cancel).await {
                 Ok(Some((lease, session))) => {
-                    (failures, may_take_over) = (0, false);
+                    (failures, may_take_over) = (Failures::default(), false);
                     self.keep(lease, session, &cancel).await;
                     continue;
                 }
                 Ok(None) => {
                     warn!("another process is registered under this node's id, waiting until it ends");
                 }
-                Err(error) => {
-                    failures += 1;
-                    match failures > self.settings.retry_count {
-                        true => warn!(%error, failures, "cannot register this node"),
-                        false => debug!(%error, failures, "cannot register this node yet"),
-                    }
-                }
+                Err(_) if cancel.is_cancelled() => return,
+                Err(error) => failures.tell("register this node", error, (self.settings)().retry_count),
             }
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = tokio::time::sleep(self.settings.retry_interval) => {}
-            }
+            let _ = cancel.run_until_cancelled(tokio::time::sleep((self.settings)().retry_interval)).await;
         }
     }
 
     /// `None`: the name is taken by a process that came later.
-    async fn register(&self, may_take_over: bool) -> Result<Option<(KeptLease, Session)>, MetaError> {
+    async fn register(
+        &self,
+        may_take_over: bool,
+        cancel: &CancellationToken,
+    ) -> Result<Option<(KeptLease, Session)>, MetaError> {
         let record = self.record.borrow().clone();
         let key = self.keys.node(&record.node_id);
-        if let Some(old) = self.meta.get(&key).await? {
+        let Some(old) = cancel.run_until_cancelled(self.meta.get(&key)).await else { return Ok(None) };
+        if let Some(old) = old? {
             match old.lease {
-                Some(lease) if may_take_over => {
+                Some(lease) if may_take_over || is_of(&old, &record.session) => {
                     info!("ending the session of an earlier process of this node");
                     self.meta.revoke_lease(lease).await?;
                 }
                 _ => return Ok(None),
             }
         }
-        let lease = KeptLease::grant(&*self.meta, NODE_TTL).await?;
-        let value = record.encode_to_vec().into();
-        let put = Operation::Put { key: key.clone(), value, lease: Some(lease.id) };
-        match self
-            .meta
-            .commit(Txn { conditions: vec![Condition::Absent(key)], operations: vec![put] })
-            .await?
-        {
-            TxnOutcome::Committed(revision) => Ok(Some((lease, Session(revision.0)))),
-            TxnOutcome::ConditionFailed => {
-                self.meta.revoke_lease(lease.id).await?;
-                Ok(None)
-            }
-        }
+        let registered = KeptLease::with_keys(&*self.meta, NODE_TTL, NODE_TTL, cancel, |lease| Txn {
+            conditions: vec![Condition::Absent(key.clone())],
+            operations: vec![Operation::Put {
+                key,
+                value: record.encode_to_vec().into(),
+                lease: Some(lease),
+            }],
+        });
+        Ok(registered.await?.map(|(lease, revision)| (lease, Session(revision.0))))
     }
 
     /// Until the session is lost or `cancel`.
     async fn keep(&self, mut lease: KeptLease, session: Session, cancel: &CancellationToken) {
         info!(session = session.0, "this node is registered");
-        self.session.send_replace(Some(session));
+        self.metrics.sessions.inc();
+        self.announce(Some(HeldSession { session, valid_until: lease.valid_until() }));
         let mut record = self.record.clone();
         record.mark_unchanged();
-        let mut tick = tokio::time::interval(self.settings.heartbeat);
+        let mut is_stale = false;
+        let mut tick = tokio::time::interval((self.settings)().heartbeat);
         loop {
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => {
-                    self.session.send_replace(None);
-                    if let Err(error) = self.meta.revoke_lease(lease.id).await {
-                        warn!(%error, "could not end this node's session, it will expire");
-                    }
-                    return;
-                }
+                () = cancel.cancelled() => break,
                 _ = tick.tick() => {}
-                Ok(()) = record.changed() => {
-                    if let Err(error) = self.put_again(&lease, session).await {
-                        warn!(%error, "could not register a change of this node");
-                    }
-                    continue;
-                }
+                Ok(()) = record.changed() => is_stale = true,
             }
-            match lease.beat(&*self.meta).await {
+            let Some(beat) = cancel.run_until_cancelled(lease.beat(&*self.meta)).await else { break };
+            match beat {
                 // After a silence that seemed too long the lease may turn out to live: then so does the session.
-                Beat::Alive => self.announce(Some(session)),
-                Beat::Silent(error) if lease.is_valid() => debug!(%error, "a keep-alive was not answered"),
+                Beat::Alive => {
+                    self.announce(Some(HeldSession { session, valid_until: lease.valid_until() }));
+                    if is_stale {
+                        is_stale = !self.put_again(&lease, session).await;
+                    }
+                }
                 Beat::Silent(error) => {
+                    self.metrics.unanswered_keep_alives.inc();
+                    if lease.is_valid() {
+                        debug!(%error, "a keep-alive was not answered");
+                        continue;
+                    }
                     if self.session.borrow().is_some() {
                         warn!(%error, "the metadata store is silent, this node's session counts as ended");
                     }
@@ -214,26 +226,51 @@ impl NodeSession {
                 }
                 Beat::Gone => {
                     warn!(session = session.0, "this node's session ended");
-                    self.announce(None);
-                    return;
+                    return self.announce(None);
                 }
             }
         }
+        self.announce(None);
+        if let Err(error) = lease.give_up(&*self.meta).await {
+            warn!(%error, "could not end this node's session, it will expire");
+        }
     }
 
-    fn announce(&self, session: Option<Session>) {
-        self.session.send_if_modified(|current| std::mem::replace(current, session) != session);
+    /// A session that only goes on wakes nobody.
+    fn announce(&self, held: Option<HeldSession>) {
+        self.metrics.has_session.set(i64::from(held.is_some()));
+        self.session.send_if_modified(|current| {
+            let before = std::mem::replace(current, held);
+            before.map(|held| held.session) != held.map(|held| held.session)
+        });
     }
 
-    async fn put_again(&self, lease: &KeptLease, session: Session) -> Result<(), MetaError> {
+    /// Registers a changed record; `false`: not done, to be tried again with the next keep-alive.
+    async fn put_again(&self, lease: &KeptLease, session: Session) -> bool {
         let record = self.record.borrow().clone();
         let key = self.keys.node(&record.node_id);
         let value = record.encode_to_vec().into();
         let put = Operation::Put { key: key.clone(), value, lease: Some(lease.id) };
         let ours = Condition::CreatedAt(key, Revision(session.0));
-        self.meta.commit(Txn { conditions: vec![ours], operations: vec![put] }).await?;
-        Ok(())
+        let txn = Txn { conditions: vec![ours], operations: vec![put] };
+        // No keep-alive goes out meanwhile, so this gets a part of the time only.
+        match tokio::time::timeout(lease.left() / 2, self.meta.commit(txn)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                warn!(%error, "could not register a change of this node");
+                false
+            }
+            Err(_) => {
+                warn!("could not register a change of this node in time");
+                false
+            }
+        }
     }
+}
+
+/// True for a record that the process with this session id wrote: its commit was carried out, the answer was lost.
+fn is_of(entry: &Entry, session: &str) -> bool {
+    meta::NodeRecord::decode(entry.value.clone()).is_ok_and(|record| record.session == session)
 }
 
 /// Creates the cluster's identity unless somebody else does first.

@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 use vectorsphere_proto::keys::Keys;
 
 use super::meta_store::{Change, ChangeBatch, Listing, MetaError, MetaStore, WatchEnd};
+use super::metrics::ClusterMetrics;
 use super::view::{ClusterView, Master};
 use crate::ids::Revision;
 
@@ -28,13 +29,14 @@ pub struct ServiceDiscovery {
     keys: Keys,
     view: watch::Sender<Arc<ClusterView>>,
     reachable: AtomicBool,
+    metrics: ClusterMetrics,
 }
 
 impl ServiceDiscovery {
     /// Empty until [`ServiceDiscovery::run`] has listed.
-    pub fn new(meta: Arc<dyn MetaStore>, keys: Keys) -> ServiceDiscovery {
+    pub fn new(meta: Arc<dyn MetaStore>, keys: Keys, metrics: ClusterMetrics) -> ServiceDiscovery {
         let (view, _) = watch::channel(Arc::default());
-        ServiceDiscovery { meta, keys, view, reachable: AtomicBool::new(false) }
+        ServiceDiscovery { meta, keys, view, reachable: AtomicBool::new(false), metrics }
     }
 
     /// The cluster as known at the moment.
@@ -68,20 +70,18 @@ impl ServiceDiscovery {
     }
 
     async fn follow(&self) {
-        let mut pause = RETRY_MIN;
+        let (mut pause, mut told) = (RETRY_MIN, None);
         loop {
             match self.list_and_watch(&mut pause).await {
                 Ok(WatchEnd::Compacted(oldest)) => info!(%oldest, "the watch fell behind, listing again"),
                 Ok(WatchEnd::Lost(why)) => warn!(why, "lost the watch on the metadata store, listing again"),
-                Err(error) => {
-                    let was_reachable = self.reachable.swap(false, Ordering::Relaxed);
-                    match was_reachable {
-                        true => warn!(%error, "lost the metadata store, going on by the last view"),
-                        false => debug!(%error, "the metadata store is still away"),
-                    }
+                Err(error) if told.replace(error.clone()).as_ref() == Some(&error) => {
+                    debug!(%error, "the metadata store is still away");
                 }
+                Err(error) => warn!(%error, "cannot follow the metadata store, going on by the last view"),
             }
             self.reachable.store(false, Ordering::Relaxed);
+            self.metrics.watch_losses.inc();
             tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -147,6 +147,7 @@ impl ServiceDiscovery {
     }
 
     fn show(&self, view: ClusterView) {
+        self.metrics.nodes.set(view.nodes.len() as i64);
         let before = self.view.send_replace(Arc::new(view));
         log_differences(&before, &self.view());
     }
@@ -172,9 +173,13 @@ fn log_differences(before: &ClusterView, now: &ClusterView) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use futures::future::BoxFuture;
+    use futures::stream::{self, BoxStream};
     use proptest::prelude::*;
 
-    use super::super::meta_store::{EmbeddedStore, Operation, Txn};
+    use super::super::meta_store::{EmbeddedStore, Entry, LeaseId, Operation, Txn, TxnOutcome};
     use super::*;
 
     proptest! {
@@ -188,16 +193,20 @@ mod tests {
                 let folder = tempfile::tempdir().expect("a folder");
                 let meta: Arc<dyn MetaStore> = Arc::new(EmbeddedStore::open(folder.path()).expect("opens"));
                 let keys = Keys::of_service("s");
-                let discovery = Arc::new(ServiceDiscovery::new(meta.clone(), keys.clone()));
+                let discovery = Arc::new(ServiceDiscovery::new(meta.clone(), keys.clone(), ClusterMetrics::default()));
                 let cancel = CancellationToken::new();
                 let follow = discovery.run(cancel.clone());
                 let change = async {
+                    // Of the commits and not of the entries: a deletion leaves none.
+                    let mut last = Revision(0);
                     for (kind, name, delete) in steps {
-                        meta.commit(random_change(&keys, kind, name, delete)).await.expect("committed");
+                        match meta.commit(random_change(&keys, kind, name, delete)).await.expect("committed") {
+                            TxnOutcome::Committed(revision) => last = revision,
+                            TxnOutcome::ConditionFailed => panic!("there is no condition"),
+                        }
                     }
                     let listing = meta.list(keys.prefix()).await.expect("listed");
-                    let changed = listing.entries.iter().map(|entry| entry.mod_revision).max().unwrap_or_default();
-                    assert!(discovery.await_revision(changed, Instant::now() + Duration::from_secs(10)).await);
+                    assert!(discovery.await_revision(last, Instant::now() + Duration::from_secs(10)).await);
                     let (expected, found) = (discovery.rebuild(listing), discovery.view());
                     assert_eq!(format!("{:?}", (&expected.candidates, &expected.nodes, &expected.master)),
                                format!("{:?}", (&found.candidates, &found.nodes, &found.master)));
@@ -206,6 +215,78 @@ mod tests {
                 tokio::join!(follow, change);
             });
         }
+    }
+
+    /// A store whose first watches end at once, each after a change that they do not show.
+    struct Ending {
+        inner: EmbeddedStore,
+        ends: Mutex<Vec<WatchEnd>>,
+        keys: Keys,
+    }
+
+    impl MetaStore for Ending {
+        fn watch<'a>(
+            &'a self,
+            prefix: &'a str,
+            from: Revision,
+        ) -> BoxFuture<'a, Result<BoxStream<'static, Result<ChangeBatch, WatchEnd>>, MetaError>> {
+            let end = self.ends.lock().expect("no panic").pop();
+            Box::pin(async move {
+                let Some(end) = end else { return self.inner.watch(prefix, from).await };
+                let missed = self.ends.lock().expect("no panic").len() as u8;
+                self.inner.commit(random_change(&self.keys, 0, missed, false)).await?;
+                let ended: BoxStream<'static, _> = Box::pin(stream::iter([Err(end)]));
+                Ok(ended)
+            })
+        }
+
+        fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Entry>, MetaError>> {
+            self.inner.get(key)
+        }
+
+        fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Listing, MetaError>> {
+            self.inner.list(prefix)
+        }
+
+        fn commit<'a>(&'a self, txn: Txn) -> BoxFuture<'a, Result<TxnOutcome, MetaError>> {
+            self.inner.commit(txn)
+        }
+
+        fn grant_lease<'a>(&'a self, ttl: Duration) -> BoxFuture<'a, Result<LeaseId, MetaError>> {
+            self.inner.grant_lease(ttl)
+        }
+
+        fn keep_alive<'a>(&'a self, lease: LeaseId) -> BoxFuture<'a, Result<bool, MetaError>> {
+            self.inner.keep_alive(lease)
+        }
+
+        fn revoke_lease<'a>(&'a self, lease: LeaseId) -> BoxFuture<'a, Result<(), MetaError>> {
+            self.inner.revoke_lease(lease)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_was_compacted_or_lost_misses_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = Keys::of_service("s");
+        let ends = vec![WatchEnd::Lost("on purpose".to_owned()), WatchEnd::Compacted(Revision(7))];
+        let inner = EmbeddedStore::open(folder.path()).expect("opens");
+        let meta = Arc::new(Ending { inner, ends: Mutex::new(ends), keys: keys.clone() });
+        let metrics = ClusterMetrics::default();
+        let discovery = ServiceDiscovery::new(meta.clone(), keys.clone(), metrics.clone());
+        let cancel = CancellationToken::new();
+        let mut view = discovery.subscribe();
+        let seen = async {
+            let all = view.wait_for(|view| view.nodes.len() == 2);
+            tokio::time::timeout(Duration::from_secs(10), all).await.expect("in time").expect("it runs");
+            let deleted = meta.commit(random_change(&keys, 0, 0, true)).await.expect("committed");
+            assert!(matches!(deleted, TxnOutcome::Committed(_)));
+            let one = view.wait_for(|view| view.nodes.len() == 1);
+            tokio::time::timeout(Duration::from_secs(10), one).await.expect("in time").expect("it runs");
+            cancel.cancel();
+        };
+        tokio::join!(discovery.run(cancel.clone()), seen);
+        assert_eq!(metrics.watch_losses.get(), 2);
     }
 
     fn random_change(keys: &Keys, kind: u8, name: u8, delete: bool) -> Txn {

@@ -1,4 +1,5 @@
-//! Channels to other nodes, by node id: made when first used, dropped when the node listens elsewhere.
+//! Channels to other nodes, by node id: made when first used, dropped when the node listens elsewhere. Probes tell which
+//! nodes answer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,14 +8,20 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tracing::debug;
 use vectorsphere_proto::internal::catalog_service_client::CatalogServiceClient;
 use vectorsphere_proto::internal::coordinator_service_client::CoordinatorServiceClient;
 use vectorsphere_proto::internal::shard_service_client::ShardServiceClient;
 use vectorsphere_proto::internal::{AwaitRevisionRequest, AwaitRevisionResponse};
 
-use crate::cluster::view::{self, ClusterView};
+use super::convert;
+use super::metrics::CommMetrics;
+use super::suspicion::Suspicion;
+use crate::cluster::view::{self, ClusterView, Node};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, Revision};
 
@@ -22,6 +29,11 @@ use crate::ids::{NodeId, Revision};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest message between nodes: the 64 MiB that a search may answer, and room for ids.
 pub const MESSAGE_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// A node that has not confirmed a change of metadata in this time learns of it by itself.
+const BROADCAST_LIMIT: Duration = Duration::from_secs(1);
+/// Longest time that a probe may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How channels are made.
 #[derive(Clone, Debug)]
@@ -39,6 +51,8 @@ pub struct CommunicationService {
     view: watch::Receiver<Arc<ClusterView>>,
     settings: ChannelSettings,
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
+    suspicion: Suspicion,
+    metrics: CommMetrics,
 }
 
 struct Peer {
@@ -49,9 +63,14 @@ struct Peer {
 
 impl CommunicationService {
     /// Finds nodes by `view`.
-    pub fn new(view: watch::Receiver<Arc<ClusterView>>, settings: ChannelSettings) -> CommunicationService {
+    pub fn new(
+        view: watch::Receiver<Arc<ClusterView>>,
+        settings: ChannelSettings,
+        metrics: CommMetrics,
+    ) -> CommunicationService {
         assert!(settings.connections > 0, "a peer needs a connection");
-        CommunicationService { view, settings, peers: Mutex::default() }
+        let (peers, suspicion) = (Mutex::default(), Suspicion::default());
+        CommunicationService { view, settings, peers, suspicion, metrics }
     }
 
     /// The shards on a node.
@@ -71,20 +90,74 @@ impl CommunicationService {
         Ok(CoordinatorServiceClient::new(self.channel(node)?))
     }
 
-    /// Waits until every node has seen the metadata at `revision`, or `deadline`. A node that does not answer is left
-    /// out: it reads the metadata when it comes back.
+    /// True when the node has missed several probes in a row.
+    pub fn is_suspect(&self, node: &Node) -> bool {
+        self.suspicion.is_suspect(node)
+    }
+
+    /// Probes every node of the view until `cancel`, each time after the pause that `interval` says.
+    pub async fn probe_nodes(&self, interval: impl Fn() -> Duration, cancel: CancellationToken) {
+        let probing = async {
+            loop {
+                let interval = interval();
+                let next = tokio::time::Instant::now() + interval;
+                let view = self.view.borrow().clone();
+                let limit = interval.min(PROBE_LIMIT);
+                join_all(view.nodes.values().map(|node| self.probe(node, limit))).await;
+                self.metrics.suspects.set(self.suspicion.keep_only(&view) as i64);
+                tokio::time::sleep_until(next).await;
+            }
+        };
+        cancel.run_until_cancelled(probing).await;
+    }
+
+    /// Any answer counts: a node that does not want requests is there all the same.
+    async fn probe(&self, node: &Node, limit: Duration) {
+        let call = async {
+            let mut client = HealthClient::new(self.channel(&node.id)?);
+            let answer = client.check(HealthCheckRequest::default()).await;
+            answer.map_err(|status| convert::from_status(&status))
+        };
+        let why = match tokio::time::timeout(limit, call).await {
+            Ok(Ok(_)) => return self.suspicion.answered(node),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {limit:?}"),
+        };
+        self.metrics.failed("probe");
+        self.suspicion.missed(node, &why);
+    }
+
+    /// Waits until every node has seen the metadata at `revision`, but not beyond `deadline`, nor longer than a second. A
+    /// node that does not answer is left out: it reads the metadata by itself.
     pub async fn broadcast_revision(&self, revision: Revision, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + BROADCAST_LIMIT);
         let view = self.view.borrow().clone();
         let calls = view.nodes.keys().map(async |node| {
-            let told =
-                tokio::time::timeout_at(deadline.into(), self.await_revision(node, revision, deadline));
-            match told.await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => debug!(%node, %error, "a node did not confirm a change of metadata"),
-                Err(_) => debug!(%node, "a node did not confirm a change of metadata in time"),
-            }
+            let told = tokio::select! {
+                () = self.left(node) => return,
+                told = tokio::time::timeout_at(
+                    deadline.into(),
+                    self.await_revision(node, revision, deadline),
+                ) => told,
+            };
+            let why = match told {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            self.metrics.failed("broadcast");
+            debug!(%node, why, "a node did not confirm a change of metadata");
         });
         join_all(calls).await;
+    }
+
+    /// Returns when the node is no longer in the view.
+    async fn left(&self, node: &NodeId) {
+        let mut view = self.view.clone();
+        // A closed channel means that this node stops: then the call itself ends.
+        if view.wait_for(|view| !view.nodes.contains_key(node)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn await_revision(
@@ -97,7 +170,7 @@ impl CommunicationService {
         let mut request = tonic::Request::new(AwaitRevisionRequest { revision: revision.0 });
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         let answer = client.await_revision(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| super::convert::from_status(&status))
+        answer.map(tonic::Response::into_inner).map_err(|status| convert::from_status(&status))
     }
 
     /// A channel to a node; the next one in turn.

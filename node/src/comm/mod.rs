@@ -5,6 +5,9 @@
 mod communication_service;
 pub mod convert;
 mod deadline;
+mod metrics;
+mod suspicion;
 
 pub use communication_service::{ChannelSettings, CommunicationService, MESSAGE_BYTES_MAX};
 pub use deadline::grpc_timeout;
+pub use metrics::CommMetrics;

@@ -3,12 +3,16 @@
 //! The only place that reads configuration files and environment variables; everything else receives values.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use notify::Watcher as _;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +21,18 @@ use tracing::{info, warn};
 use super::keys::{self, VARIABLE_PREFIX};
 use super::reader::{self, Raw, Value};
 use super::settings::Config;
+use crate::telemetry::Metrics;
 
 /// Variables with our prefix that belong to the project's scripts and tests.
-const OTHER_VARIABLES: [&str; 4] =
-    ["VECTORSPHERE_CACHE", "VECTORSPHERE_DATA", "VECTORSPHERE_ETCD_BIN", "VECTORSPHERE_IMAGE_LOADER"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "VECTORSPHERE_CACHE",
+    "VECTORSPHERE_DATA",
+    "VECTORSPHERE_ETCD_BIN",
+    "VECTORSPHERE_IMAGE_LOADER",
+    "VECTORSPHERE_KEEP",
+    "VECTORSPHERE_SOAK_FROM",
+    "VECTORSPHERE_SOAK_SEEDS",
+];
 /// Files change in several steps (a ConfigMap swaps a link); one look after the last of them is enough.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -55,8 +67,8 @@ pub struct Problems(pub Vec<Problem>);
 /// What was given beside the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// All variables of the process.
-    pub environment: Vec<(String, String)>,
+    /// All variables of the process; those of others need not be UTF-8.
+    pub environment: Vec<(OsString, OsString)>,
     /// Key, value, and the flag that set it.
     pub flags: Vec<(&'static str, String, &'static str)>,
 }
@@ -65,7 +77,24 @@ pub struct Overrides {
 pub struct ConfigManager {
     file: Option<PathBuf>,
     overrides: Overrides,
+    /// As the process started.
+    start: Config,
     current: watch::Sender<Arc<Config>>,
+    reloads: Family<ReloadLabels, Counter>,
+}
+
+/// What a reload found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reload {
+    /// Keys that differ from the last reload, ascending.
+    pub changed: Vec<String>,
+    /// Keys that differ from the start and count after a restart only, ascending.
+    pub need_a_restart: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
 }
 
 impl ConfigManager {
@@ -74,9 +103,16 @@ impl ConfigManager {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(file: Option<PathBuf>, overrides: Overrides) -> Result<ConfigManager, Problems> {
-        let config = read(file.as_deref(), &overrides)?;
-        let (current, _) = watch::channel(Arc::new(config));
-        Ok(ConfigManager { file, overrides, current })
+        let start = read(file.as_deref(), &overrides)?;
+        let (current, _) = watch::channel(Arc::new(start.clone()));
+        Ok(ConfigManager { file, overrides, start, current, reloads: Family::default() })
+    }
+
+    /// Adds the count of reloads to a node's metrics.
+    pub fn register(&self, metrics: &Metrics) {
+        metrics.register(|registry| {
+            registry.register("config_reloads", "Reloads of the configuration", self.reloads.clone());
+        });
     }
 
     /// The configuration at the moment.
@@ -89,42 +125,49 @@ impl ConfigManager {
         self.current.subscribe()
     }
 
-    /// Reads the files again. A bad one changes nothing.
+    /// Reads the files again. A bad one changes nothing; keys that need a restart keep the values of the start.
     ///
     /// # Errors
     /// Everything that is wrong, at once; it is also logged.
-    pub fn reload(&self) -> Result<(), Problems> {
+    pub fn reload(&self) -> Result<Reload, Problems> {
         let before = self.current();
         let after = match read(self.file.as_deref(), &self.overrides) {
             Ok(after) => after,
             Err(problems) => {
                 warn!(%problems, "the changed configuration is not used, the last good one stays");
+                self.count("refused");
                 return Err(problems);
             }
         };
-        let changed = reader::differences(&before, &after);
-        if changed.is_empty() {
-            return Ok(());
+        let mut need_a_restart = reader::differences(&self.start, &after);
+        need_a_restart.retain(|path| !keys::find(path).is_some_and(|key| key.reload));
+        let reload = Reload { changed: reader::differences(&before, &after), need_a_restart };
+        if reload.changed.is_empty() {
+            self.count("unchanged");
+            return Ok(reload);
         }
-        let needs_restart = |path: &&String| !keys::find(path).is_some_and(|key| key.reload);
-        let restart: Vec<_> = changed.iter().filter(needs_restart).collect();
-        info!(?changed, need_a_restart = ?restart, "took over a changed configuration");
-        self.current.send_replace(Arc::new(after));
-        Ok(())
+        info!(changed = ?reload.changed, need_a_restart = ?reload.need_a_restart, "took over a changed configuration");
+        self.current.send_replace(Arc::new(after.over(&self.start)));
+        self.count("changed");
+        Ok(reload)
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&ReloadLabels { outcome }).inc();
     }
 
     /// Reloads when a file changes or SIGHUP comes, until `cancel`.
     pub async fn run(&self, cancel: CancellationToken) {
         let (tell, mut told) = mpsc::channel(1);
-        let watcher = self.watch_files(tell);
-        if let Err(error) = &watcher {
-            warn!(%error, "cannot watch the configuration's files, SIGHUP still works");
-        }
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
             Err(error) => return warn!(%error, "cannot listen for SIGHUP, the configuration stays as it is"),
         };
         loop {
+            // Anew after each reload: it may have named other files. The old watch stands until then.
+            let _watcher = self.watch_files(tell.clone()).inspect_err(|error| {
+                warn!(%error, "cannot watch the configuration's files, SIGHUP still works");
+            });
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = hangup.recv() => {}
@@ -215,8 +258,15 @@ fn flatten(
     for (key, value) in mapping {
         let path = format!("{prefix}{}", scalar(key).unwrap_or_default());
         let value = match value {
-            serde_yaml::Value::Null => continue,
+            // Nothing is said, but of a key or group that exists.
+            serde_yaml::Value::Null => {
+                check_name(&path, source, problems);
+                continue;
+            }
             serde_yaml::Value::Mapping(inner) => {
+                if inner.is_empty() {
+                    check_name(&path, source, problems);
+                }
                 flatten(&format!("{path}."), inner, source, raw, problems);
                 continue;
             }
@@ -236,6 +286,16 @@ fn flatten(
     }
 }
 
+/// A name without a value is only looked at for being a name.
+fn check_name(path: &str, source: &Source, problems: &mut Vec<Problem>) {
+    let is_group =
+        keys::KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
+    if keys::find(path).is_none() && !is_group {
+        let message = format!("is not a key; did you mean {}?", keys::nearest(path));
+        problems.push(Problem { what: path.to_owned(), message, source: source.clone() });
+    }
+}
+
 fn scalar(value: &serde_yaml::Value) -> Option<String> {
     match value {
         serde_yaml::Value::String(text) => Some(text.clone()),
@@ -245,20 +305,26 @@ fn scalar(value: &serde_yaml::Value) -> Option<String> {
     }
 }
 
-fn read_environment(environment: &[(String, String)], raw: &mut Raw, problems: &mut Vec<Problem>) {
+fn read_environment(environment: &[(OsString, OsString)], raw: &mut Raw, problems: &mut Vec<Problem>) {
     let known: BTreeMap<_, _> = keys::KEYS.iter().map(|key| (keys::variable(key.path), key.path)).collect();
     for (name, value) in environment {
+        let name = name.to_string_lossy().into_owned();
         if !name.starts_with(VARIABLE_PREFIX) || OTHER_VARIABLES.contains(&name.as_str()) {
             continue;
         }
         let source = Source::Environment(name.clone());
-        match known.get(name) {
-            Some(path) => drop(raw.insert((*path).to_owned(), (Value::Text(value.clone()), source))),
-            None => {
+        match (known.get(&name), value.to_str()) {
+            (Some(path), Some(value)) => {
+                raw.insert((*path).to_owned(), (Value::Text(value.to_owned()), source));
+            }
+            (Some(_), None) => {
+                problems.push(Problem { what: name, message: "is not UTF-8".to_owned(), source });
+            }
+            (None, _) => {
                 let path = name[VARIABLE_PREFIX.len()..].to_lowercase().replace("__", ".");
                 let nearest = keys::variable(keys::nearest(&path));
                 let message = format!("is not the variable of any key; did you mean {nearest}?");
-                problems.push(Problem { what: name.clone(), message, source });
+                problems.push(Problem { what: name, message, source });
             }
         }
     }

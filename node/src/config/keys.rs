@@ -50,6 +50,7 @@ impl Kind {
             Kind::Duration(min, max) => {
                 format!("a duration from {} to {}", duration_text(min), duration_text(max))
             }
+            Kind::Word(["", words @ ..]) => format!("empty or one of {}", words.join(", ")),
             Kind::Word(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -123,14 +124,14 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Duration(100, DAY_MS),
         "2",
         RESTART,
-        "Keep-alive interval of the node's session, whose TTL is 8 s; more than a quarter of it counts as 2 s, since the description's 10 s would end every session.",
+        "Keep-alive interval of the node's session, whose TTL is 8 s; more than a quarter of it counts as 2 s (the log says so), since the description's 10 s would end every session.",
     ),
     key(
         "health_check_interval",
         Kind::Duration(50, DAY_MS),
         "0.5",
         HOT,
-        "The Master's probe of nodes. The description's 30 s cannot meet the failover goals.",
+        "Each gateway probes every node at this interval; the shards of a node that misses four in a row count as unavailable until it answers. The description's 30 s would notice nothing in time.",
     ),
     key(
         "scheduler_worker_count",
@@ -158,7 +159,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Text,
         "info",
         HOT,
-        "`error`, `warn`, `info`, `debug`, `trace`, or filter directives such as `info,vectorsphere::cluster=debug`.",
+        "`off`, `error`, `warn`, `info`, `debug`, `trace`, or filter directives such as `info,vectorsphere::cluster=debug`.",
     ),
     key(
         "log_format",
@@ -214,7 +215,13 @@ pub(super) const KEYS: &[Key] = &[
     key("etcd.username", Kind::Text, "", RESTART, "User; empty: none."),
     key("etcd.password", Kind::Secret, "", RESTART, "Password."),
     key("etcd.password_file", Kind::Path, "", RESTART, "File with the password; wins over `etcd.password`."),
-    key("etcd.ca_file", Kind::Path, "", RESTART, "CA bundle that etcd's certificate comes from."),
+    key(
+        "etcd.ca_file",
+        Kind::Path,
+        "",
+        RESTART,
+        "CA bundle that etcd's certificate comes from; endpoints with `https://` need it, others may not have it.",
+    ),
     key("etcd.cert_file", Kind::Path, "", RESTART, "Client certificate; needs `etcd.key_file`."),
     key("etcd.key_file", Kind::Path, "", RESTART, "Client key."),
     key("etcd.dial_timeout", Kind::Duration(10, 600_000), "5", RESTART, "Time to connect."),
@@ -237,7 +244,7 @@ pub(super) const KEYS: &[Key] = &[
         "master.election_timeout",
         Kind::Duration(100, 600_000),
         "15",
-        RESTART,
+        HOT,
         "One attempt to stand for election.",
     ),
     key(
@@ -251,22 +258,22 @@ pub(super) const KEYS: &[Key] = &[
         "master.max_retry_count",
         Kind::Integer(0, 1_000_000),
         "3",
-        RESTART,
-        "Failed attempts after which they are logged as warnings; the node goes on trying.",
+        HOT,
+        "Failed attempts after which they are logged as errors; the node goes on trying.",
     ),
-    key("master.retry_interval", Kind::Duration(10, 600_000), "5", RESTART, "Pause between attempts."),
+    key("master.retry_interval", Kind::Duration(10, 600_000), "5", HOT, "Pause between attempts."),
     key(
         "slave.register_retry_count",
         Kind::Integer(0, 1_000_000),
         "3",
-        RESTART,
-        "Failed registrations after which they are logged as warnings; the node goes on trying.",
+        HOT,
+        "Failed registrations after which they are logged as errors, and readiness says so at the start; the node goes on trying.",
     ),
     key(
         "slave.register_retry_interval",
         Kind::Duration(10, 600_000),
         "5",
-        RESTART,
+        HOT,
         "Pause between registrations.",
     ),
     key(
@@ -323,7 +330,7 @@ pub fn reference() -> String {
     for key in KEYS {
         let default = if key.default.is_empty() { "none".to_owned() } else { format!("`{}`", key.default) };
         let reload = if key.reload { "yes" } else { "no" };
-        let allowed = key.kind.allowed().replace("one of , ", "empty or one of ");
+        let allowed = key.kind.allowed();
         writeln!(page, "| `{}` | {allowed} | {default} | {reload} | {} |", key.path, key.doc)
             .expect("writing to a string does not fail");
     }
@@ -340,6 +347,7 @@ a key is its name in capitals with `VECTORSPHERE_` in front and `__` for each do
 
 Durations are seconds, fractions allowed, or carry a suffix: `500ms`, `2m`. Unknown keys are errors. Every problem is
 reported at once; `vectorsphere config check -c FILE` does nothing else. A changed file is read again by itself and on SIGHUP;
-a file with a problem changes nothing, and the log says so.
+a file with a problem changes nothing, and the log says so. Keys that a reload does not change keep the values of the start;
+the log names those that wait for a restart.
 
 ";

@@ -7,7 +7,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use config_manager::{ConfigManager, Overrides, Problem, Problems, Source};
+pub use config_manager::{ConfigManager, Overrides, Problem, Problems, Reload, Source};
 pub use keys::reference;
 pub use settings::{
     AuthConfig, Config, EtcdConfig, LogFormat, MasterConfig, NodeType, RateLimitConfig, SlaveConfig,

@@ -29,11 +29,12 @@ const SAMPLE_SECRET: &str = "your_jwt_secret";
 /// A quarter of the node session's TTL: two lost keep-alives do not end a session.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(2);
 const SECRET_BYTES_MIN: usize = 32;
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The configuration that `raw` says, or everything that is wrong with it beside `problems`.
 pub(super) fn config(raw: &Raw, problems: Vec<Problem>) -> Result<Config, Problems> {
-    let mut reader = Reader { raw, problems, secret_files: Vec::new() };
-    reader.unknown_keys();
+    let mut reader = Reader { raw, problems, secret_files: Vec::new(), notes: Vec::new() };
+    reader.unfit_keys();
     let config = reader.config();
     reader.rules(&config);
     if reader.problems.is_empty() { Ok(config) } else { Err(Problems(reader.problems)) }
@@ -49,6 +50,7 @@ struct Reader<'r> {
     raw: &'r Raw,
     problems: Vec<Problem>,
     secret_files: Vec<PathBuf>,
+    notes: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -63,7 +65,7 @@ impl Reader<'_> {
             "json" => LogFormat::Json,
             _ => LogFormat::Auto,
         };
-        Config {
+        let mut config = Config {
             service_name: self.text("service_name"),
             node_type,
             node_id: self.node_id(),
@@ -76,7 +78,7 @@ impl Reader<'_> {
             internal_port: self.integer("internal_port") as u16,
             data_dir: self.path("data_dir").unwrap_or_default(),
             task_timeout: self.duration("task_timeout"),
-            heartbeat: self.duration("heartbeat").min(HEARTBEAT_MAX),
+            heartbeat: self.heartbeat("heartbeat"),
             health_check_interval: self.duration("health_check_interval"),
             scheduler_worker_count: self.integer("scheduler_worker_count") as usize,
             shutdown_grace: self.duration("shutdown_grace"),
@@ -99,7 +101,7 @@ impl Reader<'_> {
             slave: SlaveConfig {
                 register_retry_count: self.integer("slave.register_retry_count") as u32,
                 register_retry_interval: self.duration("slave.register_retry_interval"),
-                heartbeat_interval: self.duration("slave.heartbeat_interval").min(HEARTBEAT_MAX),
+                heartbeat_interval: self.heartbeat("slave.heartbeat_interval"),
             },
             auth: AuthConfig {
                 enabled: self.bool("auth.enabled"),
@@ -112,8 +114,12 @@ impl Reader<'_> {
                 burst_size: self.integer("rate_limit.burst_size") as u32,
             },
             secret_files: std::mem::take(&mut self.secret_files),
-            effective: self.effective(),
-        }
+            notes: Vec::new(),
+            effective: BTreeMap::new(),
+        };
+        config.notes = std::mem::take(&mut self.notes);
+        config.effective = self.effective(&config);
+        config
     }
 
     fn etcd(&mut self) -> EtcdConfig {
@@ -143,8 +149,9 @@ impl Reader<'_> {
             );
             self.problem("etcd.endpoints", why);
         }
-        if config.etcd.cert_file.is_some() != config.etcd.key_file.is_some() {
-            self.problem("etcd.cert_file", "and etcd.key_file must be given together".to_owned());
+        self.etcd_rules(&config.etcd);
+        if config.data_dir.as_os_str().is_empty() {
+            self.problem("data_dir", "is empty, must be a path".to_owned());
         }
         if !config.master.session_ttl.as_millis().is_multiple_of(1000) {
             self.problem("master.session_ttl", "must be whole seconds".to_owned());
@@ -162,10 +169,42 @@ impl Reader<'_> {
         if config.service_name.is_empty() || config.service_name.contains('/') {
             self.problem("service_name", "must be text without `/`".to_owned());
         }
-        if let Err(error) = config.log_level.parse::<tracing_subscriber::EnvFilter>() {
-            self.problem("log_level", format!("is {:?}: {error}", config.log_level));
+        if let Err(why) = check_log_level(&config.log_level) {
+            self.problem("log_level", format!("is {:?}: {why}", config.log_level));
         }
         self.secret_rules(config);
+    }
+
+    /// What would only be found out by trying again and again.
+    fn etcd_rules(&mut self, etcd: &EtcdConfig) {
+        if etcd.cert_file.is_some() != etcd.key_file.is_some() {
+            self.problem("etcd.cert_file", "and etcd.key_file must be given together".to_owned());
+        }
+        let files = [
+            ("etcd.ca_file", &etcd.ca_file),
+            ("etcd.cert_file", &etcd.cert_file),
+            ("etcd.key_file", &etcd.key_file),
+        ];
+        for (path, file) in files {
+            if let Some(file) = file
+                && let Err(error) = fs::read(file)
+            {
+                self.problem(path, format!("is {}, which cannot be read: {error}", file.display()));
+            }
+        }
+        let has_tls = etcd.ca_file.is_some();
+        if etcd.cert_file.is_some() && !has_tls {
+            self.problem("etcd.cert_file", "needs etcd.ca_file".to_owned());
+        }
+        for endpoint in &etcd.endpoints {
+            let why = match endpoint.split_once("://") {
+                Some(("http", _)) if has_tls => "goes without TLS, but etcd.ca_file is given; use https://",
+                Some(("https", _)) if !has_tls => "goes over TLS, which needs etcd.ca_file",
+                None | Some(("http" | "https", _)) => continue,
+                Some(_) => "must begin with http:// or https://, or be host:port",
+            };
+            self.problem("etcd.endpoints", format!("{endpoint} {why}"));
+        }
     }
 
     fn secret_rules(&mut self, config: &Config) {
@@ -185,11 +224,20 @@ impl Reader<'_> {
         }
     }
 
-    fn unknown_keys(&mut self) {
-        let unknown: Vec<_> = self.raw.keys().filter(|path| keys::find(path).is_none()).cloned().collect();
-        for path in unknown {
-            let nearest = keys::nearest(&path);
-            self.problem(&path, format!("is not a key; did you mean {nearest}?"));
+    /// Keys that do not exist, and lists where one value is wanted.
+    fn unfit_keys(&mut self) {
+        let raw = self.raw;
+        for (path, (value, _)) in raw {
+            match (keys::find(path), value) {
+                (None, _) => {
+                    let nearest = keys::nearest(path);
+                    self.problem(path, format!("is not a key; did you mean {nearest}?"));
+                }
+                (Some(key), Value::List(items)) if !matches!(key.kind, Kind::List) => {
+                    self.wrong(key, &format!("[{}]", items.join(", ")));
+                }
+                (Some(_), _) => {}
+            }
         }
     }
 
@@ -208,18 +256,15 @@ impl Reader<'_> {
         let key = keys::find(path).unwrap_or_else(|| panic!("{path} has a row in the table of keys"));
         let text = match self.raw.get(path) {
             Some((Value::Text(text), _)) => text.clone(),
-            Some((Value::List(items), _)) => items.join(","),
-            None => key.default.to_owned(),
+            Some((Value::List(items), _)) if matches!(key.kind, Kind::List) => items.join(","),
+            // A list where one value is wanted was told before.
+            Some((Value::List(_), _)) | None => key.default.to_owned(),
         };
         (key, text)
     }
 
     fn text(&mut self, path: &str) -> String {
-        let (key, text) = self.value(path);
-        if matches!(self.raw.get(path), Some((Value::List(_), _))) {
-            self.wrong(key, &text);
-        }
-        text
+        self.value(path).1
     }
 
     fn path(&mut self, path: &str) -> Option<PathBuf> {
@@ -264,6 +309,16 @@ impl Reader<'_> {
         }
     }
 
+    fn heartbeat(&mut self, path: &str) -> Duration {
+        let wanted = self.duration(path);
+        if wanted > HEARTBEAT_MAX {
+            self.notes.push(format!(
+                "{path} is {wanted:?} and counts as {HEARTBEAT_MAX:?}, the session's TTL is 8 s"
+            ));
+        }
+        wanted.min(HEARTBEAT_MAX)
+    }
+
     fn word(&mut self, path: &str) -> &'static str {
         let (key, text) = self.value(path);
         let Kind::Word(words) = key.kind else { panic!("{path} is a word") };
@@ -296,17 +351,32 @@ impl Reader<'_> {
         }
     }
 
-    /// Every key's text as it counts, secrets as a digest, for telling what a reload changed.
-    fn effective(&self) -> BTreeMap<String, String> {
-        let shown = |key: &Key| {
-            let text = self.value(key.path).1;
-            match key.kind {
-                Kind::Secret => format!("{:x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())),
-                _ => text,
-            }
+    /// Every key's text, for telling what a reload changed. Secrets as a digest of what they come to, wherever it was read.
+    fn effective(&self, config: &Config) -> BTreeMap<String, String> {
+        let digest = |secret: &SecretString| {
+            format!("{:x}", xxhash_rust::xxh3::xxh3_64(secret.expose_secret().as_bytes()))
+        };
+        let shown = |key: &Key| match key.path {
+            "etcd.password" => digest(&config.etcd.password),
+            "auth.jwt_secret" => digest(&config.auth.jwt_secret),
+            path => self.value(path).1,
         };
         keys::KEYS.iter().map(|key| (key.path.to_owned(), shown(key))).collect()
     }
+}
+
+/// A filter of logs: one level, or directives `target=level`, comma separated. A bare word is a level: as a target, which
+/// the filter itself would take it for, a misspelt level would silence everything.
+fn check_log_level(text: &str) -> Result<(), String> {
+    let is_level = |word: &str| LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    for directive in text.split(',') {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if !is_level(level) {
+            let levels = LOG_LEVELS.join(", ");
+            return Err(format!("{level:?} is no level; it must be one of {levels}, or target=level"));
+        }
+    }
+    text.parse::<tracing_subscriber::EnvFilter>().map(drop).map_err(|error| error.to_string())
 }
 
 fn read_secret(file: &Path) -> Result<SecretString, String> {

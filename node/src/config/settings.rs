@@ -37,7 +37,7 @@ pub struct Config {
     pub task_timeout: Duration,
     /// Keep-alive interval of the node's session; default 2 s, at most a quarter of the session's TTL. Restart.
     pub heartbeat: Duration,
-    /// The Master's probe of nodes; default 0.5 s. Reload.
+    /// A gateway's probe of every node; default 0.5 s. Reload.
     pub health_check_interval: Duration,
     /// Compute threads; 0: one per core; at most 1024. Restart.
     pub scheduler_worker_count: usize,
@@ -73,7 +73,9 @@ pub struct Config {
     pub rate_limit: RateLimitConfig,
     /// Files that secrets were read from: a change of them is a change of the configuration.
     pub secret_files: Vec<PathBuf>,
-    /// Every key's text as it counts, secrets as digests.
+    /// Values that count otherwise than they are written, for the log.
+    pub notes: Vec<String>,
+    /// Every key's text as it was read last, secrets as digests.
     pub effective: BTreeMap<String, String>,
 }
 
@@ -170,6 +172,29 @@ pub struct RateLimitConfig {
     pub requests_per_second: u32,
     /// Burst; default 200, at least 1. Reload.
     pub burst_size: u32,
+}
+
+impl Config {
+    /// This configuration, as far as a reload changes it in a running node; the rest as in `start`.
+    pub(super) fn over(self, start: &Config) -> Config {
+        Config {
+            task_timeout: self.task_timeout,
+            health_check_interval: self.health_check_interval,
+            shutdown_grace: self.shutdown_grace,
+            log_level: self.log_level,
+            default_shards: self.default_shards,
+            checkpoint_log_bytes: self.checkpoint_log_bytes,
+            max_concurrent_requests: self.max_concurrent_requests,
+            master: MasterConfig { session_ttl: start.master.session_ttl, ..self.master },
+            slave: SlaveConfig { heartbeat_interval: start.slave.heartbeat_interval, ..self.slave },
+            auth: AuthConfig { token_expiry: self.auth.token_expiry, ..start.auth.clone() },
+            rate_limit: self.rate_limit,
+            secret_files: self.secret_files,
+            notes: self.notes,
+            effective: self.effective,
+            ..start.clone()
+        }
+    }
 }
 
 impl NodeType {

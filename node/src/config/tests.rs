@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::keys::{self, KEYS};
-use super::{ConfigManager, NodeType, Overrides, Problems};
+use super::keys::{self, KEYS, Kind};
+use super::{Config, ConfigManager, NodeType, Overrides, Problems};
+use crate::telemetry::Metrics;
 
 fn load(
     file: &str,
@@ -16,7 +17,7 @@ fn load(
     let path = folder.path().join("c.yaml");
     std::fs::write(&path, file).expect("writable");
     let overrides = Overrides {
-        environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        environment: environment.iter().map(|(k, v)| (k.into(), v.into())).collect(),
         flags: flags.iter().map(|(path, value, flag)| (*path, (*value).to_owned(), *flag)).collect(),
     };
     ConfigManager::load(Some(path), overrides)
@@ -98,6 +99,129 @@ fn a_bad_reload_keeps_the_last_good_configuration() {
     std::fs::write(&path, "task_timeout: 2m").expect("writable");
     manager.reload().expect("fine");
     assert_eq!(changes.borrow_and_update().task_timeout, Duration::from_secs(120));
+}
+
+#[test]
+fn a_rotated_secret_is_a_change_that_waits_for_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, secret) = (folder.path().join("c.yaml"), folder.path().join("secret"));
+    let file = format!("auth: {{enabled: true, jwt_secret_file: {}}}", secret.display());
+    std::fs::write(&path, file).expect("writable");
+    std::fs::write(&secret, "a".repeat(40)).expect("writable");
+    let manager = ConfigManager::load(Some(path), Overrides::default()).expect("fine");
+    std::fs::write(&secret, "b".repeat(40)).expect("writable");
+    let reload = manager.reload().expect("fine");
+    assert_eq!(
+        (reload.changed, reload.need_a_restart.as_slice()),
+        (reload.need_a_restart.clone(), &["auth.jwt_secret".to_owned()][..])
+    );
+    assert_eq!(manager.current().auth.jwt_secret.expose_secret(), "a".repeat(40));
+}
+
+#[test]
+fn keys_that_need_a_restart_stay_as_they_were_and_are_named_each_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("c.yaml");
+    std::fs::write(&path, "http_port: 1000").expect("writable");
+    let manager = ConfigManager::load(Some(path.clone()), Overrides::default()).expect("fine");
+    let metrics = Metrics::new();
+    manager.register(&metrics);
+    std::fs::write(&path, "http_port: 2000").expect("writable");
+    assert_eq!(manager.reload().expect("fine").need_a_restart, ["http_port"]);
+    assert_eq!(manager.current().http_port, 1000);
+    std::fs::write(&path, "http_port: 2000\nmaster: {retry_interval: 1}").expect("writable");
+    let reload = manager.reload().expect("fine");
+    assert_eq!(
+        (reload.changed.as_slice(), reload.need_a_restart.as_slice()),
+        (&["master.retry_interval".to_owned()][..], &["http_port".to_owned()][..])
+    );
+    assert_eq!(manager.current().master.retry_interval, Duration::from_secs(1));
+    std::fs::write(&path, "http_port: 1000").expect("writable");
+    assert!(manager.reload().expect("fine").need_a_restart.is_empty());
+    assert!(metrics.encode().contains("vectorsphere_config_reloads_total{outcome=\"changed\"} 3"));
+}
+
+/// Each key that can be changed alone: a reload changes the running configuration exactly when the table says so.
+#[test]
+fn what_a_reload_changes_is_what_the_table_says() {
+    let base = Config::clone(&load("", &[], &[]).expect("fine").current());
+    for key in KEYS {
+        let other = match key.kind {
+            Kind::Integer(_, max) => max.to_string(),
+            Kind::Duration(min, _) => format!("{}s", min.div_ceil(1000)),
+            Kind::Bool => (key.default != "true").to_string(),
+            Kind::Word(words) => words[words.len() - 1].to_owned(),
+            Kind::Text if key.path == "log_level" => "debug".to_owned(),
+            Kind::Text | Kind::Secret | Kind::Path | Kind::List => "other".to_owned(),
+        };
+        let Ok(changed) = load("", &[(&keys::variable(key.path), &other)], &[]) else {
+            assert!(!key.reload, "{} = {other} must be valid", key.path);
+            continue;
+        };
+        let changed = Config { effective: base.effective.clone(), ..Config::clone(&changed.current()) };
+        let (before, read) = (format!("{base:?}"), format!("{changed:?}"));
+        let live = format!("{:?}", changed.over(&base));
+        assert_eq!(live, if key.reload { read } else { before }, "{}", key.path);
+    }
+}
+
+#[test]
+fn a_level_is_a_level() {
+    for fine in ["off", "INFO", "info,vectorsphere::cluster=debug", "warn,hyper=off"] {
+        assert!(load(&format!("log_level: \"{fine}\""), &[], &[]).is_ok(), "{fine}");
+    }
+    for wrong in ["degub", "info,vectorsphere::cluster", "vectorsphere=loud", "\"\""] {
+        let told = problems(&format!("log_level: {wrong}"), &[]);
+        assert!(told[0].contains("off, error, warn, info, debug, trace"), "{told:?}");
+    }
+}
+
+#[test]
+fn names_without_a_value_and_lists_of_one_are_told() {
+    let told = problems("htp_port:\netdc: {}\nhttp_port: [8080]\ndata_dir: \"\"", &[]).join("\n");
+    for expected in [
+        "htp_port is not a key; did you mean http_port?",
+        "etdc is not a key",
+        "http_port is \"[8080]\", must be an integer",
+        "data_dir is empty",
+    ] {
+        assert!(told.contains(expected), "{expected:?} is missing in:\n{told}");
+    }
+    load("http_port:\netcd: {}\nauth:", &[], &[]).expect("an empty key and an empty group say nothing");
+}
+
+#[test]
+fn what_keeps_etcd_away_for_ever_is_told_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, "").expect("writable");
+    let file = file.display();
+    for (etcd, expected) in [
+        ("endpoints: [https://a:1]".to_owned(), "needs etcd.ca_file"),
+        (format!("endpoints: [http://a:1], ca_file: {file}"), "use https://"),
+        ("endpoints: [ftp://a:1]".to_owned(), "http:// or https://"),
+        ("endpoints: [a:1], ca_file: /absent/ca.pem".to_owned(), "/absent/ca.pem, which cannot be read"),
+        (format!("endpoints: [a:1], cert_file: {file}, key_file: {file}"), "needs etcd.ca_file"),
+    ] {
+        let told = problems(&format!("etcd: {{{etcd}}}"), &[]).join("\n");
+        assert!(told.contains(expected), "{expected:?} is missing in:\n{told}");
+    }
+    load(&format!("etcd: {{endpoints: [https://a:1, b:2], ca_file: {file}}}"), &[], &[]).expect("fine");
+}
+
+#[test]
+fn variables_of_others_need_not_be_text() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let not_text = || std::ffi::OsString::from_vec(vec![b'a', 0xff]);
+    let with = |name: std::ffi::OsString| {
+        let overrides = Overrides { environment: vec![(name, not_text())], flags: Vec::new() };
+        ConfigManager::load(None, overrides)
+    };
+    with("PATH".into()).map(drop).expect("another's");
+    with(not_text()).map(drop).expect("another's");
+    with("VECTORSPHERE_KEEP".into()).map(drop).expect("the tests'");
+    let Err(Problems(told)) = with("VECTORSPHERE_ZONE".into()) else { panic!("it is ours") };
+    assert_eq!(told[0].message, "is not UTF-8");
 }
 
 #[tokio::test]

@@ -63,8 +63,11 @@ impl Router {
         let view = self.view();
         let record = view.shards.get(&shard).ok_or_else(|| unavailable(shard, "has no record yet"))?;
         let node = record.primary_node().ok_or_else(|| unavailable(shard, "has no primary yet"))?;
-        if !view.nodes.contains_key(node) {
+        let Some(host) = view.nodes.get(node) else {
             return Err(unavailable(shard, &format!("is on node {node}, which is not there")));
+        };
+        if self.is_suspect(host) {
+            return Err(unavailable(shard, &format!("is on node {node}, which does not answer")));
         }
         if !view.is_served(record) {
             return Err(unavailable(shard, &format!("is being recovered by node {node}")));

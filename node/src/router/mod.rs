@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::cluster::view::ClusterView;
+use crate::cluster::view::{ClusterView, Node};
 use crate::comm::CommunicationService;
 use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
@@ -161,6 +161,11 @@ impl Router {
     /// The cluster as this node sees it at the moment.
     pub fn view(&self) -> Arc<ClusterView> {
         self.view.borrow().clone()
+    }
+
+    /// True when this node's probes of `node` are not answered.
+    pub fn is_suspect(&self, node: &Node) -> bool {
+        self.comm.is_suspect(node)
     }
 
     /// The table of a name, unless it is being deleted.

@@ -1,5 +1,6 @@
 //! What every layer runs on: tasks, clocks, disks, threads for computing.
 
+pub mod acceptor;
 pub mod clock;
 mod compute_pool;
 pub mod disk;
@@ -7,5 +8,5 @@ mod readiness;
 mod task_group;
 
 pub use compute_pool::{ComputePool, PoolError};
-pub use readiness::Readiness;
+pub use readiness::{Conditions, Readiness};
 pub use task_group::TaskGroup;

@@ -29,10 +29,26 @@ impl TaskGroup {
         &self.cancel
     }
 
-    /// Starts a task, which ends by itself after the cancellation.
+    /// Starts a part of the node: it runs until the cancellation. One that ends before has failed, and ends the group.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let number = self.lock().last_key_value().map_or(0, |(last, _)| last + 1);
-        self.lock().insert(number, name);
+        let cancel = self.cancel.clone();
+        self.spawn_brief(name, async move {
+            task.await;
+            if !cancel.is_cancelled() {
+                error!(task = name, "a task ended too early, the node stops");
+                cancel.cancel();
+            }
+        });
+    }
+
+    /// Starts a task that may end at any time, such as one connection; it ends by itself after the cancellation.
+    pub fn spawn_brief(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let number = {
+            let mut running = self.lock();
+            let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
+            running.insert(number, name);
+            number
+        };
         let group = self.clone();
         let guarded = async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
@@ -45,10 +61,15 @@ impl TaskGroup {
         self.tracker.spawn(guarded.instrument(info_span!("task", name)));
     }
 
+    /// Waits until all tasks have ended.
+    pub async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
     /// Waits until all tasks have ended; `false` when `limit` came first, and says who still runs.
     pub async fn join(&self, limit: Duration) -> bool {
-        self.tracker.close();
-        if tokio::time::timeout(limit, self.tracker.wait()).await.is_ok() {
+        if tokio::time::timeout(limit, self.ended()).await.is_ok() {
             return true;
         }
         let running: Vec<_> = self.lock().values().copied().collect();
@@ -72,6 +93,17 @@ mod tests {
         let cancel = group.cancellation().clone();
         group.spawn("waits", async move { cancel.cancelled().await });
         group.spawn("panics", async { panic!("on purpose") });
+        assert!(group.join(Duration::from_secs(10)).await);
+        assert!(group.cancellation().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_too_early_ends_the_group_and_a_brief_task_does_not() {
+        let group = TaskGroup::new(CancellationToken::new());
+        group.spawn_brief("brief", async {});
+        assert!(group.join(Duration::from_secs(10)).await);
+        assert!(!group.cancellation().is_cancelled());
+        group.spawn("part", async {});
         assert!(group.join(Duration::from_secs(10)).await);
         assert!(group.cancellation().is_cancelled());
     }

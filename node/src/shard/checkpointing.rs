@@ -148,6 +148,7 @@ mod tests {
     use vectorsphere_index::Metric;
 
     use super::*;
+    use crate::cluster::HeldSession;
     use crate::document::{Document, Metadata};
     use crate::error_code::ErrorCode;
     use crate::ids::{DocumentId, Epoch, OpId, ReplicaId, Session, ShardId, ShardIndex, TableId};
@@ -174,10 +175,11 @@ mod tests {
     async fn a_replica_whose_turn_does_not_come_takes_deletes_only_until_it_does() {
         let shard = ShardId { table: TableId::random(), index: ShardIndex(0) };
         let (permits, cancel) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let held = HeldSession { session: Session(1), valid_until: Duration::MAX };
         let context = OwnerContext {
             shard,
             metric: Metric::L2,
-            session: watch::channel(Some(Session(1))).1,
+            session: watch::channel(Some(held)).1,
             checkpoint_log_bytes: watch::channel(1_000).1,
             checkpoint_permits: permits.clone(),
             disk_stage: SharedDiskStage::default(),

@@ -5,12 +5,10 @@
 //! find open replicas in a shared table and never wait for a step.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use vectorsphere_index::Kernels;
 use vectorsphere_proto::keys::Keys;
 
@@ -19,12 +17,12 @@ use super::keeper::Keeper;
 use super::metrics::ShardMetrics;
 use super::replica::Replica;
 use super::write_room::WriteRoom;
-use crate::cluster::MetaStore;
 use crate::cluster::view::ClusterView;
+use crate::cluster::{HeldSession, MetaStore};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{NodeId, Session, ShardId};
-use crate::runtime::ComputePool;
+use crate::ids::{NodeId, ShardId};
 use crate::runtime::disk::Disk;
+use crate::runtime::{ComputePool, TaskGroup};
 
 /// When a caller should ask again for a shard that is being opened.
 const OPENING_PAUSE: Duration = Duration::from_millis(200);
@@ -42,7 +40,7 @@ pub struct IndexServiceParts {
     /// The cluster as it changes.
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// This node's session; `None` while it has none: writes are refused then, reads go on.
-    pub session: watch::Receiver<Option<Session>>,
+    pub session: watch::Receiver<Option<HeldSession>>,
     /// Distance kernels of this processor.
     pub kernels: Kernels,
     /// Where searches run.
@@ -70,19 +68,8 @@ pub struct IndexService {
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
     table: SharedTable,
-    cancel: CancellationToken,
-    keeper: Mutex<JoinSet<()>>,
-}
-
-/// How many replicas are in which state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReplicaCounts {
-    /// Serve.
-    pub open: usize,
-    /// Are being opened.
-    pub opening: usize,
-    /// Cannot be served; the log says why.
-    pub failed: usize,
+    tasks: TaskGroup,
+    all_opened: watch::Receiver<bool>,
 }
 
 /// What requests find for a shard.
@@ -101,10 +88,10 @@ pub(super) enum Found {
 pub(super) struct SharedTable(Arc<RwLock<HashMap<ShardId, Found>>>);
 
 impl IndexService {
-    /// Starts to keep this node's replicas. Must be called within a runtime.
-    pub fn start(parts: IndexServiceParts) -> IndexService {
+    /// Starts to keep this node's replicas, in a task of `tasks`, which are nobody else's.
+    pub fn start(parts: IndexServiceParts, tasks: TaskGroup) -> IndexService {
         let table = SharedTable::default();
-        let cancel = CancellationToken::new();
+        let (tell, all_opened) = watch::channel(false);
         let service = IndexService {
             node_id: parts.node_id.clone(),
             kernels: parts.kernels,
@@ -112,11 +99,11 @@ impl IndexService {
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
             table: table.clone(),
-            cancel: cancel.clone(),
-            keeper: Mutex::new(JoinSet::new()),
+            tasks: tasks.clone(),
+            all_opened,
         };
-        let keeper = Keeper::new(parts, table, cancel);
-        service.keeper.lock().expect("no panic under this lock").spawn(keeper.run());
+        let keeper = Keeper::new(parts, table, tell, tasks.cancellation().clone());
+        tasks.spawn("shards", keeper.run());
         service
     }
 
@@ -140,25 +127,16 @@ impl IndexService {
         }
     }
 
-    /// How many replicas are in which state.
-    pub fn counts(&self) -> ReplicaCounts {
-        let table = self.table.0.read().expect("no panic under this lock");
-        let mut counts = ReplicaCounts::default();
-        for found in table.values() {
-            match found {
-                Found::Open(_) => counts.open += 1,
-                Found::Opening => counts.opening += 1,
-                Found::Failed(_) => counts.failed += 1,
-            }
-        }
-        counts
+    /// Becomes and stays true when every replica that the cluster wanted here at the node's start is open, or cannot be
+    /// opened.
+    pub fn all_opened(&self) -> watch::Receiver<bool> {
+        self.all_opened.clone()
     }
 
     /// Stops taking writes, finishes what was begun and closes all replicas in order.
     pub async fn stop(&self) {
-        self.cancel.cancel();
-        let mut keeper = std::mem::take(&mut *self.keeper.lock().expect("no panic under this lock"));
-        while keeper.join_next().await.is_some() {}
+        self.tasks.cancellation().cancel();
+        self.tasks.ended().await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -19,7 +19,7 @@ use super::step::{self, Opened, StepFailure};
 use crate::cluster::view::{ClusterView, Shard};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, ReplicaId, Revision, Session, ShardId};
-use crate::table::Table;
+use crate::table::{Table, TableState};
 
 /// How often disk space is looked at, and what failed is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ pub(super) struct Keeper {
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
     disk_stage: SharedDiskStage,
+    all_opened: watch::Sender<bool>,
     cancel: CancellationToken,
 }
 
@@ -73,7 +74,12 @@ enum StepDone {
 }
 
 impl Keeper {
-    pub(super) fn new(parts: IndexServiceParts, table: SharedTable, cancel: CancellationToken) -> Keeper {
+    pub(super) fn new(
+        parts: IndexServiceParts,
+        table: SharedTable,
+        all_opened: watch::Sender<bool>,
+        cancel: CancellationToken,
+    ) -> Keeper {
         let leadership =
             Leadership { meta: parts.meta.clone(), keys: parts.keys.clone(), node: parts.node_id.clone() };
         Keeper {
@@ -86,6 +92,7 @@ impl Keeper {
             open_permits: Arc::new(Semaphore::new(OPENS_MAX)),
             checkpoint_permits: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
             disk_stage: SharedDiskStage::default(),
+            all_opened,
             cancel,
         }
     }
@@ -106,6 +113,7 @@ impl Keeper {
                 _ = tick.tick() => self.look_at_disk().await,
             }
             self.start_steps();
+            self.tell_when_all_opened();
         }
         self.stop().await;
     }
@@ -126,7 +134,7 @@ impl Keeper {
     /// Starts the next step of every shard that has one and is not busy.
     fn start_steps(&mut self) {
         let view = self.parts.view.borrow_and_update().clone();
-        let session = *self.parts.session.borrow_and_update();
+        let session = self.parts.session.borrow_and_update().map(|held| held.session);
         if view.cluster_uid.is_empty() {
             // A new directory is marked with it.
             return;
@@ -153,6 +161,27 @@ impl Keeper {
                 (Step::Close, _) => self.begin_close(shard),
                 (Step::Remove(replica), _) => self.begin_remove(shard, replica, sight),
             }
+        }
+    }
+
+    /// Every replica of this node is open, or cannot be opened: then requests are welcome. Said once, on the first view
+    /// that holds this node's session.
+    fn tell_when_all_opened(&self) {
+        let view = self.parts.view.borrow();
+        let is_current = self.parts.session.borrow().is_some_and(|held| view.revision.0 >= held.session.0);
+        if *self.all_opened.borrow() || !is_current {
+            return;
+        }
+        let is_wanted = |record: &&Arc<Shard>| {
+            let table = view.tables_by_id.get(&record.id.table);
+            let is_there = table.is_some_and(|table| table.state != TableState::Deleting);
+            is_there && replica_on(record, &self.parts.node_id).is_some()
+        };
+        let is_settled = |record: &Arc<Shard>| {
+            matches!(self.table.get(record.id), Some(Found::Open(_) | Found::Failed(_)))
+        };
+        if view.shards.values().filter(is_wanted).all(is_settled) {
+            self.all_opened.send_replace(true);
         }
     }
 

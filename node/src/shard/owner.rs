@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::checkpointing::Checkpointing;
 use super::metrics::ShardMetrics;
 use super::replica::{BUSY_PAUSE, Message, ReplicaState, WriteReceipt, WriteRequest, closed, not_primary};
+use crate::cluster::HeldSession;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Session, ShardId};
 use crate::storage::{Batch, Operation, Receipt, Refusal, StorageError, Store};
@@ -39,7 +40,7 @@ pub(super) struct Owner {
     pub(super) mailbox: mpsc::Receiver<Message>,
     pub(super) state: watch::Sender<ReplicaState>,
     /// The node's session; writes are acknowledged only in the one that the reign was begun in.
-    pub(super) session: watch::Receiver<Option<Session>>,
+    pub(super) session: watch::Receiver<Option<HeldSession>>,
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     /// Checkpoints of this node that may run at once.
     pub(super) checkpoint_permits: Arc<Semaphore>,
@@ -194,6 +195,14 @@ impl Owner {
         match committed {
             Ok(outcomes) => {
                 self.tell(|_| {});
+                if !self.leads_now() {
+                    // Another process may have taken over meanwhile and not know of this group.
+                    let message = format!("shard {}: the node's session ended meanwhile", self.shard.index);
+                    for reply in replies {
+                        let _ = reply.send(Err(Error::new(ErrorCode::OutcomeUnknown, &message)));
+                    }
+                    return Ok(());
+                }
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     let _ = reply.send(outcome.map(receipt).map_err(|refusal| self.refused(&refusal)));
                 }
@@ -228,12 +237,19 @@ impl Owner {
             let message = format!("shard {shard} has {debt} bytes that wait for a checkpoint");
             return Err(Error::new(ErrorCode::Overloaded, message).retry_after(BUSY_PAUSE));
         }
-        if state.leads.is_none() || state.leads != *self.session.borrow() {
+        drop(state);
+        if !self.leads_now() {
             let shard = self.shard.index;
             let message = format!("shard {shard} takes no writes: the node's session has ended");
             return Err(Error::new(ErrorCode::ShardUnavailable, message));
         }
         Ok(())
+    }
+
+    /// True while the session in which the reign was begun is certain, at this very moment.
+    fn leads_now(&self) -> bool {
+        let held = self.session.borrow().filter(HeldSession::is_valid);
+        held.is_some_and(|held| self.state.borrow().leads == Some(held.session))
     }
 
     fn refused(&self, refusal: &Refusal) -> Error {

@@ -15,6 +15,7 @@ use super::leadership::{Leadership, LeadershipError};
 use super::metrics::ShardMetrics;
 use super::owner::{MAILBOX_WRITES, Owner, chain};
 use super::replica::{Replica, ReplicaState};
+use crate::cluster::HeldSession;
 use crate::cluster::view::Shard;
 use crate::error_code::Error;
 use crate::ids::{Epoch, ReplicaId, Session, ShardId};
@@ -111,7 +112,7 @@ pub(super) async fn probe(disk: Arc<dyn Disk>, shard: ShardId) -> Result<(), Ste
 pub(super) struct OwnerContext {
     pub(super) shard: ShardId,
     pub(super) metric: Metric,
-    pub(super) session: watch::Receiver<Option<Session>>,
+    pub(super) session: watch::Receiver<Option<HeldSession>>,
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
     pub(super) disk_stage: SharedDiskStage,

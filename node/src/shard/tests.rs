@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use prometheus_client::registry::Registry;
 use prost::Message as _;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use vectorsphere_index::{Kernels, Metric};
 use vectorsphere_proto::internal::operation::Kind;
@@ -20,18 +21,18 @@ use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta::{ClusterMeta, NodeRecord, Replica as ReplicaRecord, ReplicaRole, ShardRecord};
 
 use super::*;
-use crate::cluster::MetaStore;
 use crate::cluster::meta_store::{
     ChangeBatch, Condition, Entry, LeaseId, Listing, MetaError, Operation, Txn, TxnOutcome, WatchEnd,
 };
 use crate::cluster::view::ClusterView;
+use crate::cluster::{HeldSession, MetaStore};
 use crate::document::vector_to_bytes;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{
     Epoch, NodeId, OpId, ReplicaId, Revision, Session, ShardId, ShardIndex, TableId, TableName,
 };
-use crate::runtime::ComputePool;
 use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
+use crate::runtime::{ComputePool, TaskGroup};
 use crate::storage::data_dir;
 use crate::table::{IndexKind, Table, TableSchema, TableState};
 
@@ -137,7 +138,7 @@ pub(super) struct World {
     keys: Keys,
     shard: ShardId,
     view: watch::Sender<Arc<ClusterView>>,
-    session: watch::Sender<Option<Session>>,
+    session: watch::Sender<Option<HeldSession>>,
     checkpoint_log_bytes: u64,
     pub(super) service: IndexService,
 }
@@ -196,7 +197,11 @@ impl World {
     fn begin_session(&self, session: i64) {
         let node = NodeRecord { node_id: NODE.to_owned(), ..NodeRecord::default() };
         self.meta.put(self.keys.node(NODE), node.encode_to_vec(), Some(session));
-        self.session.send_replace(Some(Session(session)));
+        self.hold_session(session, Duration::MAX);
+    }
+
+    fn hold_session(&self, session: i64, valid_until: Duration) {
+        self.session.send_replace(Some(HeldSession { session: Session(session), valid_until }));
     }
 
     fn record(&self) -> (ShardRecord, Revision) {
@@ -268,7 +273,7 @@ impl World {
     }
 
     pub(super) async fn until_led(&self, epoch: u64) {
-        let session = *self.session.borrow();
+        let session = self.session.borrow().map(|held| held.session);
         let what = format!("led in epoch {epoch}");
         self.until(&what, |world| {
             world.state().is_ok_and(|state| state.epoch == Epoch(epoch) && state.leads == session)
@@ -282,10 +287,10 @@ fn start(
     meta: &TestMeta,
     keys: &Keys,
     view: &watch::Sender<Arc<ClusterView>>,
-    session: &watch::Sender<Option<Session>>,
+    session: &watch::Sender<Option<HeldSession>>,
     checkpoint_log_bytes: u64,
 ) -> IndexService {
-    IndexService::start(IndexServiceParts {
+    let parts = IndexServiceParts {
         disk: Arc::new(disk.clone()),
         node_id: NodeId::parse(NODE).expect("valid"),
         meta: Arc::new(meta.clone()),
@@ -299,7 +304,8 @@ fn start(
             disk_thresholds: DiskThresholds::default(),
         },
         metrics: ShardMetrics::register(&mut Registry::default()),
-    })
+    };
+    IndexService::start(parts, TaskGroup::new(CancellationToken::new()))
 }
 
 fn upsert(id: &str, x: f32) -> Kind {
@@ -515,5 +521,20 @@ async fn searches_and_checkpoints_go_on_while_documents_are_written() {
     world.until("checkpointed", log_is_short).await;
     let answer = world.search(epoch, [0.0, 0.0], 100).await;
     assert!(answer.hits.iter().all(|hit| hit.score == 39.0) && answer.hits.len() == 25);
+    world.service.stop().await;
+}
+
+/// Steps: the session's time is over before its task says so, as after a pause of the machine: no write is taken. The
+/// session goes on: writes are.
+#[tokio::test]
+async fn a_session_whose_time_is_over_takes_no_writes() {
+    let world = World::new();
+    world.until_led(1).await;
+    world.hold_session(100, Duration::ZERO);
+    let refused = world.write(1, upsert("a", 1.0)).await.expect_err("the session is not certain");
+    assert_eq!(code(&refused), ErrorCode::ShardUnavailable.grpc_status());
+    assert_eq!(world.get(1, "a").await.expect("readable"), None, "nothing was appended");
+    world.hold_session(100, Duration::MAX);
+    world.write(1, upsert("a", 1.0)).await.expect("written");
     world.service.stop().await;
 }

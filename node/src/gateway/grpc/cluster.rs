@@ -79,6 +79,7 @@ impl ClusterService for Api {
                     .collect(),
                 shards: shards_on(&view, &node.id) as u32,
                 capacity_bytes: node.capacity_bytes,
+                suspect: gateway.router().is_suspect(node),
             });
             Ok(proto::ListNodesResponse { nodes: nodes.collect() })
         })

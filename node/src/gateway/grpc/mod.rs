@@ -10,15 +10,14 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::{FutureExt as _, Stream};
-use tokio::net::{TcpListener, TcpStream};
+use futures::FutureExt as _;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
-use tonic_health::server::HealthReporter;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{debug, error};
 use vectorsphere_proto::FILE_DESCRIPTOR_SET;
@@ -29,9 +28,10 @@ use vectorsphere_proto::v1::table_service_server::TableServiceServer;
 
 use super::ApiGateway;
 use super::door::Inside;
-use super::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, HEAD_BYTES_MAX, STREAMS_MAX};
+use super::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, STREAMS_MAX};
 use crate::error_code::{Error, ErrorCode};
 use crate::router::RequestContext;
+use crate::runtime::acceptor::Acceptor;
 
 /// Room beside the payload of an answer.
 const ANSWER_OVERHEAD: usize = 4 << 20;
@@ -51,14 +51,13 @@ struct Api {
 pub async fn serve(
     gateway: ApiGateway,
     listener: TcpListener,
-    health: HealthReporter,
     health_service: tonic_health::pb::health_server::HealthServer<
         impl tonic_health::pb::health_server::Health,
     >,
     cancel: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let api = Api { gateway: gateway.clone() };
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let acceptor = Acceptor::new("gRPC", listener, CONNECTIONS_MAX);
     let described = "our own descriptors are well formed";
     let reflection_v1 = guarded(&gateway, reflection().build_v1().expect(described));
     let reflection_v1alpha = guarded(&gateway, reflection().build_v1alpha().expect(described));
@@ -73,7 +72,6 @@ pub async fn serve(
         .http2_max_header_list_size(HEAD_BYTES_MAX as u32)
         .http2_keepalive_interval(Some(HANDSHAKE_TIMEOUT))
         .http2_keepalive_timeout(Some(HANDSHAKE_TIMEOUT))
-        .tcp_nodelay(true)
         .add_service(health_service)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
@@ -81,12 +79,8 @@ pub async fn serve(
         .add_service(documents)
         .add_service(search)
         .add_service(ClusterServiceServer::new(api).max_decoding_message_size(BODY_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming(listener), cancel.cancelled_owned())
+        .serve_with_incoming_shutdown(acceptor.into_stream(), cancel.cancelled_owned())
         .await
-}
-
-fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
-    tokio_stream::wrappers::TcpListenerStream::new(listener)
 }
 
 impl Api {

@@ -51,6 +51,8 @@ struct NodeBody {
     node_type: String,
     /// Master, candidate or slave.
     role: &'static str,
+    /// True while it does not answer the probes of the node that answers this request: its shards count as unavailable.
+    suspect: bool,
     version: String,
     zone: String,
     endpoints: Vec<EndpointBody>,
@@ -108,6 +110,7 @@ pub(super) async fn nodes(State(gateway): State<ApiGateway>) -> Json<NodesBody> 
         node_id: node.id.to_string(),
         node_type: node.node_type.clone(),
         role: role_of(&view, node),
+        suspect: gateway.router().is_suspect(node),
         version: node.version.clone(),
         zone: node.zone.clone(),
         endpoints: node
