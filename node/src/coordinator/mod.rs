@@ -21,7 +21,7 @@ use vectorsphere_proto::meta;
 pub use rpc::{CatalogRpc, CoordinatorRpc};
 
 use crate::cluster::meta_store::{Condition, MetaError, MetaStore, Operation, Txn, TxnOutcome};
-use crate::cluster::placement::{self, Host};
+use crate::cluster::placement::Host;
 use crate::cluster::view::ClusterView;
 use crate::cluster::{Role, ServiceDiscovery};
 use crate::comm::CommunicationService;
@@ -62,8 +62,17 @@ impl Coordinator {
         loop {
             if role.borrow_and_update().guard().is_some() {
                 let now = view.borrow_and_update().clone();
-                if let Err(error) = self.settle(&now).await {
-                    warn!(%error, "a table change is stuck, trying again");
+                match self.settle(&now).await {
+                    // The next step is decided on a view that holds this one.
+                    Ok(Some(revision)) => {
+                        let limit = Instant::now() + LOOK_AGAIN;
+                        let seen = self.discovery.await_revision(revision, limit);
+                        if cancel.run_until_cancelled(seen).await == Some(true) {
+                            continue;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => warn!(%error, "a table change is stuck, trying again"),
                 }
             }
             tokio::select! {
@@ -75,12 +84,18 @@ impl Coordinator {
         }
     }
 
-    /// Creates a table and returns when all its shards are served and every node knows it.
+    /// Creates a table and returns when all its shards are served and every node knows it. May be repeated with the same
+    /// `id`: then it waits for the table that was begun before.
     ///
     /// # Errors
     /// When the name is taken, a value is out of range, there are too few slaves, or the deadline passes; in the last case
     /// the table may be finished later.
-    pub async fn create_table(&self, schema: TableSchema, deadline: Instant) -> Result<Table, Error> {
+    pub async fn create_table(
+        &self,
+        id: TableId,
+        schema: TableSchema,
+        deadline: Instant,
+    ) -> Result<Table, Error> {
         let guard = self.guard()?;
         schema.check().map_err(|why| Error::invalid("", why))?;
         if schema.replicas > 1 {
@@ -89,30 +104,41 @@ impl Coordinator {
                 "this release keeps one copy of each shard: replicas must be 1",
             ));
         }
-        let view = self.discovery.view();
-        let placed = self.place(&view, &schema)?;
-        let table = Table { id: TableId::random(), schema, state: TableState::Creating };
+        let (there, needed) = (hosts(&self.discovery.view()).len(), schema.replicas);
+        if there < needed as usize {
+            let message = format!("table {} needs {needed} slaves, {there} are there", schema.name);
+            return Err(Error::new(ErrorCode::NotEnoughSlaves, message));
+        }
+        let table = Table { id, schema, state: TableState::Creating };
         self.write_table(&table, &guard).await?;
-        self.write_shards(&table, &placed, &guard).await?;
-        info!(table = %table.schema.name, id = %table.id, shards = table.schema.shards, "creating a table");
         self.await_active(table.id, deadline).await
     }
 
-    /// Deletes a table: the name is free when this returns, and so is the space, unless a node that holds a part is away;
+    /// Deletes the table of this name, if it is `id` (`None`: whichever it is): the name is free when this returns, and so is the space, unless a node that holds a part is away;
     /// that part goes when the node comes back.
     ///
     /// # Errors
     /// When there is no such table, or the store does not answer.
-    pub async fn delete_table(&self, name: &TableName, deadline: Instant) -> Result<(), Error> {
+    pub async fn delete_table(
+        &self,
+        name: &TableName,
+        id: Option<TableId>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let guard = self.guard()?;
-        let view = self.discovery.view();
         let missing = || Error::new(ErrorCode::TableNotFound, format!("table {name} does not exist"));
-        let table = view.tables.get(name).ok_or_else(missing)?;
-        let key = self.keys.table(&table.id.to_string());
-        let entry = self.meta.get(&key).await.map_err(unavailable)?.ok_or_else(missing)?;
-        let deleting = Table { state: TableState::Deleting, ..Table::clone(table) };
+        let view = self.discovery.view();
+        let named = view.tables.get(name).filter(|table| id.is_none_or(|id| id == table.id));
+        let id = named.ok_or_else(missing)?.id;
+        // The name may have gone to another table since the view: then this one is being deleted already.
+        let (table, modified) = self.stored_table(id).await.map_err(unavailable)?.ok_or_else(missing)?;
+        if table.state == TableState::Deleting {
+            return Err(missing());
+        }
+        let key = self.keys.table(&id.to_string());
+        let deleting = Table { state: TableState::Deleting, ..table };
         let txn = Txn {
-            conditions: vec![guard, Condition::ModifiedAt(key.clone(), entry.mod_revision)],
+            conditions: vec![guard, Condition::ModifiedAt(key.clone(), modified)],
             operations: vec![
                 Operation::Put { key, value: deleting.to_record().encode_to_vec().into(), lease: None },
                 Operation::Delete(self.keys.alias(name.as_str())),
@@ -121,9 +147,9 @@ impl Coordinator {
         let TxnOutcome::Committed(revision) = self.meta.commit(txn).await.map_err(unavailable)? else {
             return Err(self.not_master());
         };
-        info!(table = %name, id = %table.id, "deleting a table");
+        info!(table = %name, %id, "deleting a table");
         self.comm.broadcast_revision(revision, deadline).await;
-        self.await_gone(table.id, deadline).await;
+        self.await_gone(id, deadline).await;
         Ok(())
     }
 
@@ -139,16 +165,17 @@ impl Coordinator {
         Error::new(ErrorCode::NotMaster, message)
     }
 
-    fn place(&self, view: &ClusterView, schema: &TableSchema) -> Result<Vec<Vec<NodeId>>, Error> {
-        let hosts = hosts(view);
-        placement::place(schema.shards, schema.replicas, &hosts).ok_or_else(|| {
-            let (there, needed) = (hosts.len(), schema.replicas);
-            let message = format!("table {} needs {needed} slaves, {there} are there", schema.name);
-            Error::new(ErrorCode::NotEnoughSlaves, message)
-        })
+    /// A table as the store has it, and the revision of its record.
+    async fn stored_table(&self, id: TableId) -> Result<Option<(Table, Revision)>, MetaError> {
+        let key = self.keys.table(&id.to_string());
+        let Some(entry) = self.meta.get(&key).await? else { return Ok(None) };
+        let broken = |why: String| MetaError::Refused(format!("record {key} cannot be read: {why}"));
+        let record = meta::TableRecord::decode(entry.value).map_err(|error| broken(error.to_string()))?;
+        Ok(Some((Table::from_record(&record).map_err(broken)?, entry.mod_revision)))
     }
 
-    /// The table's record and its name, in one step: of two creates of one name one wins.
+    /// The table's record and its name, in one step: of two creates of one name one wins. A name that the same create
+    /// took before is no error: its answer was lost.
     async fn write_table(&self, table: &Table, guard: &Condition) -> Result<(), Error> {
         let (id, name) = (table.id.to_string(), table.schema.name.as_str());
         let alias = meta::AliasRecord { table_id: id.clone() };
@@ -167,46 +194,17 @@ impl Coordinator {
                 },
             ],
         };
-        match self.meta.commit(txn).await.map_err(unavailable)? {
-            TxnOutcome::Committed(_) => Ok(()),
-            TxnOutcome::ConditionFailed => {
-                match self.meta.get(&self.keys.alias(name)).await.map_err(unavailable)? {
-                    Some(_) => {
-                        Err(Error::new(ErrorCode::TableAlreadyExists, format!("table {name} exists already")))
-                    }
-                    None => Err(self.not_master()),
-                }
-            }
+        if let TxnOutcome::Committed(_) = self.meta.commit(txn).await.map_err(unavailable)? {
+            info!(table = name, id, shards = table.schema.shards, "creating a table");
+            return Ok(());
         }
-    }
-
-    /// Records of shards that have none yet; a batch that is there already is left alone.
-    async fn write_shards(
-        &self,
-        table: &Table,
-        placed: &[Vec<NodeId>],
-        guard: &Condition,
-    ) -> Result<(), Error> {
-        let records: Vec<_> = placed
-            .iter()
-            .enumerate()
-            .map(|(index, nodes)| {
-                let key = self.keys.shard(&table.id.to_string(), index as u32);
-                (key, fresh_record(nodes, table.schema.min_isr))
-            })
-            .collect();
-        for batch in records.chunks(RECORDS_PER_TXN) {
-            let mut txn = Txn { conditions: vec![guard.clone()], operations: Vec::new() };
-            for (key, record) in batch {
-                txn.conditions.push(Condition::Absent(key.clone()));
-                let value = record.encode_to_vec().into();
-                txn.operations.push(Operation::Put { key: key.clone(), value, lease: None });
-            }
-            if self.meta.commit(txn).await.map_err(unavailable)? == TxnOutcome::ConditionFailed {
-                self.guard()?;
-            }
+        let taken = self.meta.get(&self.keys.alias(name)).await.map_err(unavailable)?;
+        let taken_by = taken.map(|entry| meta::AliasRecord::decode(entry.value));
+        match taken_by {
+            Some(Ok(alias)) if alias.table_id == id => Ok(()),
+            Some(_) => Err(Error::new(ErrorCode::TableAlreadyExists, format!("table {name} exists already"))),
+            None => Err(self.not_master()),
         }
-        Ok(())
     }
 
     async fn await_active(&self, id: TableId, deadline: Instant) -> Result<Table, Error> {
@@ -288,3 +286,6 @@ fn hosts(view: &ClusterView) -> Vec<Host> {
 fn unavailable(error: MetaError) -> Error {
     Error::new(ErrorCode::MetaStoreUnavailable, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::cluster::ServiceDiscovery;
 use crate::comm::convert::to_status;
 use crate::comm::grpc_timeout;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Revision, TableName};
+use crate::ids::{Revision, TableId, TableName};
 use crate::table::TableSchema;
 
 /// Deadline of a call that carries none.
@@ -34,7 +34,8 @@ impl CoordinatorService for CoordinatorRpc {
         let deadline = deadline(&request);
         let record = request.into_inner().table.unwrap_or_default();
         let schema = TableSchema::from_record(&record).map_err(|why| to_status(&Error::invalid("", why)))?;
-        let table = self.0.create_table(schema, deadline).await.map_err(|error| to_status(&error))?;
+        let id = table_id(&record.table_id)?;
+        let table = self.0.create_table(id, schema, deadline).await.map_err(|error| to_status(&error))?;
         Ok(Response::new(proto::CreateTableResponse { table: Some(table.to_record()) }))
     }
 
@@ -43,9 +44,14 @@ impl CoordinatorService for CoordinatorRpc {
         request: Request<proto::DeleteTableRequest>,
     ) -> Result<Response<proto::DeleteTableResponse>, Status> {
         let deadline = deadline(&request);
-        let name = TableName::parse(&request.into_inner().name)
+        let request = request.into_inner();
+        let name = TableName::parse(&request.name)
             .map_err(|error| to_status(&Error::invalid("/name", error.to_string())))?;
-        self.0.delete_table(&name, deadline).await.map_err(|error| to_status(&error))?;
+        let id = match request.table_id.as_str() {
+            "" => None,
+            id => Some(table_id(id)?),
+        };
+        self.0.delete_table(&name, id, deadline).await.map_err(|error| to_status(&error))?;
         Ok(Response::new(proto::DeleteTableResponse {}))
     }
 }
@@ -65,6 +71,10 @@ impl CatalogService for CatalogRpc {
             Error::new(ErrorCode::DeadlineExceeded, format!("revision {revision} was not seen in time"));
         Err(to_status(&error))
     }
+}
+
+fn table_id(text: &str) -> Result<TableId, Status> {
+    TableId::parse(text).ok_or_else(|| to_status(&Error::invalid("/table_id", "must be a UUID")))
 }
 
 /// When the caller gives up, a little earlier, so that it gets an answer.

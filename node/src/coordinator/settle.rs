@@ -1,106 +1,119 @@
-//! The steps that bring a table from *creating* to *active*, and from *deleting* to gone.
+//! The steps that bring a table from *creating* to *active*, and from *deleting* to gone. Nobody else takes them.
 
 use prost::Message as _;
 use tracing::info;
 
-use super::{Coordinator, fresh_record, hosts};
+use super::{Coordinator, RECORDS_PER_TXN, fresh_record, hosts};
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn};
 use crate::cluster::placement;
 use crate::cluster::view::{ClusterView, Shard};
-use crate::ids::{Epoch, ShardId, ShardIndex};
+use crate::ids::{Epoch, Revision, ShardId, ShardIndex};
 use crate::table::{Table, TableState};
 
 impl Coordinator {
-    /// One look at every table; each step is guarded and may be repeated.
-    pub(super) async fn settle(&self, view: &ClusterView) -> Result<(), MetaError> {
+    /// One look at every table, up to the first step that changes something: its revision. The view is old after it. Each
+    /// step is guarded and may be repeated.
+    pub(super) async fn settle(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
         for table in view.tables_by_id.values() {
-            match table.state {
+            let changed = match table.state {
                 TableState::Creating => self.settle_creation(view, table).await?,
                 TableState::Deleting => self.settle_deletion(view, table).await?,
-                TableState::Active => {}
+                TableState::Active => None,
+            };
+            if changed.is_some() {
+                return Ok(changed);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    async fn settle_creation(&self, view: &ClusterView, table: &Table) -> Result<(), MetaError> {
-        let Some(guard) = self.role.borrow().guard() else { return Ok(()) };
-        let mut served = 0;
-        for index in (0..table.schema.shards).map(ShardIndex) {
-            match view.shards.get(&ShardId { table: table.id, index }) {
-                Some(shard) if shard.primary.is_some() => served += 1,
-                Some(shard) => self.move_if_its_node_left(view, shard, &guard).await?,
-                None => self.place_missing(view, table, index, &guard).await?,
-            }
-        }
-        if served < table.schema.shards {
-            return Ok(());
-        }
-        let key = self.keys.table(&table.id.to_string());
-        let Some(entry) = self.meta.get(&key).await? else { return Ok(()) };
-        let active = Table { state: TableState::Active, ..table.clone() };
-        let put = Operation::Put {
-            key: key.clone(),
-            value: active.to_record().encode_to_vec().into(),
-            lease: None,
-        };
-        let unchanged = Condition::ModifiedAt(key, entry.mod_revision);
-        if self.step(Txn { conditions: vec![guard, unchanged], operations: vec![put] }).await?.is_some() {
-            info!(table = %table.schema.name, id = %table.id, "the table is ready");
-        }
-        Ok(())
-    }
-
-    /// A shard that was never formatted holds nothing, so it may go to another node.
-    async fn move_if_its_node_left(
-        &self,
-        view: &ClusterView,
-        shard: &Shard,
-        guard: &Condition,
-    ) -> Result<(), MetaError> {
-        let all_there = shard.replicas.iter().all(|(_, node)| view.nodes.contains_key(node));
-        if all_there || shard.epoch != Epoch(0) {
-            return Ok(());
-        }
-        let Some(placed) = placement::place(1, 1, &hosts(view)) else { return Ok(()) };
-        info!(shard = %shard.id, to = %placed[0][0], "a node left before it made its shard, another one takes it");
-        let key = self.keys.shard(&shard.id.table.to_string(), shard.id.index.0);
-        let value = fresh_record(&placed[0], shard.min_isr).encode_to_vec().into();
-        let put = Operation::Put { key: key.clone(), value, lease: None };
-        let unchanged = Condition::ModifiedAt(key, shard.mod_revision);
-        self.step(Txn { conditions: vec![guard.clone(), unchanged], operations: vec![put] }).await?;
-        Ok(())
-    }
-
-    /// A Master that ended between two transactions left shards without a record.
-    async fn place_missing(
+    async fn settle_creation(
         &self,
         view: &ClusterView,
         table: &Table,
-        index: ShardIndex,
-        guard: &Condition,
-    ) -> Result<(), MetaError> {
-        let Some(placed) = placement::place(1, table.schema.replicas, &hosts(view)) else { return Ok(()) };
-        let key = self.keys.shard(&table.id.to_string(), index.0);
-        let value = fresh_record(&placed[0], table.schema.min_isr).encode_to_vec().into();
-        let put = Operation::Put { key: key.clone(), value, lease: None };
-        self.step(Txn { conditions: vec![guard.clone(), Condition::Absent(key)], operations: vec![put] })
-            .await?;
-        Ok(())
+    ) -> Result<Option<Revision>, MetaError> {
+        let Some(guard) = self.role.borrow().guard() else { return Ok(None) };
+        let all = (0..table.schema.shards).map(|index| ShardId { table: table.id, index: ShardIndex(index) });
+        let is_served = |id: &ShardId| view.shards.get(id).is_some_and(|shard| shard.primary.is_some());
+        let waiting: Vec<_> = all.filter(|id| !is_served(id)).collect();
+        let homeless: Vec<_> = waiting.iter().filter(|id| is_homeless(view, **id)).copied().collect();
+        if homeless.is_empty() && !waiting.is_empty() {
+            return Ok(None);
+        }
+        // The view may be older than a deletion: steps count only for the record that was read now.
+        let Some((stored, modified)) = self.stored_table(table.id).await? else { return Ok(None) };
+        if stored.state != TableState::Creating {
+            return Ok(None);
+        }
+        let key = self.keys.table(&table.id.to_string());
+        let conditions = vec![guard, Condition::ModifiedAt(key.clone(), modified)];
+        if !homeless.is_empty() {
+            return self.place(view, table, &homeless, conditions).await;
+        }
+        let active = Table { state: TableState::Active, ..stored };
+        let put = Operation::Put { key, value: active.to_record().encode_to_vec().into(), lease: None };
+        let changed = self.step(Txn { conditions, operations: vec![put] }).await?;
+        if changed.is_some() {
+            info!(table = %table.schema.name, id = %table.id, "the table is ready");
+        }
+        Ok(changed)
+    }
+
+    /// Gives shards that hold nothing their nodes, all of them by one placement. A batch whose records changed meanwhile
+    /// is left to the next look.
+    async fn place(
+        &self,
+        view: &ClusterView,
+        table: &Table,
+        shards: &[ShardId],
+        conditions: Vec<Condition>,
+    ) -> Result<Option<Revision>, MetaError> {
+        let schema = &table.schema;
+        let placed = placement::place(shards.len() as u32, schema.replicas, &hosts(view));
+        let Some(placed) = placed else { return Ok(None) };
+        let homes: Vec<_> = shards.iter().zip(placed).collect();
+        let mut last = None;
+        for batch in homes.chunks(RECORDS_PER_TXN) {
+            let mut txn = Txn { conditions: conditions.clone(), operations: Vec::new() };
+            for (shard, nodes) in batch {
+                let key = self.keys.shard(&table.id.to_string(), shard.index.0);
+                txn.conditions.push(match view.shards.get(shard) {
+                    Some(record) => Condition::ModifiedAt(key.clone(), record.mod_revision),
+                    None => Condition::Absent(key.clone()),
+                });
+                let value = fresh_record(nodes, schema.min_isr).encode_to_vec().into();
+                txn.operations.push(Operation::Put { key, value, lease: None });
+            }
+            last = self.step(txn).await?.or(last);
+        }
+        info!(table = %schema.name, id = %table.id, shards = shards.len(), "placed shards");
+        Ok(last)
     }
 
     /// Removes the records when no node holds a part any more.
-    async fn settle_deletion(&self, view: &ClusterView, table: &Table) -> Result<(), MetaError> {
-        let Some(guard) = self.role.borrow().guard() else { return Ok(()) };
+    async fn settle_deletion(
+        &self,
+        view: &ClusterView,
+        table: &Table,
+    ) -> Result<Option<Revision>, MetaError> {
+        let Some(guard) = self.role.borrow().guard() else { return Ok(None) };
         if view.shards_of(table.id).any(|shard| !shard.replicas.is_empty()) {
-            return Ok(());
+            return Ok(None);
         }
         let id = table.id.to_string();
         let operations =
             vec![Operation::DeletePrefix(self.keys.shards_of(&id)), Operation::Delete(self.keys.table(&id))];
-        if self.step(Txn { conditions: vec![guard], operations }).await?.is_some() {
+        let changed = self.step(Txn { conditions: vec![guard], operations }).await?;
+        if changed.is_some() {
             info!(table = %table.schema.name, id = %table.id, "the table is gone");
         }
-        Ok(())
+        Ok(changed)
     }
+}
+
+/// True for a shard without a record, and for one whose nodes left before they made it: neither holds anything.
+fn is_homeless(view: &ClusterView, shard: ShardId) -> bool {
+    let Some(record) = view.shards.get(&shard) else { return true };
+    let left = |record: &Shard| record.replicas.iter().any(|(_, node)| !view.nodes.contains_key(node));
+    record.epoch == Epoch(0) && left(record)
 }

@@ -7,13 +7,15 @@ use vectorsphere_proto::internal::coordinator_service_client::CoordinatorService
 use super::attempts::{Attempts, before, with_deadline};
 use super::{RequestContext, Router};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::TableName;
-use crate::table::{Table, TableSchema};
+use crate::ids::{TableId, TableName};
+use crate::table::{Table, TableSchema, TableState};
 
 impl Router {
     /// Creates a table and returns when its shards are ready and every node knows it.
     pub async fn create_table(&self, context: &RequestContext, schema: TableSchema) -> Result<Table, Error> {
-        let request = proto::CreateTableRequest { table: Some(schema.to_record()) };
+        // Chosen here, so that the Master knows a retry from another table of this name.
+        let table = Table { id: TableId::random(), schema, state: TableState::Creating };
+        let request = proto::CreateTableRequest { table: Some(table.to_record()) };
         let mut attempts = Attempts::new(self, context);
         loop {
             let answer = match self.coordinator() {
@@ -32,7 +34,9 @@ impl Router {
 
     /// Deletes a table with all its documents.
     pub async fn delete_table(&self, context: &RequestContext, name: &TableName) -> Result<(), Error> {
-        let request = proto::DeleteTableRequest { name: name.to_string() };
+        let table_id = self.view().tables.get(name).map(|table| table.id.to_string()).unwrap_or_default();
+        let request = proto::DeleteTableRequest { name: name.to_string(), table_id };
+        let mut maybe_done = false;
         let mut attempts = Attempts::new(self, context);
         loop {
             let answer = match self.coordinator() {
@@ -43,7 +47,12 @@ impl Router {
             };
             match answer {
                 Ok(_) => return Ok(()),
-                Err(error) if attempts.again(&error).await => {}
+                // An earlier try did it, and its answer was lost.
+                Err(error) if maybe_done && error.code == ErrorCode::TableNotFound => return Ok(()),
+                Err(error) if attempts.again(&error).await => {
+                    maybe_done |=
+                        matches!(error.code, ErrorCode::NodeUnreachable | ErrorCode::MetaStoreUnavailable);
+                }
                 Err(error) => return Err(error),
             }
         }
