@@ -3,14 +3,16 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vectorsphere::cluster::distributed_manager::ElectionSettings;
 use vectorsphere::cluster::meta_store::{EmbeddedStore, MetaStore, Operation, Txn, TxnOutcome};
-use vectorsphere::cluster::{DistributedManager, Role, ServiceDiscovery};
+use vectorsphere::cluster::{ClusterMetrics, DistributedManager, Role, ServiceDiscovery};
 use vectorsphere::ids::Epoch;
 use vectorsphere::runtime::TaskGroup;
 use vectorsphere_proto::keys::Keys;
@@ -26,19 +28,23 @@ struct Candidate {
 impl Candidate {
     fn start(tasks: &TaskGroup, meta: Arc<dyn MetaStore>, name: &str) -> Candidate {
         let keys = Keys::of_service("election");
-        let discovery = Arc::new(ServiceDiscovery::new(meta.clone(), keys.clone()));
+        let discovery =
+            Arc::new(ServiceDiscovery::new(meta.clone(), keys.clone(), ClusterMetrics::default()));
         let settings = ElectionSettings {
             session_ttl: Duration::from_secs(2),
-            election_timeout: Duration::from_secs(5),
+            election_timeout: Duration::from_secs(1),
             retry_interval: Duration::from_millis(100),
             max_retry_count: 3,
         };
         let record = meta::MasterCandidate { node_id: name.to_owned(), ..Default::default() };
-        let manager = DistributedManager::new(meta, keys, settings, record, discovery.subscribe());
+        let settings = move || settings.clone();
+        let metrics = ClusterMetrics::default();
+        let manager = DistributedManager::new(meta, keys, settings, record, discovery.subscribe(), metrics);
         let (role, cancel) = (manager.subscribe(), tasks.cancellation().child_token());
         let (follow, campaign) = (tasks.cancellation().clone(), cancel.clone());
         tasks.spawn("discovery", async move { discovery.run(follow).await });
-        tasks.spawn("election", async move { manager.run(campaign).await });
+        // Brief: a candidate of these tests ends alone.
+        tasks.spawn_brief("election", async move { manager.run(campaign).await });
         Candidate { role, cancel }
     }
 
@@ -86,8 +92,8 @@ async fn one_leads_and_the_next_one_has_a_higher_epoch() {
     assert!(tasks.join(PATIENCE).await);
 }
 
-/// Steps: a Master over a real etcd; etcd is killed: the role ends although nobody says so; etcd comes back: Master again
-/// with a higher epoch, in the same process.
+/// Steps: a Master over a real etcd; etcd is killed: the role ends although nobody says so; etcd comes back: Master again,
+/// in the same process, and with a higher epoch when the lease had ended meanwhile.
 #[tokio::test]
 async fn losing_etcd_ends_the_role_and_not_the_process() {
     let mut etcd = support::Etcd::start().await;
@@ -102,6 +108,38 @@ async fn losing_etcd_ends_the_role_and_not_the_process() {
     assert!(after >= before, "{after} after {before}");
     tasks.cancellation().cancel();
     assert!(tasks.join(PATIENCE).await);
+}
+
+/// Steps: the answer of the first try to stand never comes, though the key was written: no ghost stays in the queue, and
+/// the next try leads. The same when the candidate is told to stop while it waits.
+#[tokio::test]
+async fn a_try_without_an_answer_leaves_no_candidate_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store: Arc<dyn MetaStore> = Arc::new(EmbeddedStore::open(folder.path()).expect("opens"));
+    let faulty = Arc::new(support::FaultyStore::over(store.clone()));
+    let tasks = TaskGroup::new(CancellationToken::new());
+    faulty.swallow_next_commit.store(true, Ordering::SeqCst);
+    let mut candidate = Candidate::start(&tasks, faulty.clone(), "a");
+    candidate.becomes_master().await;
+    let queue = Keys::of_service("election").masters();
+    assert_eq!(store.list(&queue).await.expect("listed").entries.len(), 1);
+    tasks.cancellation().cancel();
+    assert!(tasks.join(PATIENCE).await);
+
+    let tasks = TaskGroup::new(CancellationToken::new());
+    let mut changes =
+        store.watch(&queue, store.list("").await.expect("listed").revision).await.expect("watched");
+    faulty.swallow_next_commit.store(true, Ordering::SeqCst);
+    let _candidate = Candidate::start(&tasks, faulty, "b");
+    let written = async {
+        while store.list(&queue).await.expect("listed").entries.is_empty() {
+            changes.next().await.expect("goes on").expect("goes on");
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.expect("the key is written");
+    tasks.cancellation().cancel();
+    assert!(tasks.join(PATIENCE).await);
+    assert!(store.list(&queue).await.expect("listed").entries.is_empty());
 }
 
 #[test]
