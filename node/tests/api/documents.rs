@@ -302,7 +302,7 @@ async fn documents_live_from_upsert_to_delete_over_grpc() {
         documents.get_document(get("b", false)).await.expect("there").into_inner().document.expect("one");
     assert_eq!(got.metadata, Some(integer(-5)));
     let bytes = [3f32, 4.0].map(f32::to_le_bytes).concat();
-    assert_eq!(got.vector.and_then(|v| v.data), Some(proto::vector::Data::LittleEndianF32(bytes.into())));
+    assert_eq!(got.vector.and_then(|v| v.data), Some(proto::vector::Data::LittleEndianF32(bytes)));
     let short =
         documents.get_document(get("b", true)).await.expect("there").into_inner().document.expect("one");
     assert_eq!(short.vector, None);

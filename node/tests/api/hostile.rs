@@ -212,7 +212,7 @@ async fn hostile_searches_and_pages_are_refused() {
         (with(floats(&[0.0; 3])), "/vector"),
         (with(floats(&[1.0, f32::INFINITY, 1.0])), "/vector"),
         (with(floats(&[1.0, 1.1e18, 1.0])), "/vector"),
-        (with(vector(Data::LittleEndianF32(vec![0; 11].into()))), "/vector"),
+        (with(vector(Data::LittleEndianF32(vec![0; 11]))), "/vector"),
         (with(Some(Query::DocumentId("a\0".to_owned()))), "/document_id"),
         (proto::SearchRequest { top_k: 10_001, ..good.clone() }, "/top_k"),
         (proto::SearchRequest { top_k: u32::MAX, ..good.clone() }, "/top_k"),
