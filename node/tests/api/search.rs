@@ -165,3 +165,33 @@ async fn hits_carry_metadata_and_vectors_when_asked() {
     sandbox.table("empty", 2, json!({})).await;
     assert!(sandbox.hits("empty", json!({"vector": [1, 1], "top_k": 10_000})).await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_node_is_an_error_or_a_named_partial_answer() {
+    let mut sandbox = Sandbox::start(2).await;
+    sandbox.table("t", 2, json!({"metric": "l2", "shards": 4})).await;
+    let documents: Vec<Value> = (0..40).map(|i| json!({"document_id": i, "vector": [i, 0]})).collect();
+    sandbox.load("t", &documents).await;
+    let gone = sandbox.nodes.remove(1);
+    assert!(gone.stop().await);
+    sandbox.eventually(0, "/api/v1/cluster/status", |status| status["unavailable_shards"] == 2).await;
+    let ask = async |allow_partial: bool| {
+        let body = json!({"vector": [0, 0], "top_k": 40, "allow_partial": allow_partial}).to_string();
+        let request = sandbox.request(0, "POST", SEARCH).header("content-type", "application/json");
+        sandbox.send(request.header("x-request-timeout", "2").body(body)).await
+    };
+    ask(false).await.refused("a search that needs a node that is gone", 503, "shard_unavailable", "");
+    let partial = ask(true).await.ok(200);
+    let missing = partial["missing"].as_array().expect("missing shards");
+    assert_eq!(missing.len(), 2);
+    assert!(
+        missing.iter().all(|shard| shard["node_id"] == "node-1" && shard["reason"].is_string()),
+        "{partial}"
+    );
+    let found = partial["hits"].as_array().map_or(0, Vec::len);
+    assert!((1..40).contains(&found), "{found} hits of one node");
+    let status = sandbox.get("/api/v1/cluster/status").await.ok(200);
+    assert_eq!(status["status"], "red");
+    let statistics = sandbox.get("/api/v1/tables/t/stats").await.ok(200);
+    assert_eq!((&statistics["unavailable_shards"], &statistics["documents"]), (&json!(2), &json!(found)));
+}
