@@ -68,7 +68,8 @@ async fn names(cluster: &KubeCluster) -> Result<()> {
 
 /// An address outside of every range of the cluster: unreachable from a pod.
 async fn no_way_out(cluster: &KubeCluster) -> Result<()> {
-    let error = inside(cluster, &["timeout", "3", "wget", "-q", "-O", "-", "http://127.1.1.1.invalid/"]).await;
+    let error =
+        inside(cluster, &["timeout", "3", "wget", "-q", "-O", "-", "http://127.1.1.1.invalid/"]).await;
     ensure!(error.is_err(), "a name outside of the cluster resolved");
     let routes = inside(cluster, &["cat", "/proc/net/route"]).await?;
     ensure!(!routes.is_empty(), "a pod without routes");

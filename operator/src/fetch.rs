@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::{Api, DynamicObject, ListParams, TypeMeta};
 use kube::{Client, ResourceExt};
 use vectorsphere_crds::{SecretRef, VectorSphereCluster};
 use vectorsphere_proto::keys::Keys;
@@ -81,9 +81,13 @@ async fn owned_objects(
     let selector = ListParams::default().labels(&names::owned_selector(name));
     let mut observed = Observed::new();
     for kind in Kind::ALL {
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.api_resource());
-        for object in api.list(&selector).await?.items {
+        let resource = kind.api_resource();
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        for mut object in api.list(&selector).await?.items {
             if is_of_cluster(&object, uid) {
+                // The API server leaves out of the items of a list what the list says already.
+                object.types =
+                    Some(TypeMeta { api_version: resource.api_version.clone(), kind: resource.kind.clone() });
                 let body = serde_json::to_value(&object).map_err(kube::Error::SerdeError)?;
                 observed.insert(ObjectKey::new(kind, object.name_any()), body);
             }

@@ -163,7 +163,14 @@ impl State {
             .objects
             .iter()
             .filter(|(at, object)| in_list(at) && matches(object))
-            .map(|(_, it)| it)
+            .map(|(_, object)| {
+                // As the real one does: the list says it for all of its items.
+                let mut item = object.clone();
+                item.as_object_mut()
+                    .expect("an object")
+                    .retain(|key, _| key != "kind" && key != "apiVersion");
+                item
+            })
             .collect();
         json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
     }
@@ -174,7 +181,10 @@ impl State {
             if object["metadata"]["uid"] != body["metadata"]["uid"] {
                 return failure(StatusCode::CONFLICT, "Conflict", "another UID");
             }
-            object["status"] = body["status"].clone();
+            match query.contains("force=true") {
+                true => object["status"] = body["status"].clone(),
+                false => merge(&mut object["status"], &body["status"]),
+            }
             return (StatusCode::OK, object.clone());
         }
         if !query.contains("force=true") {

@@ -36,8 +36,9 @@ fn load(object: &VectorSphereCluster, role: &str) -> Result<Config, Problems> {
     assert_eq!(container["args"][0], "-c");
     assert_eq!(container["args"][2], "-type");
     let node_type = container["args"][3].as_str().expect("a type").to_owned();
+    let environment = environment(container, &format!("{name}-{role}-0"));
     let overrides = Overrides {
-        environment: environment(container, &format!("{name}-{role}-0")),
+        environment: environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         flags: vec![("node_type", node_type, "-type")],
     };
     let manager = ConfigManager::load(Some(file), overrides)?;
