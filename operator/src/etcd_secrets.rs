@@ -62,7 +62,7 @@ impl EtcdSecrets {
     /// Which files nodes find.
     pub fn tls_files(&self) -> TlsFiles {
         self.tls.as_ref().map_or_else(TlsFiles::default, |tls| TlsFiles {
-            has_ca: tls.ca.is_some(),
+            has_ca: true,
             has_client_certificate: tls.identity.is_some(),
         })
     }
@@ -80,12 +80,11 @@ fn within<T>(
 
 fn tls(mut data: BTreeMap<String, ByteString>) -> Result<TlsMaterial, String> {
     let mut take = |key| data.remove(key).map(|pem| pem.0);
-    let (ca, certificate, key) = (take(CA), take(CERTIFICATE), take(KEY));
+    // Nodes verify etcd by these roots and no others.
+    let ca = take(CA).ok_or_else(|| format!("must have `{CA}`"))?;
+    let (certificate, key) = (take(CERTIFICATE), take(KEY));
     if certificate.is_some() != key.is_some() {
         return Err(format!("must have both of `{CERTIFICATE}` and `{KEY}`, or none"));
-    }
-    if ca.is_none() && certificate.is_none() {
-        return Err(format!("must have `{CA}`, or `{CERTIFICATE}` and `{KEY}`"));
     }
     Ok(TlsMaterial { ca, identity: certificate.zip(key) })
 }
@@ -129,15 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn roots_alone_client_certificates_alone_and_both_are_fine() {
+    fn roots_are_fine_with_and_without_client_certificates() {
         let user = data(&[USERNAME, PASSWORD]);
-        for (keys, has_ca, has_client_certificate) in [
-            (&[CA][..], true, false),
-            (&[CERTIFICATE, KEY], false, true),
-            (&[CA, CERTIFICATE, KEY], true, true),
-        ] {
+        for (keys, has_client_certificate) in [(&[CA][..], false), (&[CA, CERTIFICATE, KEY], true)] {
             let secrets = understood(&data(keys), &user).unwrap_or_else(|why| panic!("{keys:?}: {why:?}"));
-            assert_eq!(secrets.tls_files(), TlsFiles { has_ca, has_client_certificate });
+            assert_eq!(secrets.tls_files(), TlsFiles { has_ca: true, has_client_certificate });
             assert_eq!(secrets.user, Some(("username!".into(), "password!".into())));
         }
     }
@@ -153,7 +148,7 @@ mod tests {
                 &["tlsSecretRef: Secret `tls` does", "authSecretRef: Secret `user` does"][..],
             ),
             (&data(&[CA, KEY]), &fine, &["both of `tls.crt` and `tls.key`"]),
-            (&data(&["other"]), &fine, &["must have `ca.crt`"]),
+            (&data(&[CERTIFICATE, KEY]), &fine, &["must have `ca.crt`"]),
             (&data(&[CA]), &data(&[USERNAME]), &["must have a text `password`"]),
         ] {
             let problems = understood(tls, user).err().expect("something is missing");

@@ -31,8 +31,8 @@ pub struct Connection {
 /// Content of a TLS Secret, PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsMaterial {
-    /// Root certificates; those of the system when `None`.
-    pub ca: Option<Vec<u8>>,
+    /// Root certificates.
+    pub ca: Vec<u8>,
     /// Client certificate and key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -152,10 +152,7 @@ impl Connection {
 
 impl TlsMaterial {
     fn options(&self) -> TlsOptions {
-        let mut options = TlsOptions::new();
-        if let Some(ca) = &self.ca {
-            options = options.ca_certificate(Certificate::from_pem(ca));
-        }
+        let mut options = TlsOptions::new().ca_certificate(Certificate::from_pem(&self.ca));
         if let Some((certificate, key)) = &self.identity {
             options = options.identity(Identity::from_pem(certificate, key));
         }

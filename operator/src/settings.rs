@@ -23,7 +23,7 @@ pub enum Shape {
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
-    /// A log level, or filter directives.
+    /// A log level, or levels of targets.
     LogFilter,
 }
 
@@ -38,6 +38,7 @@ pub struct Setting {
     pub hot: bool,
 }
 
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const DAY_MS: u64 = 86_400_000;
 const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
@@ -66,9 +67,9 @@ pub const SETTINGS: &[Setting] = &[
     cold("kernel_tier", Shape::Word(&["", "avx512", "avx2", "scalar"])),
     cold("log_format", Shape::Word(&["auto", "text", "json"])),
     hot("log_level", Shape::LogFilter),
-    cold("master.election_timeout", Shape::Duration(100, 600_000)),
-    cold("master.max_retry_count", Shape::Count(0, 1_000_000)),
-    cold("master.retry_interval", Shape::Duration(10, 600_000)),
+    hot("master.election_timeout", Shape::Duration(100, 600_000)),
+    hot("master.max_retry_count", Shape::Count(0, 1_000_000)),
+    hot("master.retry_interval", Shape::Duration(10, 600_000)),
     cold("master.session_ttl", Shape::WholeSeconds(2000, 600_000)),
     hot("max_concurrent_requests", Shape::Count(1, 1_000_000)),
     hot("rate_limit.burst_size", Shape::Count(1, 1_000_000)),
@@ -77,8 +78,8 @@ pub const SETTINGS: &[Setting] = &[
     cold("scheduler_worker_count", Shape::Count(0, 1024)),
     hot("shutdown_grace", Shape::Duration(0, SHUTDOWN_GRACE_MAX_MS)),
     cold("slave.heartbeat_interval", Shape::Duration(100, DAY_MS)),
-    cold("slave.register_retry_count", Shape::Count(0, 1_000_000)),
-    cold("slave.register_retry_interval", Shape::Duration(10, 600_000)),
+    hot("slave.register_retry_count", Shape::Count(0, 1_000_000)),
+    hot("slave.register_retry_interval", Shape::Duration(10, 600_000)),
     hot("task_timeout", Shape::Duration(1, 3_600_000)),
 ];
 
@@ -149,7 +150,12 @@ impl Shape {
             }
             Shape::Flag => text.parse().ok().map(Value::Bool),
             Shape::Word(words) => words.contains(&text).then(|| text.into()),
-            Shape::LogFilter => text.parse::<EnvFilter>().ok().map(|_| text.into()),
+            Shape::LogFilter => {
+                let is_level = |word: &str| LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+                // The filter takes a bare word that is no level for a target, and would silence everything else.
+                let named = text.split(',').all(|part| is_level(part.rsplit('=').next().unwrap_or(part)));
+                (named && text.parse::<EnvFilter>().is_ok()).then(|| text.into())
+            }
         }
     }
 }
@@ -172,7 +178,7 @@ impl fmt::Display for Shape {
             Shape::Flag => formatter.write_str("`true` or `false`"),
             Shape::Word(words) => write!(formatter, "one of `{}`", words.join("`, `")),
             Shape::LogFilter => {
-                formatter.write_str("`error`, `warn`, `info`, `debug`, `trace` or filter directives")
+                write!(formatter, "one of `{}`, or `target=level`, comma separated", LOG_LEVELS.join("`, `"))
             }
         }
     }
@@ -272,7 +278,8 @@ mod tests {
             ("default_shards", "0", "must be a whole number from 1 to 1024"),
             ("rate_limit.enabled", "yes", "must be `true` or `false`"),
             ("log_format", "xml", "must be one of `auto`, `text`, `json`"),
-            ("log_level", "loud=very=much", "filter directives"),
+            ("log_level", "loud", "one of `off`, `error`"),
+            ("log_level", "loud=very=much", "or `target=level`"),
             ("shutdown_grace", "2m", "from 0 s to 45 s"),
             ("http_port", "80", "comes from the operator"),
             ("auth.jwt_secret", "secret", "readable in this object"),

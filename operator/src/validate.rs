@@ -252,6 +252,7 @@ pub fn validate(
         }
     }
     check_etcd(&cluster, existing.get(&Role::Etcd), &mut problems);
+    check_endpoints(&cluster, &mut problems);
     problems.or(cluster)
 }
 
@@ -353,6 +354,15 @@ fn check_etcd(cluster: &Cluster, existing: Option<&StatefulSet>, problems: &mut 
             ),
         ),
         Etcd::Managed { .. } => {}
+    }
+}
+
+/// Nodes know no roots but those that they are given. (The schema refuses the reverse.)
+fn check_endpoints(cluster: &Cluster, problems: &mut Problems) {
+    let Etcd::External { spec, .. } = &cluster.etcd else { return };
+    if spec.tls_secret_ref.is_none() && spec.endpoints.iter().any(|url| url.starts_with("https://")) {
+        problems
+            .add("spec.etcd.external.tlsSecretRef", "must be set when an endpoint starts with `https://`");
     }
 }
 

@@ -15,12 +15,15 @@ use vectorsphere_operator::validate::validate;
 use crate::examples::{defaults, desired, full, secrets_with, shipped, small, validated};
 
 /// Loads the file of `object` as the container of `role` does: with the arguments and the environment of its pods, and
-/// a password file where Secrets are mounted.
+/// files where Secrets are mounted.
 fn load(object: &VectorSphereCluster, role: &str) -> Result<Config, Problems> {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("c.yaml");
-    let password = folder.path().join("password");
-    std::fs::write(&password, "secret\n").expect("writable");
+    for secret in ["tls/ca.crt", "tls/tls.crt", "tls/tls.key", "auth/password"] {
+        let path = folder.path().join(secret);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+        std::fs::write(&path, "secret\n").expect("writable");
+    }
     let name = object.metadata.name.clone().expect("named");
     let desired = desired(object);
     let body = |kind, name: String| {
@@ -28,8 +31,8 @@ fn load(object: &VectorSphereCluster, role: &str) -> Result<Config, Problems> {
         &found.unwrap_or_else(|| panic!("no {kind} {name}")).body
     };
     let text = body(Kind::ConfigMap, format!("{name}-config"))["data"]["c.yaml"].as_str().expect("a file");
-    let mounted = "/etc/vectorsphere-etcd/auth/password";
-    std::fs::write(&file, text.replace(mounted, &password.display().to_string())).expect("writable");
+    let mounted = folder.path().display().to_string();
+    std::fs::write(&file, text.replace("/etc/vectorsphere-etcd", &mounted)).expect("writable");
 
     let set = body(Kind::StatefulSet, format!("{name}-{role}"));
     let container = &set["spec"]["template"]["spec"]["containers"][0];
@@ -97,10 +100,10 @@ fn a_managed_etcd_is_reached_at_its_members() {
 #[test]
 fn secrets_of_an_external_etcd_reach_nodes_as_files_and_variables() {
     let config = load(&full(|_| ()), "master").unwrap_or_else(|why| panic!("{why}"));
-    let path = |path: &Option<std::path::PathBuf>| path.clone().expect("a file").display().to_string();
-    assert_eq!(path(&config.etcd.ca_file), "/etc/vectorsphere-etcd/tls/ca.crt");
-    assert_eq!(path(&config.etcd.cert_file), "/etc/vectorsphere-etcd/tls/tls.crt");
-    assert_eq!(path(&config.etcd.key_file), "/etc/vectorsphere-etcd/tls/tls.key");
+    let is_at = |path: &Option<std::path::PathBuf>, end| path.as_ref().is_some_and(|it| it.ends_with(end));
+    assert!(is_at(&config.etcd.ca_file, "tls/ca.crt"));
+    assert!(is_at(&config.etcd.cert_file, "tls/tls.crt"));
+    assert!(is_at(&config.etcd.key_file, "tls/tls.key"));
     assert_eq!(config.etcd.username, "somebody");
     assert_eq!(config.secret_files.len(), 1, "the password comes from a file");
     let text = config_yaml(&validated(&full(|_| ())).expect("valid"));
@@ -114,6 +117,16 @@ fn nodes_are_told_of_no_file_that_the_secret_lacks() {
     let cluster = validate(&object, &BTreeMap::new(), &secrets, &defaults()).expect("valid");
     let text = config_yaml(&cluster);
     assert!(text.contains("ca_file") && !text.contains("cert_file") && !text.contains("key_file"), "{text}");
+}
+
+#[test]
+fn endpoints_over_tls_need_roots() {
+    let object = full(|object| object.spec.etcd.external.as_mut().expect("external").tls_secret_ref = None);
+    let problems = validated(&object).expect_err("nodes would not take it");
+    assert_eq!(
+        problems.iter().map(|it| it.field.as_str()).collect::<Vec<_>>(),
+        ["spec.etcd.external.tlsSecretRef"]
+    );
 }
 
 /// Texts at both bounds, and those right outside of them.
@@ -132,7 +145,8 @@ fn bounds(shape: Shape) -> (Vec<String>, Vec<String>) {
         Shape::Flag => return (vec!["true".into(), "false".into()], vec!["1".into()]),
         Shape::Word(words) => return (words.iter().map(ToString::to_string).collect(), vec!["odd".into()]),
         Shape::LogFilter => {
-            return (vec!["debug".into(), "info,vectorsphere::cluster=debug".into()], vec!["a=b=c".into()]);
+            let inside = vec!["off".into(), "debug".into(), "info,vectorsphere::cluster=debug".into()];
+            return (inside, vec!["loud".into(), "a=b=c".into(), String::new()]);
         }
     };
     let text = |all: Vec<u64>| all.iter().map(|ms| format!("{ms}ms")).collect();
