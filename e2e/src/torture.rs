@@ -110,9 +110,7 @@ async fn write(
             }
             Err(error) if certainly_nothing_happened(&error) => report.refused += 1,
             Err(error) => {
-                if let CallError::Garbled(what) = &error {
-                    bail!("writer {writer}: {what}");
-                }
+                refuse_mistakes(&error).with_context(|| format!("writer {writer}"))?;
                 report.unknown += 1;
                 // Such an id is not written again: only then are two states right, and no more. New ones take their place.
                 live.splice(first..first + BATCH, fresh.by_ref().take(BATCH));
@@ -140,14 +138,23 @@ async fn send(client: &RestClient, ids: &[String], state: Option<u64>) -> Result
                 .collect();
             client.post(&path, &json!({ "documents": documents })).await
         }
-        None => client.post(&format!("{path}/delete"), &json!({ "document_ids": ids })).await,
+        None => client.post(&format!("{path}:delete"), &json!({ "document_ids": ids })).await,
     };
     answer.map(|_| ())
 }
 
 /// True when the server says that it wrote nothing at all.
 fn certainly_nothing_happened(error: &CallError) -> bool {
-    matches!(error.code(), Some("invalid_argument" | "rate_limited" | "overloaded" | "not_ready"))
+    matches!(error.code(), Some("rate_limited" | "overloaded" | "not_ready"))
+}
+
+/// Every request here is right, so an answer that blames the request is a mistake of the server or of this test.
+fn refuse_mistakes(error: &CallError) -> Result<()> {
+    match error {
+        CallError::Garbled(what) => bail!("not an answer: {what}"),
+        CallError::Problem(problem) if problem.status < 500 => bail!("a right request was refused: {problem:?}"),
+        CallError::Problem(_) | CallError::Transport(_) => Ok(()),
+    }
 }
 
 /// Until `duration` is over: kills a node, waits a little, starts it again, waits until the cluster is whole.

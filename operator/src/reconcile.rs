@@ -155,18 +155,17 @@ async fn write_status(
     }
     let api: Api<VectorSphereCluster> =
         Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    // Server-side apply takes away what is no longer said; a merge would keep it. The UID keeps an object of the same
-    // name that was made meanwhile from getting the status of this one.
+    // Server-side apply takes away what is no longer said; a merge would keep it. An object of the same name that was
+    // made meanwhile (the API server checks no UID here) has this status until its own reconcile writes another.
     let patch = Patch::Apply(json!({
         "apiVersion": VectorSphereCluster::api_version(&()),
         "kind": VectorSphereCluster::kind(&()),
-        "metadata": { "uid": object.metadata.uid },
         "status": status,
     }));
     match api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &patch).await {
         Ok(_) => Ok(()),
         // Deleted meanwhile.
-        Err(kube::Error::Api(why)) if why.is_not_found() || why.is_conflict() => Ok(()),
+        Err(kube::Error::Api(why)) if why.is_not_found() => Ok(()),
         Err(error) => Err(error),
     }
 }
