@@ -152,7 +152,9 @@ fn certainly_nothing_happened(error: &CallError) -> bool {
 fn refuse_mistakes(error: &CallError) -> Result<()> {
     match error {
         CallError::Garbled(what) => bail!("not an answer: {what}"),
-        CallError::Problem(problem) if problem.status < 500 => bail!("a right request was refused: {problem:?}"),
+        CallError::Problem(problem) if problem.status < 500 => {
+            bail!("a right request was refused: {problem:?}")
+        }
         CallError::Problem(_) | CallError::Transport(_) => Ok(()),
     }
 }

@@ -165,7 +165,8 @@ fn layer_of(module: &str) -> Option<u8> {
 
 #[test]
 fn the_check_itself_looks_at_what_stands_after_tests() {
-    let text = "use a;\n#[cfg(test)]\nmod tests;\nuse b;\n#[cfg(test)]\nmod more {\n    use c;\n}\n// d\nuse e;";
+    let text =
+        "use a;\n#[cfg(test)]\nmod tests;\nuse b;\n#[cfg(test)]\nmod more {\n    use c;\n}\n// d\nuse e;";
     assert_eq!(without_tests(text), "use a;\nuse b;\nuse e;");
 }
 

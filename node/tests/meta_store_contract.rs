@@ -1,5 +1,6 @@
 //! The contract of `MetaStore`, on every implementation: the embedded store and a real etcd.
 
+#[macro_use]
 mod support;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use vectorsphere::cluster::MetaStore;
 use vectorsphere::cluster::meta_store::{
-    Change, ChangeBatch, Condition, EmbeddedStore, LeaseId, MetaError, Operation, Txn, TxnOutcome, WatchEnd,
+    Change, ChangeBatch, Condition, LeaseId, MetaError, Operation, Txn, TxnOutcome, WatchEnd,
 };
 use vectorsphere::ids::Revision;
 
@@ -20,28 +21,7 @@ type Store = Arc<dyn MetaStore>;
 const TTL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(15);
 
-macro_rules! contract {
-    ($($name:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $name() {
-                let folder = tempfile::tempdir().expect("a folder");
-                let store = super::EmbeddedStore::open(folder.path()).expect("opens");
-                super::$name(std::sync::Arc::new(store)).await;
-            })*
-        }
-
-        mod etcd {
-            $(#[tokio::test]
-            async fn $name() {
-                let etcd = super::support::Etcd::start().await;
-                super::$name(std::sync::Arc::new(etcd.store())).await;
-            })*
-        }
-    };
-}
-
-contract!(
+on_both_stores!(
     a_transaction_happens_whole_or_not_at_all,
     conditions_fence,
     concurrent_compare_and_swaps_lose_nothing,

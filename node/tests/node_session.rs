@@ -1,5 +1,6 @@
 //! Registration of nodes, over the embedded store and over a real etcd.
 
+#[macro_use]
 mod support;
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vectorsphere::cluster::meta_store::{EmbeddedStore, Operation, Txn};
+use vectorsphere::cluster::meta_store::{Operation, Txn};
 use vectorsphere::cluster::node_session::SessionSettings;
 use vectorsphere::cluster::{ClusterMetrics, HeldSession, MetaStore, NodeSession};
 use vectorsphere::ids::Session;
@@ -20,27 +21,6 @@ type Store = Arc<dyn MetaStore>;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(60);
-
-macro_rules! on_both_stores {
-    ($($name:ident),* $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $name() {
-                let folder = tempfile::tempdir().expect("a folder");
-                let store = super::EmbeddedStore::open(folder.path()).expect("opens");
-                super::$name(std::sync::Arc::new(store)).await;
-            })*
-        }
-
-        mod etcd {
-            $(#[tokio::test]
-            async fn $name() {
-                let etcd = super::support::Etcd::start().await;
-                super::$name(std::sync::Arc::new(etcd.store())).await;
-            })*
-        }
-    };
-}
 
 on_both_stores!(
     the_later_process_takes_over_and_the_earlier_one_waits,

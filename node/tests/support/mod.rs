@@ -1,6 +1,29 @@
 //! What several test binaries share: a real etcd, started for one test, and a store that loses answers.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+/// Runs each test function, which takes a store, over the embedded store and over a real etcd.
+#[allow(unused_macros, reason = "each test binary uses a part")]
+macro_rules! on_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                let folder = tempfile::tempdir().expect("a folder");
+                let store = vectorsphere::cluster::meta_store::EmbeddedStore::open(folder.path()).expect("opens");
+                super::$name(std::sync::Arc::new(store)).await;
+            })*
+        }
+
+        mod etcd {
+            $(#[tokio::test]
+            async fn $name() {
+                let etcd = super::support::Etcd::start().await;
+                super::$name(std::sync::Arc::new(etcd.store())).await;
+            })*
+        }
+    };
+}
+
 mod faulty_store;
 
 use std::net::{Ipv4Addr, TcpListener};
