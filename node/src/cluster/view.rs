@@ -194,6 +194,11 @@ impl ClusterView {
         }
     }
 
+    /// False until the records were read for the first time.
+    pub fn is_known(&self) -> bool {
+        self.revision > Revision(0)
+    }
+
     /// True when the shard's primary is there in the very session that serves the shard.
     pub fn is_served(&self, shard: &Shard) -> bool {
         let node = shard.primary_node().and_then(|node| self.nodes.get(node));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -11,12 +12,41 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use vectorsphere::app_launcher::{AppLauncher, LaunchError};
 use vectorsphere_proto::v1 as proto;
 
 use super::support::Sandbox;
 
 fn documents(count: u32) -> Vec<Value> {
     (0..count).map(|i| json!({"document_id": i, "vector": [i, 1], "metadata": {"i": i}})).collect()
+}
+
+/// A gateway that was restarted said for a moment that no table exists: its clients took that for the truth.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_has_read_no_records_yet_does_not_call_tables_unknown() {
+    let sandbox = Sandbox::start(1).await;
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let config = sandbox.config_with("early", &[("http_port", free.to_string())]);
+    let stop = CancellationToken::new();
+    // Nobody answers at the metadata store's address, so the node goes on starting.
+    let starting = tokio::spawn(AppLauncher::new(config.subscribe()).start(stop.clone()));
+    let early = format!("http://127.0.0.1:{free}");
+    sandbox.eventually_at(&format!("{early}/health"), |body| body.is_object()).await;
+    for (method, path) in
+        [("GET", "/api/v1/tables"), ("GET", "/api/v1/tables/t"), ("POST", "/api/v1/tables/t/search")]
+    {
+        let answer = sandbox.send(sandbox.request_at(method, &format!("{early}{path}"))).await;
+        assert_eq!(
+            (answer.status, &answer.body["code"]),
+            (503, &json!("not_ready")),
+            "{path}: {}",
+            answer.text
+        );
+        assert!(answer.headers.contains_key("retry-after"));
+    }
+    stop.cancel();
+    assert!(matches!(starting.await.expect("no panic"), Err(LaunchError::Stopped)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

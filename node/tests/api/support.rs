@@ -86,10 +86,14 @@ impl Sandbox {
     }
 
     fn config(&self, index: usize, node_type: &str) -> ConfigManager {
-        let data_dir = self.folder.path().join(format!("node-{index}")).display().to_string();
+        self.config_with(&format!("node-{index}"), &[("node_type", node_type.to_owned())])
+    }
+
+    /// The configuration of a node of this name; `more` wins.
+    pub(crate) fn config_with(&self, name: &str, more: &[(&'static str, String)]) -> ConfigManager {
+        let data_dir = self.folder.path().join(name).display().to_string();
         let own = [
-            ("node_id", format!("node-{index}")),
-            ("node_type", node_type.to_owned()),
+            ("node_id", name.to_owned()),
             ("bind_address", "127.0.0.1".to_owned()),
             ("advertise_address", "127.0.0.1".to_owned()),
             ("http_port", "0".to_owned()),
@@ -100,7 +104,10 @@ impl Sandbox {
             // Never dialled, since the nodes share a store; types other than `auto` want one.
             ("etcd.endpoints", "127.0.0.1:1".to_owned()),
         ];
-        let flags = own.into_iter().chain(self.settings.clone()).map(|(key, value)| (key, value, "test"));
+        let told: Vec<_> = self.settings.iter().chain(more).cloned().collect();
+        let is_told = |key: &str| told.iter().any(|(other, _)| *other == key);
+        let own: Vec<_> = own.into_iter().filter(|(key, _)| !is_told(key)).collect();
+        let flags = own.into_iter().chain(told).map(|(key, value)| (key, value, "test"));
         ConfigManager::load(None, Overrides { environment: Vec::new(), flags: flags.collect() })
             .expect("a valid configuration")
     }
@@ -127,13 +134,21 @@ impl Sandbox {
 
     /// Asks until the answer is as wanted.
     pub(crate) async fn eventually(&self, node: usize, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.eventually_at(&self.url(node, path), wanted).await
+    }
+
+    /// As [`Sandbox::eventually`], of a server that may not be there yet.
+    pub(crate) async fn eventually_at(&self, url: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
-            let answer = self.send(self.request(node, "GET", path)).await;
-            if wanted(&answer.body) {
-                return answer.body;
+            let body = match self.request_at("GET", url).send().await {
+                Ok(answer) => answer.json().await.unwrap_or_default(),
+                Err(_) => Value::Null,
+            };
+            if wanted(&body) {
+                return body;
             }
-            assert!(Instant::now() < until, "{path} is still {}", answer.text);
+            assert!(Instant::now() < until, "{url} is still {body}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -143,9 +158,17 @@ impl Sandbox {
         vectorsphere::gateway::auth::mint_token(&secret.to_owned().into(), "tester", hour).expect("minted")
     }
 
+    fn url(&self, node: usize, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.nodes[node].http_port)
+    }
+
     pub(crate) fn request(&self, node: usize, method: &str, path: &str) -> RequestBuilder {
+        self.request_at(method, &self.url(node, path))
+    }
+
+    /// A request with this sandbox's token to any server.
+    pub(crate) fn request_at(&self, method: &str, url: &str) -> RequestBuilder {
         let method: Method = method.parse().expect("a method");
-        let url = format!("http://127.0.0.1:{}{path}", self.nodes[node].http_port);
         let request = self.http.request(method, url);
         match &self.token {
             Some(token) => request.bearer_auth(token),
