@@ -186,12 +186,12 @@ async fn probes_follow_the_life_of_a_node() {
     let metrics = sandbox.get("/metrics").await;
     assert!(metrics.text.ends_with("# EOF\n"), "OpenMetrics");
     assert!(metrics.text.contains("vectorsphere_gateway_requests_total"), "{}", metrics.text);
+    // The health service follows readiness: it may be told a moment after REST.
     let mut health = HealthClient::new(sandbox.channel(0).await);
+    let mut watch = health.watch(HealthCheckRequest::default()).await.expect("watched").into_inner();
+    while watch.message().await.expect("told").expect("a status").status() != ServingStatus::Serving {}
     let status = health.check(HealthCheckRequest::default()).await.expect("known").into_inner();
     assert_eq!(status.status(), ServingStatus::Serving);
-    let mut watch = health.watch(HealthCheckRequest::default()).await.expect("watched").into_inner();
-    let first = watch.message().await.expect("told").expect("a status");
-    assert_eq!(first.status(), ServingStatus::Serving);
     // A node that stops says so before its connections end.
     let told = tokio::time::timeout(Duration::from_secs(20), async move {
         let last = watch.message().await.expect("told").expect("a status");
