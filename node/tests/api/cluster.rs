@@ -15,6 +15,7 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use vectorsphere::app_launcher::{AppLauncher, LaunchError};
 use vectorsphere_proto::v1 as proto;
 
+use super::ports::free_port;
 use super::support::Sandbox;
 
 fn documents(count: u32) -> Vec<Value> {
@@ -25,8 +26,7 @@ fn documents(count: u32) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_has_read_no_records_yet_does_not_call_tables_unknown() {
     let sandbox = Sandbox::start(1).await;
-    let free =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let free = free_port();
     let config = sandbox.config_with("early", &[("http_port", free.to_string())]);
     let stop = CancellationToken::new();
     // Nobody answers at the metadata store's address, so the node goes on starting.

@@ -5,6 +5,8 @@ mod cluster;
 mod description;
 mod documents;
 mod hostile;
+#[path = "../support/ports.rs"]
+mod ports;
 mod search;
 mod support;
 mod tables;

@@ -25,8 +25,8 @@ macro_rules! on_both_stores {
 }
 
 mod faulty_store;
+mod ports;
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ use vectorsphere::cluster::MetaStore;
 use vectorsphere::cluster::meta_store::EtcdStore;
 use vectorsphere::config::{Config, ConfigManager, Overrides};
 use vectorsphere::ids::Revision;
+
+use ports::free_port;
 
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub(crate) use faulty_store::FaultyStore;
@@ -128,9 +130,4 @@ fn binary() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache/vectorsphere");
     let cache = std::env::var_os("VECTORSPHERE_CACHE").map_or_else(home, PathBuf::from);
     cache.join("tools/bin/etcd")
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
 }
