@@ -1,5 +1,5 @@
-//! Kernels for AVX2 with fused multiply-add: four rows at once, two sums of eight lanes each, so that one add does not
-//! wait for the last.
+//! Kernels for AVX2 with fused multiply-add: four pairs of sums of eight lanes, so that one add does not wait for the
+//! last, over one row after the other: memory is read as one stream.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
@@ -10,8 +10,8 @@ use std::arch::x86_64::{
 
 use crate::line::Line;
 
-/// Rows that are summed at once.
-const ROWS: usize = 4;
+/// Pairs of sums that run side by side.
+const SUMS: usize = 4;
 /// Distance of the software prefetch: past the end of a page, where the hardware's prefetcher stops.
 const AHEAD_BYTES: usize = 4096;
 
@@ -38,44 +38,43 @@ impl Avx2 {
 /// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.
 #[target_feature(enable = "avx2,fma")]
 fn each_row<const SQUARED_DISTANCE: bool>(query: &[Line], rows: &[Line], out: &mut [f32]) {
-    let stride = query.len();
-    let (groups, rest) = out.as_chunks_mut::<ROWS>();
-    let (grouped, ungrouped) = rows.split_at(groups.len() * ROWS * stride);
-    for (group, estimates) in grouped.chunks_exact(ROWS * stride).zip(groups) {
-        let rows = std::array::from_fn(|row| &group[row * stride..][..stride]);
-        *estimates = sums::<SQUARED_DISTANCE, ROWS>(query, rows);
-    }
-    for (row, estimate) in ungrouped.chunks_exact(stride).zip(rest) {
-        [*estimate] = sums::<SQUARED_DISTANCE, 1>(query, [row]);
+    for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
+        *estimate = sum::<SQUARED_DISTANCE>(query, row);
     }
 }
 
-/// The sums of `N` rows, each as long as the query.
+/// The sum of one row, which is as long as the query.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn sums<const SQUARED_DISTANCE: bool, const N: usize>(query: &[Line], rows: [&[Line]; N]) -> [f32; N] {
-    let rows = rows.map(|row| &row[..query.len()]); // one check of the bounds, not one for each line
-    let mut sums = [[_mm256_setzero_ps(); 2]; N];
-    for (index, line) in query.iter().enumerate() {
-        let a = load(line);
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            prefetch(&row[index]);
-            let b = load(&row[index]);
-            for half in 0..2 {
-                sum[half] = if SQUARED_DISTANCE {
-                    let difference = _mm256_sub_ps(a[half], b[half]);
-                    _mm256_fmadd_ps(difference, difference, sum[half])
-                } else {
-                    _mm256_fmadd_ps(a[half], b[half], sum[half])
-                };
-            }
+fn sum<const SQUARED_DISTANCE: bool>(query: &[Line], row: &[Line]) -> f32 {
+    let mut sums = [[_mm256_setzero_ps(); 2]; SUMS];
+    let (query_groups, query_rest) = query.as_chunks::<SUMS>();
+    let (row_groups, row_rest) = row.as_chunks::<SUMS>();
+    for (a, b) in query_groups.iter().zip(row_groups) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum = add_terms::<SQUARED_DISTANCE>(*sum, a, b);
         }
     }
-    let mut totals = [0.0; N];
-    for (total, [low, high]) in totals.iter_mut().zip(sums) {
-        *total = total_of_lanes(_mm256_add_ps(low, high));
+    for (sum, (a, b)) in sums.iter_mut().zip(query_rest.iter().zip(row_rest)) {
+        *sum = add_terms::<SQUARED_DISTANCE>(*sum, a, b);
     }
-    totals
+    let [first, second, third, fourth] = sums.map(|[low, high]| _mm256_add_ps(low, high));
+    total_of_lanes(_mm256_add_ps(_mm256_add_ps(first, second), _mm256_add_ps(third, fourth)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_terms<const SQUARED_DISTANCE: bool>(mut sum: [__m256; 2], a: &Line, b: &Line) -> [__m256; 2] {
+    prefetch(b);
+    for (sum, (a, b)) in sum.iter_mut().zip(load(a).into_iter().zip(load(b))) {
+        *sum = if SQUARED_DISTANCE {
+            let difference = _mm256_sub_ps(a, b);
+            _mm256_fmadd_ps(difference, difference, *sum)
+        } else {
+            _mm256_fmadd_ps(a, b, *sum)
+        };
+    }
+    sum
 }
 
 #[inline]

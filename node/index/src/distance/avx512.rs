@@ -1,15 +1,16 @@
-//! Kernels for AVX-512: four rows at once, one sum of sixteen lanes each, so that one add does not wait for the last.
+//! Kernels for AVX-512: four sums of sixteen lanes, so that one add does not wait for the last, over one row after the
+//! other: memory is read as one stream.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_load_ps, _mm512_reduce_add_ps,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_reduce_add_ps,
     _mm512_setzero_ps, _mm512_sub_ps,
 };
 
 use crate::line::Line;
 
-/// Rows that are summed at once.
-const ROWS: usize = 4;
+/// Sums that run side by side.
+const SUMS: usize = 4;
 /// Distance of the software prefetch: past the end of a page, where the hardware's prefetcher stops.
 const AHEAD_BYTES: usize = 4096;
 
@@ -36,42 +37,41 @@ impl Avx512 {
 /// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.
 #[target_feature(enable = "avx512f")]
 fn each_row<const SQUARED_DISTANCE: bool>(query: &[Line], rows: &[Line], out: &mut [f32]) {
-    let stride = query.len();
-    let (groups, rest) = out.as_chunks_mut::<ROWS>();
-    let (grouped, ungrouped) = rows.split_at(groups.len() * ROWS * stride);
-    for (group, estimates) in grouped.chunks_exact(ROWS * stride).zip(groups) {
-        let rows = std::array::from_fn(|row| &group[row * stride..][..stride]);
-        *estimates = sums::<SQUARED_DISTANCE, ROWS>(query, rows);
-    }
-    for (row, estimate) in ungrouped.chunks_exact(stride).zip(rest) {
-        [*estimate] = sums::<SQUARED_DISTANCE, 1>(query, [row]);
+    for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
+        *estimate = sum::<SQUARED_DISTANCE>(query, row);
     }
 }
 
-/// The sums of `N` rows, each as long as the query.
+/// The sum of one row, which is as long as the query.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn sums<const SQUARED_DISTANCE: bool, const N: usize>(query: &[Line], rows: [&[Line]; N]) -> [f32; N] {
-    let rows = rows.map(|row| &row[..query.len()]); // one check of the bounds, not one for each line
-    let mut sums = [_mm512_setzero_ps(); N];
-    for (index, line) in query.iter().enumerate() {
-        let a = load(line);
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            prefetch(&row[index]);
-            let b = load(&row[index]);
-            *sum = if SQUARED_DISTANCE {
-                let difference = _mm512_sub_ps(a, b);
-                _mm512_fmadd_ps(difference, difference, *sum)
-            } else {
-                _mm512_fmadd_ps(a, b, *sum)
-            };
+fn sum<const SQUARED_DISTANCE: bool>(query: &[Line], row: &[Line]) -> f32 {
+    let mut sums = [_mm512_setzero_ps(); SUMS];
+    let (query_groups, query_rest) = query.as_chunks::<SUMS>();
+    let (row_groups, row_rest) = row.as_chunks::<SUMS>();
+    for (a, b) in query_groups.iter().zip(row_groups) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum = add_term::<SQUARED_DISTANCE>(*sum, a, b);
         }
     }
-    let mut totals = [0.0; N];
-    for (total, sum) in totals.iter_mut().zip(sums) {
-        *total = _mm512_reduce_add_ps(sum);
+    for (sum, (a, b)) in sums.iter_mut().zip(query_rest.iter().zip(row_rest)) {
+        *sum = add_term::<SQUARED_DISTANCE>(*sum, a, b);
     }
-    totals
+    let [first, second, third, fourth] = sums;
+    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(first, second), _mm512_add_ps(third, fourth)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_term<const SQUARED_DISTANCE: bool>(sum: __m512, a: &Line, b: &Line) -> __m512 {
+    prefetch(b);
+    let (a, b) = (load(a), load(b));
+    if SQUARED_DISTANCE {
+        let difference = _mm512_sub_ps(a, b);
+        _mm512_fmadd_ps(difference, difference, sum)
+    } else {
+        _mm512_fmadd_ps(a, b, sum)
+    }
 }
 
 #[inline]

@@ -150,7 +150,7 @@ mod tests {
                 (Just(dimension), prop::collection::vec(-1e3f32..1e3, dimension * 8))
             }),
         ) {
-            check(&values[..dimension], &values[dimension..], 7); // a group of four rows and three single ones
+            check(&values[..dimension], &values[dimension..], 7);
         }
     }
 
