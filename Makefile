@@ -37,7 +37,7 @@ kube-up: ## Start the three-node Kubernetes of the tests and leave it to you
 	@scripts/kube up
 
 .PHONY: kube-down
-kube-down: ## Remove it
+kube-down: ## Remove the Kubernetes of kube-up
 	@scripts/kube down
 
 .PHONY: soak

@@ -1,6 +1,7 @@
 //! `make demo`: three nodes in one process, 10,000 real documents, and searches that a person can judge.
 
 use std::io::{Write, stdout};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use crate::rest::{CallError, RestClient, SearchAnswer};
 
 const TABLE: &str = "debian_packages";
 const NODES: usize = 3;
+/// What `vectorsphere dev` adds to a node's REST port for gRPC, and for what nodes tell each other.
+const GRPC_OFFSET: u32 = 1_010;
+const INTERNAL_OFFSET: u32 = 2_020;
 /// A started cluster elects its Master in about a second; a slow machine may need more.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -24,17 +28,41 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// # Errors
 /// When the cluster does not start, a load fails, or an answer is not the exact one.
 pub async fn run(server: &Path, port: u16, exit: bool) -> Result<()> {
+    ports_are_free(port)?;
     let folder = tempfile::Builder::new().prefix("vectorsphere-demo-").tempdir()?;
     let log = folder.path().join("cluster.log");
     say(&format!("Starting {NODES} nodes in one process (log: {})", log.display()))?;
     let mut cluster = start(server, port, folder.path(), &log)?;
-    let told = tell(&mut cluster, port, &log).await;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Told to stop while it starts, it cleans up as well.
+    let told = tokio::select! {
+        told = tell(&mut cluster, port, &log) => told,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("stopped")),
+    };
     if told.is_ok() && !exit {
         how_to_go_on(port)?;
         wait_for_the_user(&mut cluster).await?;
     }
     let stopped = stop(cluster).await;
     told.and(stopped)
+}
+
+/// Another server at these ports would be taken for the demo's own cluster, and be written to.
+fn ports_are_free(port: u16) -> Result<()> {
+    for node in 0..NODES as u32 {
+        for offset in [0, GRPC_OFFSET, INTERNAL_OFFSET] {
+            let taken = u32::from(port) + offset + node;
+            let number = u16::try_from(taken)
+                .with_context(|| format!("port {taken} does not exist: choose a lower PORT"))?;
+            TcpListener::bind((Ipv4Addr::LOCALHOST, number)).with_context(|| {
+                format!(
+                    "the demo needs port {number}, which is taken: choose another with `make demo PORT=9000`"
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn start(server: &Path, port: u16, folder: &Path, log: &PathBuf) -> Result<Child> {
@@ -130,7 +158,10 @@ fn how_to_go_on(port: u16) -> Result<()> {
     say(&format!("  curl {url}/api/v1/cluster/status"))?;
     say(&format!("  curl {url}/api/v1/tables/{TABLE}/search -H 'Content-Type: application/json' \\"))?;
     say("    -d '{\"document_id\": \"postgresql\", \"top_k\": 5, \"with_metadata\": true}'")?;
-    say("Stop it with Ctrl-C; its data goes with it.")
+    say(&format!(
+        "gRPC is at port {}. Stop it all with Ctrl-C; its data goes with it.",
+        u32::from(port) + GRPC_OFFSET
+    ))
 }
 
 async fn wait_for_the_user(cluster: &mut Child) -> Result<()> {
