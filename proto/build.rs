@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "vectorsphere/v1/value.proto",
     "vectorsphere/v1/tables.proto",
     "vectorsphere/v1/documents.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 8] = [
     "vectorsphere/meta/v1/meta.proto",
     "vectorsphere/internal/v1/shard.proto",
     "vectorsphere/internal/v1/coordinator.proto",
+    "vectorsphere/internal/v1/replication.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -108,7 +108,7 @@ impl MetadataView {
                 Some(Key::Shard { table_id, .. }) => {
                     shards.push((table_id.to_owned(), decode::<ShardRecord>(key, &record.value)?));
                 }
-                Some(Key::Meta | Key::Alias { .. }) | None => {}
+                Some(Key::Meta | Key::Alias { .. } | Key::Drain { .. } | Key::Disk { .. }) | None => {}
             }
         }
         view.shards = shards
@@ -186,6 +186,7 @@ mod tests {
             replica_id: id(node),
             node_id: node.to_owned(),
             role: ReplicaRole::Full.into(),
+            ..Replica::default()
         };
         ShardRecord {
             primary: holders.first().map(|(node, _)| id(node)).unwrap_or_default(),

@@ -8,6 +8,8 @@
 //! | `table/<table id>` | [`TableRecord`](crate::meta::TableRecord) | no |
 //! | `alias/<name>` | [`AliasRecord`](crate::meta::AliasRecord) | no |
 //! | `shard/<table id>/<shard, 8 digits>` | [`ShardRecord`](crate::meta::ShardRecord) | no |
+//! | `drain/<node_id>` | [`DrainRecord`](crate::meta::DrainRecord) | no |
+//! | `disk/<node_id>` | [`DiskRecord`](crate::meta::DiskRecord) | no |
 
 /// The keys of one cluster. All of them start with [`Keys::prefix`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +88,21 @@ impl Keys {
         format!("{}shard/{table_id}/{shard:08}", self.prefix)
     }
 
+    /// All nodes that are to be emptied.
+    pub fn drains(&self) -> String {
+        format!("{}drain/", self.prefix)
+    }
+
+    /// A node that is to be emptied.
+    pub fn drain(&self, node_id: &str) -> String {
+        format!("{}drain/{node_id}", self.prefix)
+    }
+
+    /// A node's data directory.
+    pub fn disk(&self, node_id: &str) -> String {
+        format!("{}disk/{node_id}", self.prefix)
+    }
+
     /// What a key names, if it is one of this cluster's.
     pub fn parse<'k>(&self, key: &'k str) -> Option<Key<'k>> {
         let rest = key.strip_prefix(self.prefix.as_str())?;
@@ -98,6 +115,8 @@ impl Keys {
             "nodes" => Some(Key::Node { node_id: name }),
             "table" => Some(Key::Table { table_id: name }),
             "alias" => Some(Key::Alias { name }),
+            "drain" => Some(Key::Drain { node_id: name }),
+            "disk" => Some(Key::Disk { node_id: name }),
             "shard" => {
                 let (table_id, shard) = name.split_once('/')?;
                 Some(Key::Shard { table_id, shard: shard.parse().ok()? })
@@ -117,6 +136,8 @@ pub enum Key<'k> {
     Table { table_id: &'k str },
     Alias { name: &'k str },
     Shard { table_id: &'k str, shard: u32 },
+    Drain { node_id: &'k str },
+    Disk { node_id: &'k str },
 }
 
 #[cfg(test)]
@@ -133,6 +154,8 @@ mod tests {
         assert_eq!(keys.parse(&keys.table("t")), Some(Key::Table { table_id: "t" }));
         assert_eq!(keys.parse(&keys.alias("docs")), Some(Key::Alias { name: "docs" }));
         assert_eq!(keys.parse(&keys.shard("t", 7)), Some(Key::Shard { table_id: "t", shard: 7 }));
+        assert_eq!(keys.parse(&keys.drain("a-0")), Some(Key::Drain { node_id: "a-0" }));
+        assert_eq!(keys.parse(&keys.disk("a-0")), Some(Key::Disk { node_id: "a-0" }));
     }
 
     #[test]

@@ -280,6 +280,7 @@ async fn make_identity(meta: &dyn MetaStore, keys: &Keys) -> Result<(), MetaErro
         format_version: FORMAT_VERSION,
         min_node_version: String::new(),
         cluster_incarnation: 1,
+        finalized_format: FORMAT_VERSION,
     };
     let put = Operation::Put { key: keys.meta(), value: record.encode_to_vec().into(), lease: None };
     let txn = Txn { conditions: vec![Condition::Absent(keys.meta())], operations: vec![put] };

@@ -30,6 +30,8 @@ pub struct ClusterView {
     pub tables_by_id: BTreeMap<TableId, Arc<Table>>,
     /// Shards of all tables.
     pub shards: BTreeMap<ShardId, Arc<Shard>>,
+    /// Nodes that are to be emptied.
+    pub drains: BTreeMap<NodeId, Drain>,
 }
 
 /// A stored record that this version cannot read.
@@ -103,21 +105,76 @@ pub struct Shard {
     pub primary: Option<ReplicaId>,
     /// Node session that serves this epoch.
     pub primary_session: Session,
-    /// All copies and the nodes they are on.
-    pub replicas: Vec<(ReplicaId, NodeId)>,
+    /// All copies, those that leave too.
+    pub replicas: Vec<Replica>,
     /// Copies in sync.
     pub isr: Vec<ReplicaId>,
     /// Copies that a write needs.
     pub min_isr: u32,
+    /// Grows when the shard was forced to go on without a copy that has everything.
+    pub incarnation: u64,
     /// Revision of the record, for compare and swap.
+    pub mod_revision: Revision,
+}
+
+/// One copy of a shard, as its record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Which.
+    pub id: ReplicaId,
+    /// Where it is.
+    pub node: NodeId,
+    /// What it is there for.
+    pub role: ReplicaRole,
+    /// Its node says that the data is missing or cannot be read: it is never elected, and replaced.
+    pub damaged: bool,
+    /// The copy that leaves when this one is in sync.
+    pub replaces: Option<ReplicaId>,
+}
+
+/// What a copy of a shard is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaRole {
+    /// It is or was in sync.
+    Full,
+    /// It catches up.
+    Learner,
+    /// Its node deletes it, then takes it out of the record. It counts for nothing else.
+    Leaving,
+}
+
+/// A node that is to be emptied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// When it was asked for, milliseconds since 1970.
+    pub requested_unix_ms: u64,
+    /// When it ends by itself, milliseconds since 1970.
+    pub expires_unix_ms: Option<u64>,
+    /// Why, in the words of who asked for it.
+    pub reason: String,
+    /// Revision of the record.
     pub mod_revision: Revision,
 }
 
 impl Shard {
     /// The node of the primary.
     pub fn primary_node(&self) -> Option<&NodeId> {
-        let primary = self.primary?;
-        self.replicas.iter().find(|(replica, _)| *replica == primary).map(|(_, node)| node)
+        self.replica(self.primary?).map(|replica| &replica.node)
+    }
+
+    /// A copy of the shard.
+    pub fn replica(&self, id: ReplicaId) -> Option<&Replica> {
+        self.replicas.iter().find(|replica| replica.id == id)
+    }
+
+    /// The copies that stay.
+    pub fn staying(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| replica.role != ReplicaRole::Leaving)
+    }
+
+    /// True when the copy is in sync.
+    pub fn is_in_sync(&self, id: ReplicaId) -> bool {
+        self.isr.contains(&id)
     }
 }
 
@@ -167,7 +224,18 @@ impl ClusterView {
                 let shard = Shard::from_record(id, &record, modified).map_err(broken)?;
                 self.shards.insert(id, Arc::new(shard));
             }
-            Some(Key::Alias { .. }) | None => {}
+            Some(Key::Drain { node_id }) => {
+                let record = meta::DrainRecord::decode(value).map_err(|error| broken(error.to_string()))?;
+                let node = NodeId::parse(node_id).map_err(|error| broken(error.to_string()))?;
+                let drain = Drain {
+                    requested_unix_ms: record.requested_unix_ms,
+                    expires_unix_ms: Some(record.expires_unix_ms).filter(|expires| *expires > 0),
+                    reason: record.reason,
+                    mod_revision: modified,
+                };
+                self.drains.insert(node, drain);
+            }
+            Some(Key::Alias { .. } | Key::Disk { .. }) | None => {}
         }
         Ok(())
     }
@@ -190,7 +258,8 @@ impl ClusterView {
                     self.shards.remove(&ShardId { table, index: ShardIndex(shard) });
                 }
             }
-            Some(Key::Meta | Key::Alias { .. }) | None => {}
+            Some(Key::Drain { node_id }) => self.drains.retain(|id, _| id.as_str() != node_id),
+            Some(Key::Meta | Key::Alias { .. } | Key::Disk { .. }) | None => {}
         }
     }
 
@@ -261,8 +330,20 @@ impl Shard {
             ReplicaId::from_bytes(bytes).ok_or_else(|| "a replica id has not 16 bytes".to_owned())
         };
         let replica = |replica: &meta::Replica| {
-            let node = NodeId::parse(&replica.node_id).map_err(|error| error.to_string())?;
-            Ok((replica_id(&replica.replica_id)?, node))
+            let role = match replica.role() {
+                meta::ReplicaRole::Full => ReplicaRole::Full,
+                meta::ReplicaRole::Learner => ReplicaRole::Learner,
+                meta::ReplicaRole::Leaving => ReplicaRole::Leaving,
+                meta::ReplicaRole::Unspecified => return Err("a replica has no role".to_owned()),
+            };
+            let replaces = Some(&replica.replaces).filter(|bytes| !bytes.is_empty());
+            Ok(Replica {
+                id: replica_id(&replica.replica_id)?,
+                node: NodeId::parse(&replica.node_id).map_err(|error| error.to_string())?,
+                role,
+                damaged: replica.damaged,
+                replaces: replaces.map(|bytes| replica_id(bytes)).transpose()?,
+            })
         };
         Ok(Shard {
             id,
@@ -272,6 +353,7 @@ impl Shard {
             replicas: record.replicas.iter().map(replica).collect::<Result<_, String>>()?,
             isr: record.isr.iter().map(|bytes| replica_id(bytes)).collect::<Result<_, String>>()?,
             min_isr: record.min_isr,
+            incarnation: record.incarnation,
             mod_revision: modified,
         })
     }

@@ -237,7 +237,7 @@ impl Coordinator {
         let mut view = self.discovery.subscribe();
         let gone = view.wait_for(|view| {
             let mut holders = view.shards_of(id).flat_map(|shard| &shard.replicas);
-            !holders.any(|(_, node)| view.nodes.contains_key(node))
+            !holders.any(|replica| view.nodes.contains_key(&replica.node))
         });
         let _ = tokio::time::timeout_at(deadline.into(), gone).await;
     }
@@ -257,6 +257,7 @@ fn fresh_record(nodes: &[NodeId], min_isr: u32) -> meta::ShardRecord {
         replica_id: ReplicaId::random().0.to_vec(),
         node_id: node.to_string(),
         role: meta::ReplicaRole::Learner.into(),
+        ..meta::Replica::default()
     };
     meta::ShardRecord {
         epoch: 0,
@@ -270,8 +271,8 @@ fn fresh_record(nodes: &[NodeId], min_isr: u32) -> meta::ShardRecord {
 /// Live nodes that hold shards, with what they hold.
 fn hosts(view: &ClusterView) -> Vec<Host> {
     let mut held: BTreeMap<&NodeId, u32> = BTreeMap::new();
-    for (_, node) in view.shards.values().flat_map(|shard| &shard.replicas) {
-        *held.entry(node).or_default() += 1;
+    for replica in view.shards.values().flat_map(|shard| shard.staying()) {
+        *held.entry(&replica.node).or_default() += 1;
     }
     let hosts = view.nodes.values().filter(|node| node.holds_shards());
     hosts

@@ -114,6 +114,6 @@ impl Coordinator {
 /// True for a shard without a record, and for one whose nodes left before they made it: neither holds anything.
 fn is_homeless(view: &ClusterView, shard: ShardId) -> bool {
     let Some(record) = view.shards.get(&shard) else { return true };
-    let left = |record: &Shard| record.replicas.iter().any(|(_, node)| !view.nodes.contains_key(node));
+    let left = |record: &Shard| record.replicas.iter().any(|replica| !view.nodes.contains_key(&replica.node));
     record.epoch == Epoch(0) && left(record)
 }

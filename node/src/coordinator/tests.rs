@@ -6,6 +6,7 @@ use vectorsphere_index::Metric;
 
 use super::*;
 use crate::cluster::ClusterMetrics;
+use crate::cluster::view::Replica;
 use crate::cluster::meta_store::EmbeddedStore;
 use crate::comm::{ChannelSettings, CommMetrics};
 use crate::ids::{Epoch, ShardIndex};
@@ -81,7 +82,7 @@ impl World {
     async fn serve_all(&self, id: TableId, shards: u32) {
         let placed = self.sees("placed", |view| view.shards_of(id).count() == shards as usize).await;
         for shard in placed.shards_of(id) {
-            let (replica, node) = &shard.replicas[0];
+            let Replica { id: replica, node, .. } = &shard.replicas[0];
             let record = meta::ShardRecord {
                 epoch: 1,
                 primary: replica.0.to_vec(),
@@ -143,7 +144,7 @@ async fn shards_are_spread_and_a_repeated_create_is_the_same_one() {
     assert_eq!(created.expect("created").state, TableState::Active);
     let view = world.discovery.view();
     for node in view.nodes.keys() {
-        let held = view.shards_of(id).filter(|shard| shard.replicas[0].1 == *node).count();
+        let held = view.shards_of(id).filter(|shard| shard.replicas[0].node == *node).count();
         assert_eq!(held, (shards / SLAVES) as usize, "{node}");
     }
     let again = world.coordinator.create_table(id, schema(shards), soon()).await.expect("the same one");

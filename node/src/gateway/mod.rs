@@ -146,5 +146,5 @@ fn role_of(view: &ClusterView, node: &Node) -> &'static str {
 }
 
 fn shards_on(view: &ClusterView, node: &NodeId) -> usize {
-    view.shards.values().filter(|shard| shard.replicas.iter().any(|(_, host)| host == node)).count()
+    view.shards.values().filter(|shard| shard.staying().any(|replica| replica.node == *node)).count()
 }

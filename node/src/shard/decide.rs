@@ -58,7 +58,7 @@ pub(super) fn next_step(
 
 /// The replica of a shard on a node.
 pub(super) fn replica_on(record: &Shard, node: &NodeId) -> Option<ReplicaId> {
-    record.replicas.iter().find(|(_, on)| on == node).map(|(replica, _)| *replica)
+    record.replicas.iter().find(|replica| replica.node == *node).map(|replica| replica.id)
 }
 
 /// True when no replica of the shard was ever made.
@@ -109,6 +109,7 @@ pub(super) fn judge_directory(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::view::{Replica, ReplicaRole};
     use crate::ids::{Revision, ShardId, ShardIndex, TableId};
     use crate::storage::ReplicaIdentity;
 
@@ -120,15 +121,20 @@ mod tests {
         NodeId::parse(name).expect("valid")
     }
 
+    fn replica(id: ReplicaId, on: &str) -> Replica {
+        Replica { id, node: node(on), role: ReplicaRole::Full, damaged: false, replaces: None }
+    }
+
     fn fresh() -> Shard {
         Shard {
             id: ShardId { table: TableId::parse(&"0".repeat(32)).expect("a UUID"), index: ShardIndex(0) },
             epoch: Epoch(0),
             primary: None,
             primary_session: Session(0),
-            replicas: vec![(OURS, node("us"))],
+            replicas: vec![replica(OURS, "us")],
             isr: Vec::new(),
             min_isr: 1,
+            incarnation: 0,
             mod_revision: Revision(1),
         }
     }
@@ -175,7 +181,7 @@ mod tests {
         assert_eq!(step(&led(1, SESSION), None, session, None), Step::Wait);
         assert_eq!(step(&led(1, SESSION), None, session, open(1, session)), Step::Wait);
         // A replica that moved away is closed, not deleted.
-        let moved = Shard { replicas: vec![(OTHER, node("them"))], ..led(1, SESSION) };
+        let moved = Shard { replicas: vec![replica(OTHER, "them")], ..led(1, SESSION) };
         assert_eq!(step(&moved, Some(Active), session, open(1, session)), Step::Close);
         assert_eq!(step(&moved, Some(Deleting), session, None), Step::Wait);
     }

@@ -174,6 +174,7 @@ impl World {
             replica_id: ReplicaId::random().0.to_vec(),
             node_id: NODE.to_owned(),
             role: ReplicaRole::Learner.into(),
+            ..ReplicaRecord::default()
         };
         let record = ShardRecord { replicas: vec![replica], min_isr: 1, ..ShardRecord::default() };
         self.meta.put(self.keys.shard(&shard.table.to_string(), 0), record.encode_to_vec(), None);
