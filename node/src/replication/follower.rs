@@ -1,5 +1,7 @@
 //! A copy that follows a primary: takes its records, cuts what differs, answers when durable.
 
+use std::time::Duration;
+
 use super::message::{Append, Message, Reply, ReplyOutcome};
 use super::replica::{Command, Given, LogOperation, Replica, Standing};
 use super::rules::Rule;
@@ -24,6 +26,8 @@ pub struct Following {
     mismatch: bool,
     /// A snapshot is being fetched.
     pub(super) installing: bool,
+    /// Everything that was acknowledged when this was heard, on the monotonic clock, lies at or before the position.
+    fresh: Option<(Lsn, Duration)>,
 }
 
 impl Replica {
@@ -43,6 +47,9 @@ impl Replica {
         self.take_records(append, given);
         let Standing::Following(following) = &mut self.standing else { unreachable!("set by obey") };
         following.matched = following.matched.max(append.last);
+        if append.leased {
+            following.fresh = Some((append.commit, given.now.monotonic));
+        }
         let known = append.commit.min(following.matched);
         // A beacon is answered at once: the disk may be slow, but the replica is there.
         let is_new_beacon = following.beacon > following.answered;
@@ -52,6 +59,15 @@ impl Replica {
         if known > self.commit {
             self.commit = known;
             given.command(Command::Commit(known));
+        }
+    }
+
+    /// When this copy last heard of a position at which it knows everything that was acknowledged, on the monotonic clock,
+    /// and that position.
+    pub fn freshness(&self) -> Option<(Lsn, Duration)> {
+        match &self.standing {
+            Standing::Following(following) => following.fresh,
+            Standing::Idle | Standing::Primary(_) => None,
         }
     }
 
@@ -81,6 +97,7 @@ impl Replica {
                 answered: 0,
                 mismatch: false,
                 installing: false,
+                fresh: None,
             });
         }
     }

@@ -32,6 +32,8 @@ pub struct Append {
     pub commit: Lsn,
     /// The reply carries it back.
     pub beacon: u64,
+    /// Nobody else leads: what is committed here is all that is acknowledged.
+    pub leased: bool,
 }
 
 /// An answer to an [`Append`].

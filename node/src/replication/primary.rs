@@ -470,7 +470,8 @@ impl Replica {
             unanswered_since.get_or_insert(given.now.monotonic);
         }
         let starts = self.log.epochs.starts_within(next, last);
-        let append = Append { epoch, prev, last, starts, commit: self.commit, beacon };
+        let leased = self.grant(given.now).is_some();
+        let append = Append { epoch, prev, last, starts, commit: self.commit, beacon, leased };
         given.command(Command::Send(to, Message::Append(append)));
         true
     }
@@ -500,6 +501,10 @@ impl Replica {
         let is_new_process = session > peer.session;
         (peer.session, peer.disk, peer.heard) = (session.max(peer.session), disk, now.monotonic);
         let (before, end) = (peer.flushed, self.log.end);
+        if is_new_process {
+            // Its disk may not be the one that it was: what it says now counts.
+            peer.flushed = None;
+        }
         match outcome {
             ReplyOutcome::Accepted { flushed } => {
                 if primary.former == Some((from, session)) {
@@ -513,7 +518,7 @@ impl Replica {
                 if before.is_none_or(|before| flushed > before) || flushed == end {
                     peer.progressed = now.monotonic;
                 }
-                peer.flushed = Some(before.map_or(flushed, |before| before.max(flushed)));
+                peer.flushed = peer.flushed.max(Some(flushed));
                 peer.accepted(flushed, end, now);
             }
             ReplyOutcome::Mismatch { epochs, end: their_end } => {
