@@ -60,7 +60,8 @@ pub(super) struct HandOver {
 /// A change of the record whose fate is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Proposal {
-    number: u64,
+    /// Requests for it of which none is known to have failed: each may be carried out, at any time.
+    numbers: Vec<u64>,
     compared: Revision,
     change: Change,
     /// Until then nothing else is asked for, unless it is settled; on the monotonic clock.
@@ -265,6 +266,14 @@ impl Replica {
             until = until.min(session.1);
         }
         (until > now.boot).then_some(Grant { epoch: primary.epoch, start: primary.start, until })
+    }
+
+    /// True while what is committed may be acknowledged: the only copy in sync could have been taken over by another process.
+    pub fn may_acknowledge(&self, now: Now) -> bool {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
+            return false;
+        };
+        configuration.isr.len() > 1 || self.valid_session(now) == Some(primary.session)
     }
 
     /// How the other copies stand.
@@ -701,15 +710,22 @@ impl Replica {
         let compared = configuration.revision;
         let again_at = given.now.monotonic + self.timing.propose_again;
         let Standing::Primary(primary) = &mut self.standing else { return };
-        // The same change asked for once more is the same possibility.
-        primary.proposals.retain(|proposal| proposal.change != change);
-        primary.proposals.push(Proposal { number, compared, change: change.clone(), again_at });
+        match primary.proposals.iter_mut().find(|proposal| proposal.change == change) {
+            Some(proposal) => {
+                proposal.numbers.push(number);
+                proposal.again_at = again_at;
+            }
+            None => {
+                let numbers = vec![number];
+                primary.proposals.push(Proposal { numbers, compared, change: change.clone(), again_at });
+            }
+        }
         given.command(Command::Propose { number, compared, change, guards });
     }
 
     pub(super) fn on_change_proposed(&mut self, number: u64, outcome: Outcome, given: &mut Given<'_>) {
         let Standing::Primary(primary) = &mut self.standing else { return };
-        let Some(at) = primary.proposals.iter().position(|proposal| proposal.number == number) else {
+        let Some(at) = primary.proposals.iter().position(|proposal| proposal.numbers.contains(&number)) else {
             return;
         };
         match outcome {
@@ -726,12 +742,11 @@ impl Replica {
                     self.adopt_configuration(given);
                 }
             }
-            Outcome::NotMade => {
-                primary.proposals.remove(at);
-                given.command(Command::Reload);
-            }
-            Outcome::Unknown => {
-                if !self.rules.hold(Rule::TimeoutIsUnknown) {
+            Outcome::Unknown if self.rules.hold(Rule::TimeoutIsUnknown) => given.command(Command::Reload),
+            Outcome::NotMade | Outcome::Unknown => {
+                let proposal = &mut primary.proposals[at];
+                proposal.numbers.retain(|asked| *asked != number);
+                if proposal.numbers.is_empty() {
                     primary.proposals.remove(at);
                 }
                 given.command(Command::Reload);

@@ -53,7 +53,7 @@ pub struct Replica {
     pub(super) configuration: Option<Configuration>,
     pub(super) disk: DiskCondition,
     pub(super) standing: Standing,
-    /// The last reign that it began in this process.
+    /// No reign up to this one is begun any more.
     pub(super) begun: Epoch,
     /// On the monotonic clock: before, it leads nothing in which it is the only copy in sync.
     alone_from: Duration,
@@ -241,7 +241,7 @@ impl Replica {
             configuration: None,
             disk: DiskCondition::Well,
             standing: Standing::Idle,
-            begun: Epoch::default(),
+            begun: promised,
             alone_from: if waits { now.monotonic + timing.session } else { Duration::ZERO },
             tail_was_cut,
             claim: None,
@@ -467,18 +467,19 @@ impl Replica {
             return;
         }
         let is_ours = configuration.primary == Some(self.id);
-        let may_begin = configuration.epoch > self.begun && configuration.epoch >= self.promised;
-        let resumes = !self.rules.hold(Rule::NeverResume) && is_ours && configuration.epoch == self.promised;
-        if is_ours && may_begin && (configuration.primary_session == session || resumes) {
+        // What it has promised as a primary it has begun: in this process, or in an earlier one.
+        let is_new = configuration.epoch > self.begun && configuration.epoch >= self.promised;
+        let begins = is_new && configuration.primary_session == session;
+        let resumes = !self.rules.hold(Rule::NeverResume) && configuration.epoch == self.promised;
+        if is_ours && (begins || resumes) {
             return self.begin_reign(configuration, session, given);
         }
-        let leads_by_record = is_ours && configuration.primary_session != session;
         let is_first = configuration.members.first().is_some_and(|first| first.id == self.id);
         let is_sole = configuration.isr == [self.id];
         // What a cut tail held may be on another disk; the Master compares them all.
         let is_whole = is_sole || !self.tail_was_cut;
         let may_be_alone = !is_sole || given.now.monotonic >= self.alone_from;
-        if (leads_by_record && is_whole && may_be_alone) || (configuration.is_fresh() && is_first) {
+        if (is_ours && is_whole && may_be_alone) || (configuration.is_fresh() && is_first) {
             self.ask_for_reign(&configuration, session, given);
         }
     }
