@@ -212,6 +212,21 @@ impl Primary {
         }
     }
 
+    /// The content of another copy is wrong: it leaves the set and is replaced.
+    pub(super) fn distrust(&mut self, other: ReplicaId) {
+        if let Some(peer) = self.peers.get_mut(&other) {
+            peer.lied = true;
+        }
+    }
+
+    /// When something is due, on the monotonic clock.
+    pub(super) fn wakes_at(&self, promise_until: Duration, now: Now) -> Duration {
+        match promise_until > now.monotonic {
+            true => self.beacon_due.min(promise_until),
+            false => self.beacon_due,
+        }
+    }
+
     fn sent_at(&self, beacon: u64) -> Option<Duration> {
         self.beacons.iter().find(|(number, _)| *number == beacon).map(|(_, sent)| *sent)
     }
@@ -626,6 +641,12 @@ impl Replica {
         };
         if primary.is_waiting_for_an_answer(given.now) || primary.may_have_handed_over() {
             return;
+        }
+        let distrusted = primary.peers.iter().find(|(id, peer)| {
+            peer.lied && configuration.member(**id).is_some_and(|member| !member.damaged)
+        });
+        if let Some((id, _)) = distrusted {
+            return self.propose(Change::Distrust(*id), Vec::new(), given);
         }
         let promise_passed = given.now.monotonic >= self.promise_until;
         let joins = if promise_passed { self.next_to_join(primary, configuration, given.now) } else { None };

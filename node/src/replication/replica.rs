@@ -124,6 +124,8 @@ pub enum Event {
     Installed(LogShape),
     /// A snapshot could not be fetched.
     NotInstalled,
+    /// The content of another copy is not what it must be.
+    Distrust(ReplicaId),
     /// The disk of this replica changed its condition.
     Disk(DiskCondition),
     /// Time passed.
@@ -276,6 +278,11 @@ impl Replica {
                     following.installing = false;
                 }
             }
+            Event::Distrust(other) => {
+                if let Standing::Primary(primary) = &mut self.standing {
+                    primary.distrust(other);
+                }
+            }
             Event::Disk(condition) => self.disk = condition,
             Event::Tick => self.on_tick(&mut given),
         }
@@ -309,6 +316,27 @@ impl Replica {
     /// The record as it knows it.
     pub fn configuration(&self) -> Option<&Configuration> {
         self.configuration.as_ref()
+    }
+
+    /// Its opening cut records off that no sync had proven.
+    pub fn tail_was_cut(&self) -> bool {
+        self.tail_was_cut
+    }
+
+    /// The replica to fetch a snapshot from, when one is needed.
+    pub fn wants_snapshot(&self) -> Option<ReplicaId> {
+        match &self.standing {
+            Standing::Following(following) if following.installing => Some(following.primary),
+            _ => None,
+        }
+    }
+
+    /// When it wants to look at the clock again, on the monotonic clock.
+    pub fn wakes_at(&self, now: Now) -> Duration {
+        match &self.standing {
+            Standing::Primary(primary) => primary.wakes_at(self.promise_until, now),
+            Standing::Idle | Standing::Following(_) => now.monotonic + self.timing.resend,
+        }
     }
 
     /// The last ticket that was given out.
