@@ -154,14 +154,7 @@ impl Replica {
         }
     }
 
-    fn reply(
-        &self,
-        to: ReplicaId,
-        epoch: Epoch,
-        beacon: u64,
-        outcome: ReplyOutcome,
-        given: &mut Given<'_>,
-    ) {
+    fn reply(&self, to: ReplicaId, epoch: Epoch, beacon: u64, outcome: ReplyOutcome, given: &mut Given<'_>) {
         // Without a session of its node it can be neither elected nor taken in; it may answer all the same.
         let session = self.session.map_or(Session(0), |(session, _)| session);
         let reply = Reply { session, epoch, beacon, outcome, disk: self.disk };

@@ -84,7 +84,13 @@ impl LogShape {
 
     /// The first position in `prev.lsn + 1 ..= last`, of those that are there, that was written in another reign than
     /// `starts` (the reigns that begin in that range) say.
-    pub fn first_difference(&self, prev: Position, starts: &[(Epoch, Lsn)], last: Lsn, commit: Lsn) -> Option<Lsn> {
+    pub fn first_difference(
+        &self,
+        prev: Position,
+        starts: &[(Epoch, Lsn)],
+        last: Lsn,
+        commit: Lsn,
+    ) -> Option<Lsn> {
         let theirs = |lsn: Lsn| {
             starts.iter().rev().find(|(_, first)| *first <= lsn).map_or(prev.epoch, |(epoch, _)| *epoch)
         };
@@ -183,6 +189,9 @@ mod tests {
         assert_eq!(log.last_common(&shape(&[1]).epochs, Lsn(1)), None);
         assert_eq!(log.last_common(&shape(&[1, 1, 2]).epochs, Lsn(3)), Some(Lsn(3)));
         assert_eq!(log.position(Lsn(2)), None);
-        assert!(log.has(Position { epoch: Epoch(9), lsn: Lsn(2) }, Lsn(2)), "what is committed is the same everywhere");
+        assert!(
+            log.has(Position { epoch: Epoch(9), lsn: Lsn(2) }, Lsn(2)),
+            "what is committed is the same everywhere"
+        );
     }
 }

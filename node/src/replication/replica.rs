@@ -225,7 +225,8 @@ impl Given<'_> {
 impl Replica {
     /// A replica that was just opened.
     pub fn open(opening: Opening, now: Now) -> Replica {
-        let Opening { id, log, commit, promised, tail_was_cut, predecessor_ended, timing, policy, rules } = opening;
+        let Opening { id, log, commit, promised, tail_was_cut, predecessor_ended, timing, policy, rules } =
+            opening;
         // A copy that never promised anything has nothing to wait for.
         let promise = if promised == Epoch::default() { Duration::ZERO } else { timing.promise };
         let waits = !predecessor_ended && rules.hold(Rule::SoleMemberWaits);
@@ -448,7 +449,8 @@ impl Replica {
         if configuration.epoch > self.promised && !configuration.is_in_sync(self.id) {
             self.save_promise(configuration.epoch, given);
         }
-        if let Some(Configuration { epoch, primary: Some(primary), primary_session, .. }) = &self.configuration
+        if let Some(Configuration { epoch, primary: Some(primary), primary_session, .. }) =
+            &self.configuration
             && *epoch < configuration.epoch
         {
             self.former = Some((*epoch, *primary, *primary_session));
@@ -488,10 +490,14 @@ impl Replica {
 
     /// Begins the reign that the record gives it, or asks for one that is its to take.
     fn take_the_lead_if_due(&mut self, given: &mut Given<'_>) {
-        let (Some(session), Some(configuration)) = (self.valid_session(given.now), self.configuration.clone()) else {
+        let (Some(session), Some(configuration)) =
+            (self.valid_session(given.now), self.configuration.clone())
+        else {
             return;
         };
-        if matches!(self.standing, Standing::Primary(_)) || configuration.member(self.id).is_none_or(|me| me.damaged) {
+        if matches!(self.standing, Standing::Primary(_))
+            || configuration.member(self.id).is_none_or(|me| me.damaged)
+        {
             return;
         }
         let is_ours = configuration.primary == Some(self.id);

@@ -39,9 +39,12 @@ impl Model for Protocol {
     fn properties(&self) -> Vec<Property<Protocol>> {
         vec![
             Property::always(UNBROKEN, |_, state: &World| state.broken.is_none()),
-            Property::sometimes("all writes are acknowledged after all elections", |model: &Protocol, state: &World| {
-                state.elections == model.0.elections && state.has_acknowledged(model.0.writes)
-            }),
+            Property::sometimes(
+                "all writes are acknowledged after all elections",
+                |model: &Protocol, state: &World| {
+                    state.elections == model.0.elections && state.has_acknowledged(model.0.writes)
+                },
+            ),
         ]
     }
 }
@@ -111,7 +114,11 @@ fn walk(limits: Limits, time: Duration, threads: usize) -> (Option<&'static str>
 #[test]
 fn try_it() {
     let time = Duration::from_secs(20);
-    for limits in [Limits::of_three(Rules::default()), Limits::of_two(Rules::default()), Limits{batch:2, ..Limits::of_two(Rules::default())}] {
+    for limits in [
+        Limits::of_three(Rules::default()),
+        Limits::of_two(Rules::default()),
+        Limits { batch: 2, ..Limits::of_two(Rules::default()) },
+    ] {
         let (broken, states, actions) = walk(limits, time, 2);
         println!("{broken:?} {states} states");
         if broken.is_some() {
@@ -130,13 +137,39 @@ fn try_it() {
 fn mutants() {
     use Rule::*;
     std::panic::set_hook(Box::new(|_| {}));
-    for rule in [MaximalIsr, ShrinkIsConfirmed, TimeoutIsUnknown, CutWhereLogsPart, ServeAfterStart, GrowWhenComplete, PromiseRunsOut, PromiseIsMaximum, EpochIsChecked, MinIsr, AcksOfThisEpoch, PromiseIsDurable, NeverResume, FormerPrimaryAnswers, BatchesAreWhole, IdentityIsNew] {
+    for rule in [
+        MaximalIsr,
+        ShrinkIsConfirmed,
+        TimeoutIsUnknown,
+        CutWhereLogsPart,
+        ServeAfterStart,
+        GrowWhenComplete,
+        PromiseRunsOut,
+        PromiseIsMaximum,
+        EpochIsChecked,
+        MinIsr,
+        AcksOfThisEpoch,
+        PromiseIsDurable,
+        NeverResume,
+        FormerPrimaryAnswers,
+        BatchesAreWhole,
+        IdentityIsNew,
+    ] {
         let rules = Rules::without(rule);
         let mut found = None;
-        let three = Limits::of_three(rules); let two = Limits::of_two(rules);
-        for limits in [Limits{wipes:0, confirmations:0, hand_overs:0, crashes: 0, ..three}, three, two, Limits{batch:4, ..two}] {
+        let three = Limits::of_three(rules);
+        let two = Limits::of_two(rules);
+        for limits in [
+            Limits { wipes: 0, confirmations: 0, hand_overs: 0, crashes: 0, ..three },
+            three,
+            two,
+            Limits { batch: 4, ..two },
+        ] {
             let (broken, states, actions) = walk(limits, Duration::from_secs(8), 2);
-            if broken.is_some() { found = Some((limits.copies, limits.crashes, broken, states, actions.len())); break; }
+            if broken.is_some() {
+                found = Some((limits.copies, limits.crashes, broken, states, actions.len()));
+                break;
+            }
         }
         println!("{rule:?}: {found:?}");
     }

@@ -417,7 +417,10 @@ impl World {
         let fresh = self.nodes[index].core.id();
         let ids: Vec<ReplicaId> = self.nodes.iter().map(|node| node.core.id()).collect();
         let members = &mut self.record.members;
-        members.iter_mut().filter(|member| !ids.contains(&member.id)).for_each(|member| member.damaged = true);
+        members
+            .iter_mut()
+            .filter(|member| !ids.contains(&member.id))
+            .for_each(|member| member.damaged = true);
         members.push(Member { id: fresh, damaged: false });
         self.record.revision.0 += 1;
     }
@@ -499,13 +502,22 @@ impl World {
             Command::Propose { number, compared, change, guards } => {
                 let session = self.nodes[index].session;
                 let timed_out = false;
-                self.requests.push(Request { node: index, session, number, compared, change, guards, timed_out });
+                self.requests.push(Request {
+                    node: index,
+                    session,
+                    number,
+                    compared,
+                    change,
+                    guards,
+                    timed_out,
+                });
             }
             Command::Lead(epoch) => {
                 let (id, session) = (self.nodes[index].core.id(), self.nodes[index].session);
-                let another = self.reigns.iter().any(|(led, by, in_session)| {
-                    *led == epoch && (*by != id || *in_session != session)
-                });
+                let another = self
+                    .reigns
+                    .iter()
+                    .any(|(led, by, in_session)| *led == epoch && (*by != id || *in_session != session));
                 if another {
                     self.broken.get_or_insert("I1: one primary in a reign");
                 }

@@ -1,0 +1,98 @@
+//! Strong reads: under the promises of every copy that may be in sync, or after asking all of them.
+
+use std::time::Duration;
+
+use super::Primary;
+use crate::ids::{Epoch, Lsn, ReplicaId};
+use crate::replication::configuration::Configuration;
+use crate::replication::replica::{Command, Given, Replica, Standing};
+use crate::replication::rules::Rule;
+use crate::replication::timing::{EtcdPolicy, Now};
+
+/// A reader who waits until every copy in sync has answered a beacon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::replication) struct Confirmation {
+    pub(in crate::replication) id: u64,
+    pub(super) beacon: u64,
+    pub(super) until: Duration,
+}
+
+/// Strong reads need no round of messages until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The reign.
+    pub epoch: Epoch,
+    /// Reads see at least this position.
+    pub start: Lsn,
+    /// On the boot-time clock.
+    pub until: Duration,
+}
+
+impl Replica {
+    /// Until when strong reads need no confirmation; `None`: they need one.
+    pub fn grant(&self, now: Now) -> Option<Grant> {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
+            return None;
+        };
+        let serves = self.commit >= primary.start || !self.rules.hold(Rule::ServeAfterStart);
+        if !serves {
+            return None;
+        }
+        let mut until = self.granted_until(primary, configuration);
+        if self.policy == EtcdPolicy::Strict || configuration.isr.len() < 2 {
+            let session = self.session.filter(|(session, _)| *session == primary.session)?;
+            until = until.min(session.1);
+        }
+        (until > now.boot).then_some(Grant { epoch: primary.epoch, start: primary.start, until })
+    }
+
+    pub(super) fn granted_until(&self, primary: &Primary, configuration: &Configuration) -> Duration {
+        let maximal = primary.maximal_isr(configuration, self.rules);
+        let others = maximal.iter().filter(|id| **id != self.id);
+        let granted =
+            |id: &ReplicaId| primary.peers.get(id).map_or(Duration::ZERO, |peer| peer.granted_until);
+        others.map(granted).min().unwrap_or(Duration::MAX)
+    }
+
+    /// By the policy for a metadata store that is away.
+    pub(super) fn may_serve(&self, primary: &Primary, configuration: &Configuration, now: Now) -> bool {
+        let has_session = self.valid_session(now) == Some(primary.session);
+        let hears_all = configuration.isr.len() > 1 && self.granted_until(primary, configuration) > now.boot;
+        has_session || self.policy == EtcdPolicy::Failsafe && hears_all
+    }
+
+    pub(in crate::replication) fn on_confirm(&mut self, id: u64, given: &mut Given<'_>) {
+        let until = given.now.monotonic + self.timing.silent;
+        if !matches!(self.standing, Standing::Primary(_)) {
+            return given.command(Command::Confirmed(id, None));
+        }
+        self.send_beacon(given);
+        let Standing::Primary(primary) = &mut self.standing else { return };
+        primary.confirmations.push(Confirmation { id, beacon: primary.beacon, until });
+        self.end_waits(given);
+    }
+
+    pub(super) fn end_waits(&mut self, given: &mut Given<'_>) {
+        let (Standing::Primary(primary), Some(configuration)) = (&mut self.standing, &self.configuration)
+        else {
+            return;
+        };
+        if primary.confirmations.is_empty() {
+            return;
+        }
+        let serves = self.commit >= primary.start || !self.rules.hold(Rule::ServeAfterStart);
+        let maximal = primary.maximal_isr(configuration, self.rules);
+        let others: Vec<ReplicaId> = maximal.into_iter().filter(|id| *id != self.id).collect();
+        let answered = others.iter().map(|id| primary.peers.get(id).map_or(0, |peer| peer.answered)).min();
+        let answered = answered.unwrap_or(u64::MAX);
+        let now = given.now.monotonic;
+        primary.confirmations.retain(|waiting| {
+            let is_confirmed = serves && answered >= waiting.beacon;
+            if is_confirmed || now >= waiting.until {
+                given.out.push(Command::Confirmed(waiting.id, is_confirmed.then_some(self.commit)));
+                return false;
+            }
+            true
+        });
+    }
+}
