@@ -21,8 +21,9 @@ use super::job::{Job, LogTask, Prelude};
 use super::links::Links;
 use super::metrics::ShardMetrics;
 use super::records::{Asked, RecordFailure, Records, configuration_of};
+use super::readers::Readers;
 use super::replica::{
-    BUSY_PAUSE, Readers, Request, ReplicaState, SharedGrant, WriteRequest, closed, not_primary, refused_by,
+    BUSY_PAUSE, ReplicaState, Request, SharedGrant, WriteRequest, closed, not_primary, refused_by,
 };
 use super::tail::Tail;
 use super::turn::{Done, Lane, PinReply, Progress};
@@ -30,7 +31,7 @@ use super::wire::Letter;
 use crate::cluster::HeldSession;
 use crate::cluster::view::Shard;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
+use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
 use crate::replication::{
     Alarm, Command, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica, Standing, Ticket,
 };
@@ -143,6 +144,16 @@ pub(super) enum OwnerFailure {
     /// Its content differs from the primary's.
     #[error("the content at position {0} differs from the primary's")]
     Diverged(Lsn),
+}
+
+impl OwnerFailure {
+    /// The data itself is the problem.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            OwnerFailure::Storage(error) => error.is_lasting(),
+            OwnerFailure::Panicked | OwnerFailure::Diverged(_) => false,
+        }
+    }
 }
 
 /// An error with its causes, on one line.
@@ -265,7 +276,7 @@ impl Owner {
                 biased;
                 () = self.cancel.cancelled() => return Ok(Ending::Cancelled),
                 progress = self.lane.progress() => self.on_progress(progress?)?,
-                progress = self.checkpoint.progress() => self.advance_checkpoint(progress),
+                progress = self.checkpoint.progress() => self.checkpoint = progress,
                 Ok(()) = self.record.changed() => self.take_record(),
                 Ok(()) = self.session.changed() => {}
                 Some(changed) = self.changes.join_next() => self.on_changed(changed.map_err(|_| OwnerFailure::Panicked)?),
@@ -342,7 +353,11 @@ impl Owner {
                 warn!(shard = %self.shard, %epoch, replica = %self.id, "reign ended");
                 self.answers.give_up(self.shard.index, "its primary changed before the write was committed");
             }
-            Command::Confirmed(id, position) => self.readers.answer(id, position),
+            Command::Confirmed(id, position) => {
+                if let Some(next) = self.readers.answer(id, position) {
+                    self.step(Event::Confirm(next), Vec::new());
+                }
+            }
             Command::HandedOver(outcome) => {
                 for reply in self.hand_overs.drain(..) {
                     let _ = reply.send(outcome);
@@ -469,7 +484,6 @@ impl Owner {
         let Prelude { applied, verdicts, records } = prelude;
         self.tail.push(records.iter().cloned());
         self.state.send_if_modified(|state| std::mem::replace(&mut state.applied, applied) != applied);
-        self.readers.applied(applied);
         self.answer_up_to(applied);
         for (write, verdict) in std::mem::take(&mut self.judged).into_iter().zip(verdicts) {
             self.answers.push(verdict, write.reply, write.room);
@@ -519,6 +533,7 @@ impl Owner {
                 }
                 self.look_at_store();
                 self.step(Event::Durable(ticket), Vec::new());
+                self.release_tail();
                 self.queue_checkpoint_if_due();
             }
             Done::Marked(outcome) => {
@@ -551,6 +566,11 @@ impl Owner {
         if first > self.core.log().first {
             self.step(Event::Released(first), Vec::new());
         }
+    }
+
+    /// The node's session.
+    pub(super) fn session(&self) -> Option<Session> {
+        self.known_session.map(|held| held.session)
     }
 
     fn take_session(&mut self) {
