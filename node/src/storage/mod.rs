@@ -18,6 +18,7 @@ pub mod manifest;
 mod merge_plan;
 pub mod op_window;
 mod opening;
+pub mod reigns;
 pub mod replica_meta;
 pub mod segment;
 pub mod snapshot;
