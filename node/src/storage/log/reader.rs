@@ -28,7 +28,7 @@ pub struct LogReader {
 /// What a reader found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LogRead {
-    /// The records from the position on that are durable, as many as were wanted; none when the log ends before it.
+    /// Records from the position on that are durable; none when the log ends before it.
     Records(Vec<Record>),
     /// The log does not reach back to the position any more, or it is closed.
     Gone,
@@ -58,7 +58,8 @@ impl LogReader {
         LogReader { place, extent, cursor: None }
     }
 
-    /// Reads durable records from `from` on until they have `bytes_max` bytes together; at least one if there is one.
+    /// Reads durable records from `from` on until they have `bytes_max` bytes together, or a file of the log ends; at least
+    /// one if there is one.
     ///
     /// What it returns was in the log at one moment during the call: records that were cut meanwhile are not among it.
     ///
