@@ -98,12 +98,6 @@ impl Coordinator {
     ) -> Result<Table, Error> {
         let guard = self.guard()?;
         schema.check().map_err(|why| Error::invalid("", why))?;
-        if schema.replicas > 1 {
-            return Err(Error::invalid(
-                "/replicas",
-                "this release keeps one copy of each shard: replicas must be 1",
-            ));
-        }
         let (there, needed) = (hosts(&self.discovery.view()).len(), schema.replicas);
         if there < needed as usize {
             let message = format!("table {} needs {needed} slaves, {there} are there", schema.name);

@@ -370,7 +370,7 @@ impl Keeper {
         let elapsed_ms = elapsed.as_millis() as u64;
         info!(
             %shard, replica = %copy.1, formatted, documents = report.documents, records = report.records,
-            lsn = %report.lsn, cut_bytes = report.cut_bytes, clean_stop = report.clean_stop, elapsed_ms,
+            lsn = %report.applied, cut_bytes = report.cut_bytes, clean_stop = report.clean_stop, elapsed_ms,
             "replica opened"
         );
         let cancel = self.cancel.child_token();

@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::answers::{Answers, refuse};
+use super::answers::{Answers, WriteReply, refuse};
 use super::catch_up::CatchUp;
 use super::checkpointing::Checkpointing;
 use super::digests::Digests;
@@ -28,16 +28,16 @@ use super::replica::{
 use super::tail::Tail;
 use super::turn::{Done, Lane, PinReply, Progress};
 use super::wire::Letter;
+use super::write_room::TakenRoom;
 use crate::cluster::HeldSession;
 use crate::cluster::view::Shard;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
+use crate::ids::{Epoch, Lsn, ReplicaId, Revision, Session, ShardId};
 use crate::replication::{
     Alarm, Command, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica, Standing, Ticket,
 };
 use crate::runtime::clock::{boot_time, monotonic_time};
-use crate::storage::log::{Record, RecordKind};
-use crate::storage::{Batch, Membership, PinnedCheckpoint, StorageError, Store};
+use crate::storage::{Batch, Membership, Operation, Record, RecordKind, StorageError, Store};
 
 /// Messages that may wait for one replica.
 pub(super) const MAILBOX_MESSAGES: usize = 1_024;
@@ -64,7 +64,7 @@ pub(super) struct Owner {
     writes: mpsc::Receiver<WriteRequest>,
     intake: VecDeque<WriteRequest>,
     /// The writes of the turn that is under way, in order.
-    judged: Vec<WriteRequest>,
+    judged: Vec<(WriteReply, TakenRoom)>,
     answers: Answers,
     pub(super) readers: Readers,
     hand_overs: Vec<oneshot::Sender<Result<Epoch, NotAdmitted>>>,
@@ -241,9 +241,9 @@ impl Owner {
     fn refuse_waiting(&mut self) {
         self.answers.give_up(self.shard.index, "the replica stopped before the write was committed");
         let judged = std::mem::take(&mut self.judged);
-        for write in judged {
+        for (reply, _) in judged {
             let message = format!("shard {} stopped before it answered", self.shard.index);
-            let _ = write.reply.send(Err(Error::new(ErrorCode::OutcomeUnknown, message)));
+            let _ = reply.send(Err(Error::new(ErrorCode::OutcomeUnknown, message)));
         }
         self.writes.close();
         let late = closed(self.shard, &self.state.borrow());
@@ -433,7 +433,7 @@ impl Owner {
     fn take_intake(&mut self) -> Option<(Epoch, Vec<Batch>)> {
         let (mut batches, mut bytes, mut epoch) = (Vec::new(), 0, Epoch::default());
         while bytes < GROUP_BYTES
-            && let Some(mut write) = self.intake.pop_front()
+            && let Some(write) = self.intake.pop_front()
         {
             match self.may_write(&write) {
                 _ if write.reply.is_closed() => {}
@@ -443,9 +443,9 @@ impl Owner {
                 }
                 Ok(admitted) => {
                     epoch = admitted;
-                    bytes += write.batch.content_bytes();
-                    batches.push(std::mem::replace(&mut write.batch, Batch::nothing()));
-                    self.judged.push(write);
+                    bytes += bytes_of(&write.batch);
+                    batches.push(write.batch);
+                    self.judged.push((write.reply, write.room));
                 }
             }
         }
@@ -485,8 +485,8 @@ impl Owner {
         self.tail.push(records.iter().cloned());
         self.state.send_if_modified(|state| std::mem::replace(&mut state.applied, applied) != applied);
         self.answer_up_to(applied);
-        for (write, verdict) in std::mem::take(&mut self.judged).into_iter().zip(verdicts) {
-            self.answers.push(verdict, write.reply, write.room);
+        for ((reply, room), verdict) in std::mem::take(&mut self.judged).into_iter().zip(verdicts) {
+            self.answers.push(verdict, reply, room);
         }
         // A repeat of what was applied long ago waits for nothing.
         self.answer_up_to(applied);
@@ -609,10 +609,19 @@ impl Owner {
             self.on_difference(from, digest.lsn)?;
         }
         if let (Message::Append(append), Some((revision, isr))) = (&message, enclosed.membership) {
-            self.membership = Some(Membership { epoch: append.epoch, revision, isr });
+            self.membership = Some(Membership { epoch: append.epoch, configuration: Revision(revision), isr });
         }
         self.applied_at.insert(from, enclosed.applied);
         self.step(Event::Received(from, message), records);
         Ok(())
     }
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    let bytes = |operation: &Operation| match operation {
+        Operation::Upsert { document, .. } => document.vector.len() * 4 + document.metadata.as_json().len(),
+        Operation::SetMetadata(_, metadata) => metadata.as_json().len(),
+        Operation::Delete { id, .. } => id.as_str().len(),
+    };
+    batch.operations.iter().map(bytes).sum()
 }

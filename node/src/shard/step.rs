@@ -154,7 +154,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
     let opening = Opening {
         id: identity.replica,
         log: LogShape {
-            epochs: EpochHistory(positions.epochs.clone()),
+            epochs: EpochHistory(positions.reigns.as_slice().iter().map(|reign| (reign.epoch, reign.first)).collect()),
             first: positions.first,
             end: positions.end,
             durable: positions.durable,
@@ -222,7 +222,7 @@ pub(super) async fn remove(
     replica: ReplicaId,
     session: Session,
 ) -> Result<(), StepFailure> {
-    let run = move || data_dir::remove_replica(disk.as_ref(), shard, replica);
+    let run = move || Store::remove(&StorePlace { disk, directory: data_dir::replica_directory(shard, replica) });
     let removed = spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?;
     removed.map_err(StepFailure::Storage)?;
     match records.withdraw(shard, replica, session).await {

@@ -42,3 +42,4 @@ pub use store::{OpenReport, Positions, Store, StorePlace, StoreReader, StoreStat
 
 #[cfg(test)]
 mod tests;
+mod transfer_stub; pub use transfer_stub::*;
