@@ -4,6 +4,7 @@
 //! writes the state *deleting* and frees the name. One loop ([`Coordinator::run`]) then drives every table that is in
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
+mod failover;
 mod rpc;
 mod settle;
 

@@ -24,7 +24,24 @@ impl Coordinator {
                 return Ok(changed);
             }
         }
-        Ok(None)
+        self.settle_primaries(view).await
+    }
+
+    /// Elects a primary for every shard that has lost its own.
+    async fn settle_primaries(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
+        let is_there = |shard: &Shard| {
+            view.tables_by_id.get(&shard.id.table).is_some_and(|table| table.state != TableState::Deleting)
+        };
+        let lost = view.shards.values().filter(|shard| {
+            let primary = shard.primary.and_then(|primary| shard.replica(primary));
+            is_there(shard) && primary.is_some_and(|primary| primary.damaged || !view.is_served(shard))
+        });
+        let mut last = None;
+        let elections = futures::future::join_all(lost.map(|shard| self.elect(view, shard))).await;
+        for election in elections {
+            last = election?.max(last);
+        }
+        Ok(last)
     }
 
     async fn settle_creation(

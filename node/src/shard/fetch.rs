@@ -15,7 +15,7 @@ use crate::comm::convert::from_status;
 use crate::error_code::Error;
 use crate::ids::NodeId;
 use crate::runtime::disk::Disk;
-use crate::storage::{SnapshotWriter, StorageError};
+use crate::storage::{SnapshotDescription, SnapshotWriter, StorageError};
 
 /// A sender that is silent for so long is given up; what has arrived is kept for the next try.
 const PART_LIMIT: Duration = Duration::from_secs(30);
@@ -85,11 +85,13 @@ fn take_part(
         Some(writer) => writer,
         None => {
             let (place, identity) = (wanted.place(disk), wanted.identity());
-            SnapshotWriter::begin(place, identity, &part.description).map_err(FetchFailure::Storage)?
+            let description = SnapshotDescription::decode(&part.description).map_err(FetchFailure::Storage)?;
+            SnapshotWriter::begin(&place, &identity, description).map_err(FetchFailure::Storage)?
         }
     };
-    if !part.bytes.is_empty() {
-        writer.write(part.file as usize, part.offset, &part.bytes).map_err(FetchFailure::Storage)?;
+    // What an earlier try has brought is there.
+    if part.offset >= writer.progress().get(part.file as usize).copied().unwrap_or_default() && !part.bytes.is_empty() {
+        writer.write(part.file, part.offset, &part.bytes).map_err(FetchFailure::Storage)?;
     }
     Ok(writer)
 }

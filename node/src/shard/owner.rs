@@ -548,10 +548,8 @@ impl Owner {
                 self.checkpoint_ended(outcome, elapsed)?;
                 self.look_at_store();
             }
-            Done::Pinned(outcome, reply) => {
-                let outcome = outcome.map_err(|error| Error::new(ErrorCode::ShardUnavailable, chain(&error)));
-                let _ = reply.send(outcome);
-            }
+            // Whoever asked may have gone: then it is not kept.
+            Done::Pinned(pinned, reply) => drop(reply.send(pinned)),
         }
         Ok(())
     }

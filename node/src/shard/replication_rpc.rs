@@ -18,10 +18,10 @@ use super::wire::Letter;
 use crate::comm::convert::to_status;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::ReplicaId;
-use crate::storage::PinnedCheckpoint;
+use crate::storage::{PinnedCheckpoint, StorageError};
 
 /// Bytes of a file in one part of a snapshot.
-const PART_BYTES: u64 = 1 << 20;
+const PART_BYTES: usize = 1 << 20;
 
 /// The replicas of this node, for other nodes.
 pub struct ReplicationRpc(pub Arc<IndexService>);
@@ -58,7 +58,7 @@ impl ReplicationService for ReplicationRpc {
             let message = format!("shard {} has no checkpoint: its log reaches back to the beginning", shard.index);
             to_status(&Error::new(ErrorCode::ShardUnavailable, message))
         })?;
-        let sending = Sending { pinned: Arc::new(pinned), file: 0, offset: 0, is_first: true, _permit: permit };
+        let sending = Sending { pinned: Arc::new(pinned), sizes: None, file: 0, offset: 0, _permit: permit };
         Ok(Response::new(stream::try_unfold(sending, Sending::next).boxed()))
     }
 
@@ -103,36 +103,47 @@ impl ReplicationService for ReplicationRpc {
 /// A checkpoint on its way. Nothing is locked while bytes travel.
 struct Sending {
     pinned: Arc<PinnedCheckpoint>,
-    file: usize,
+    /// Sizes of its files; `None` before the first part.
+    sizes: Option<Arc<[u64]>>,
+    file: u32,
     offset: u64,
-    is_first: bool,
     /// Snapshots that a node sends at the same time are few.
     _permit: tokio::sync::OwnedSemaphorePermit,
 }
 
 impl Sending {
-    /// The next part; `None` at the end.
+    /// The next part; `None` at the end. The first one describes the snapshot and carries no bytes.
     async fn next(mut self) -> Result<Option<(proto::SnapshotPart, Sending)>, Status> {
-        let sizes = self.pinned.file_sizes();
-        while self.file < sizes.len() && self.offset >= sizes[self.file] {
+        let Some(sizes) = self.sizes.clone() else { return self.describe().await.map(Some) };
+        while sizes.get(self.file as usize).is_some_and(|size| self.offset >= *size) {
             (self.file, self.offset) = (self.file + 1, 0);
         }
-        if self.file >= sizes.len() && !self.is_first {
+        if self.file as usize >= sizes.len() {
             return Ok(None);
         }
-        let (pinned, file, offset, is_first) = (self.pinned.clone(), self.file, self.offset, self.is_first);
-        let read = move || {
-            let description = if is_first { pinned.description()? } else { Bytes::new() };
-            let bytes = match sizes.get(file) {
-                Some(size) => pinned.read(file, offset, PART_BYTES.min(size - offset))?,
-                None => Bytes::new(),
-            };
-            Ok::<_, crate::storage::StorageError>((description, bytes))
-        };
-        let read = spawn_blocking(read).await.map_err(|_| Status::internal("a snapshot's reader panicked"))?;
-        let (description, bytes) = read.map_err(|error| Status::unavailable(chain(&error)))?;
-        let part = proto::SnapshotPart { description, file: file as u32, offset, bytes: bytes.clone() };
-        (self.offset, self.is_first) = (offset + bytes.len() as u64, false);
+        let (pinned, file, offset) = (self.pinned.clone(), self.file, self.offset);
+        let bytes = blocking(move || pinned.read(file, offset, PART_BYTES)).await?;
+        self.offset += bytes.len() as u64;
+        let part = proto::SnapshotPart { description: Bytes::new(), file, offset, bytes };
         Ok(Some((part, self)))
     }
+
+    async fn describe(mut self) -> Result<(proto::SnapshotPart, Sending), Status> {
+        let pinned = self.pinned.clone();
+        let (description, sizes) = blocking(move || {
+            let description = pinned.description()?;
+            let sizes: Arc<[u64]> = description.files.iter().map(|file| file.bytes).collect();
+            Ok((Bytes::from(description.encode()), sizes))
+        })
+        .await?;
+        self.sizes = Some(sizes);
+        Ok((proto::SnapshotPart { description, ..proto::SnapshotPart::default() }, self))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, Status> {
+    let done = spawn_blocking(work).await.map_err(|_| Status::internal("a snapshot's reader panicked"))?;
+    done.map_err(|error| Status::unavailable(chain(&error)))
 }

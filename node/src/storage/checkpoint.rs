@@ -5,7 +5,7 @@
 //! until `replica.meta` names that manifest, so a crash at any moment leaves the state before or the one after. Writes
 //! go on meanwhile; what they delete is brought over when the new segment is taken in.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -301,21 +301,12 @@ impl Store {
 
     /// Removes the files that only `old` names, and those that could not be removed before.
     fn remove_replaced(&mut self, old: &Manifest, replaced: &[SegmentId]) -> Result<(), StorageError> {
-        let (disk, directory) = (&self.place.disk, &self.home);
         let in_files = |id: &&SegmentId| old.segments.iter().any(|segment| segment.id == **id);
-        self.leftovers.extend(replaced.iter().filter(in_files).map(|id| file::path_of(directory, *id)));
+        self.leftovers.extend(replaced.iter().filter(in_files).map(|id| file::path_of(&self.home, *id)));
         if old.id > 0 {
-            self.leftovers.push(Manifest::path_of(directory, old.id));
+            self.leftovers.push(Manifest::path_of(&self.home, old.id));
         }
-        let mut outcome = Ok(());
-        self.leftovers.retain(|path| match disk.remove(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                outcome = Err(StorageError::write(path)(error));
-                true
-            }
-            _ => false,
-        });
-        outcome
+        self.remove_leftovers()
     }
 
     fn take_segment_id(&mut self) -> SegmentId {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::StorageError;
 use super::applied::Applied;
-use super::data_dir::generation_directory;
+use super::data_dir::{generation_directory, is_generation};
 use super::documents::Documents;
 use super::log::{Log, Record, RecoveryPoint, Scanned};
 use super::manifest::{Manifest, ManifestSegment};
@@ -18,6 +18,7 @@ use super::reigns::Reigns;
 use super::replica_meta::ReplicaMeta;
 use super::segment::{SegmentId, file};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
+use super::transfer::{DESCRIPTION_NAME, Pins};
 use crate::ids::Lsn;
 
 pub(super) fn open(place: StorePlace, mut meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
@@ -74,6 +75,7 @@ pub(super) fn open(place: StorePlace, mut meta: ReplicaMeta) -> Result<(Store, O
         manifest,
         is_checkpointing: false,
         keep_from: Lsn::MAX,
+        pins: Pins::default(),
         leftovers: Vec::new(),
     };
     Ok((store, report))
@@ -156,7 +158,7 @@ fn remove_leftovers(place: &StorePlace, home: &Path, manifest: &Manifest) {
     // What cannot be removed costs space, not truth; the next opening tries again.
     for name in disk.list(directory).unwrap_or_default() {
         let path = directory.join(&name);
-        if super::data_dir::is_generation(&name) && path != *home {
+        if is_generation(&name) && path != *home {
             let _: io::Result<()> = disk.remove_dir_all(&path);
         } else if name.ends_with(".tmp") {
             let _: io::Result<()> = disk.remove(&path);
@@ -166,8 +168,12 @@ fn remove_leftovers(place: &StorePlace, home: &Path, manifest: &Manifest) {
         manifest.segments.iter().any(|segment| file::path_of(home, segment.id) == path)
             || Manifest::path_of(home, manifest.id) == path
     };
-    let is_ours =
-        |name: &str| name.ends_with(".rows") || name.ends_with(".tmp") || name.starts_with("manifest-");
+    let is_ours = |name: &str| {
+        name.ends_with(".rows")
+            || name.ends_with(".tmp")
+            || name.starts_with("manifest-")
+            || name == DESCRIPTION_NAME
+    };
     for folder in [home.to_path_buf(), home.join("segments")] {
         for name in disk.list(&folder).unwrap_or_default() {
             let path = folder.join(&name);

@@ -20,6 +20,7 @@ use super::reigns::Reigns;
 use super::replica_meta::{self, Membership, ReplicaIdentity, ReplicaMeta};
 use super::segment::SegmentId;
 use super::snapshot::Snapshot;
+use super::transfer::Pins;
 use super::{StorageError, opening};
 use crate::document::Document;
 use crate::ids::{Epoch, Lsn};
@@ -64,6 +65,8 @@ pub struct Store {
     pub(super) is_checkpointing: bool,
     /// Other replicas may ask for records behind this position.
     pub(super) keep_from: Lsn,
+    /// Checkpoints that other replicas read.
+    pub(super) pins: Pins,
     /// Files that no checkpoint names any more and that could not be removed yet.
     pub(super) leftovers: Vec<PathBuf>,
 }
@@ -214,11 +217,12 @@ impl Store {
         self.membership = membership;
     }
 
-    /// Keeps the log behind `lsn` for other replicas, as far as [`LOG_KEEP_BYTES_MAX`] allows, and releases what is not
-    /// needed before it.
+    /// Keeps the log behind `lsn` for other replicas, as far as [`LOG_KEEP_BYTES_MAX`] allows. What nobody needs any more,
+    /// of log and checkpoints, goes.
     pub fn keep_from(&mut self, lsn: Lsn) -> Result<(), StorageError> {
         self.keep_from = lsn;
-        self.release_log()
+        let removed = self.remove_leftovers();
+        self.release_log().and(removed)
     }
 
     /// What readers use.
@@ -320,7 +324,8 @@ impl Store {
     /// Removes the part of the log that neither recovery nor another replica needs.
     pub(super) fn release_log(&mut self) -> Result<(), StorageError> {
         let checkpoint = self.manifest.lsn();
-        let released = self.log.release(checkpoint.min(self.keep_from), checkpoint, LOG_KEEP_BYTES_MAX);
+        let wanted = checkpoint.min(self.keep_from).min(self.pins.oldest());
+        let released = self.log.release(wanted, checkpoint, LOG_KEEP_BYTES_MAX);
         self.reigns.forget_before(Lsn(self.log.first().0 - 1));
         released
     }

@@ -3,8 +3,6 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;

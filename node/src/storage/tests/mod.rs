@@ -3,13 +3,14 @@
 mod checkpoints;
 mod followers;
 mod primaries;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rand::RngExt;
 use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::document::{Document, Metadata};
