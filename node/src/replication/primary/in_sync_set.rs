@@ -51,11 +51,17 @@ impl Replica {
         let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
             return;
         };
-        if primary.is_waiting_for_an_answer(given.now) || primary.may_have_handed_over() {
+        if primary.is_waiting_for_an_answer(given.now) {
             return;
         }
-        let promise_passed = given.now.monotonic >= self.promise_until;
-        let joins = if promise_passed { self.next_to_join(primary, configuration, given.now) } else { None };
+        if primary.may_have_handed_over() {
+            return self.settle(given);
+        }
+        if let Some(liar) = self.next_to_distrust(primary, configuration) {
+            return self.propose(Change::Distrust(liar), Vec::new(), given);
+        }
+        let may_grow = self.earlier_leases_are_over(given.now);
+        let joins = if may_grow { self.next_to_join(primary, configuration, given.now) } else { None };
         let lost = self.next_to_leave(primary, configuration, given.now);
         let without = |lost: ReplicaId| configuration.isr.iter().copied().filter(move |id| *id != lost);
         let may_shrink = configuration.isr.len() > configuration.min_isr || !self.rules.hold(Rule::MinIsr);
@@ -64,13 +70,31 @@ impl Replica {
             // The dead copy's place goes to one that is complete, in one step: the set is never too small.
             (Some(lost), Some(joins)) => without(lost).chain([joins]).collect(),
             (None, Some(joins)) => configuration.isr.iter().copied().chain([joins]).collect(),
-            (Some(_), None) | (None, None) => return,
+            (Some(_), None) | (None, None) => return self.settle(given),
         };
         let grows = isr.iter().find(|id| !configuration.is_in_sync(**id)).copied();
         if let Some(lost) = lost.filter(|lost| !isr.contains(lost)) {
             self.note_leaving(lost, given.now);
         }
         self.propose_in_sync(isr, grows, given);
+    }
+
+    /// Asks for the set as it is, when there is a change whose fate is not known: once this is made, that one never will be,
+    /// and what it would have added need not be waited for any longer.
+    fn settle(&mut self, given: &mut Given<'_>) {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
+            return;
+        };
+        if !primary.proposals.is_empty() {
+            let isr = configuration.isr.clone();
+            self.propose(Change::InSync(isr), Vec::new(), given);
+        }
+    }
+
+    /// A copy that came back without records that it had said to be durable, and that the record still trusts.
+    fn next_to_distrust(&self, primary: &Primary, configuration: &Configuration) -> Option<ReplicaId> {
+        let trusted = configuration.members.iter().filter(|member| !member.damaged).map(|member| member.id);
+        trusted.into_iter().find(|id| primary.peers.get(id).is_some_and(|peer| peer.lied))
     }
 
     /// A copy in sync that the shard should not wait for any longer.

@@ -22,7 +22,7 @@ use self::reads::Confirmation;
 use crate::ids::{Epoch, Lsn, ReplicaId, Session};
 use crate::replication::configuration::Configuration;
 use crate::replication::message::DiskCondition;
-use crate::replication::replica::{Command, Given, LogOperation, Replica, Standing};
+use crate::replication::replica::{Alarm, Command, Given, LogOperation, Replica, Standing};
 use crate::replication::rules::Rule;
 use crate::replication::timing::Now;
 
@@ -158,6 +158,14 @@ impl Replica {
         self.lead(given);
     }
 
+    /// Leads no more, nor ever again: the disk holds an earlier state than it did.
+    fn step_back(&mut self, given: &mut Given<'_>) {
+        self.lacks_committed = true;
+        given.command(Command::Alarm(Alarm::LacksCommitted));
+        self.resign(given);
+        self.take_the_lead_if_due(given);
+    }
+
     /// Who led the reign before this one, if everything up to its beginning is known to be committed: it had waited for the
     /// leases of all primaries before it.
     fn former_primary(&self, epoch: Epoch) -> Option<(ReplicaId, Session)> {
@@ -190,6 +198,13 @@ impl Replica {
         self.advance_commit(given);
     }
 
+    /// No earlier primary can have a lease any more: neither one that this copy had promised to obey, nor an earlier process
+    /// over its own disk.
+    fn earlier_leases_are_over(&self, now: Now) -> bool {
+        let promise_passed = now.monotonic >= self.promise_until || !self.rules.hold(Rule::PromiseRunsOut);
+        promise_passed && (now.monotonic >= self.predecessor_until || !self.rules.hold(Rule::PredecessorEnds))
+    }
+
     /// What is due: beacons, changes of the in-sync set, the end of waits.
     pub(in crate::replication) fn lead(&mut self, given: &mut Given<'_>) {
         self.send_beacon_if_due(given);
@@ -201,15 +216,15 @@ impl Replica {
 
     /// Commits what every copy that may be in sync has on its disk.
     pub(in crate::replication) fn advance_commit(&mut self, given: &mut Given<'_>) {
-        let (Standing::Primary(primary), Some(configuration)) = (&mut self.standing, &self.configuration)
-        else {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
             return;
         };
         let rules = self.rules;
         if configuration.isr.len() < configuration.min_isr && rules.hold(Rule::MinIsr) {
             return;
         }
-        if given.now.monotonic < self.promise_until && rules.hold(Rule::PromiseRunsOut) {
+        let maximal = primary.maximal_isr(configuration, rules);
+        if !self.earlier_leases_are_over(given.now) || !self.may_decide(&maximal, given.now) {
             return;
         }
         let durable_at = |id: &ReplicaId| match primary.peers.get(id) {
@@ -217,13 +232,14 @@ impl Replica {
             None if *id == self.id => self.log.durable,
             None => Lsn::ZERO,
         };
-        let everywhere = primary.maximal_isr(configuration, rules).iter().map(durable_at).min();
-        let everywhere = everywhere.expect("a primary is in sync");
+        let everywhere = maximal.iter().map(durable_at).min().expect("a primary is in sync");
         let mut commit = self.commit;
+        let Standing::Primary(primary) = &mut self.standing else { return };
+        let start = primary.start;
         while let Some(end) = primary.batch_ends.pop_front_if(|end| *end <= everywhere) {
             commit = commit.max(end);
         }
-        if !rules.hold(Rule::BatchesAreWhole) && everywhere >= primary.start {
+        if !rules.hold(Rule::BatchesAreWhole) && everywhere >= start {
             commit = commit.max(everywhere);
         }
         if commit > self.commit {
