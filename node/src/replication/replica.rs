@@ -53,7 +53,7 @@ pub struct Replica {
     pub(super) configuration: Option<Configuration>,
     pub(super) disk: DiskCondition,
     pub(super) standing: Standing,
-    /// The last reign that it began in this process.
+    /// No reign up to this one is begun any more.
     pub(super) begun: Epoch,
     /// On the monotonic clock: until then an earlier process of its node may go on over the same volume.
     pub(super) predecessor_until: Duration,
@@ -126,6 +126,8 @@ pub enum Event {
     Installed(LogShape),
     /// A snapshot could not be fetched.
     NotInstalled,
+    /// The content of another copy is not what it must be.
+    Distrust(ReplicaId),
     /// The disk of this replica changed its condition.
     Disk(DiskCondition),
     /// Time passed.
@@ -246,7 +248,7 @@ impl Replica {
             configuration: None,
             disk: DiskCondition::Well,
             standing: Standing::Idle,
-            begun: Epoch::default(),
+            begun: promised,
             predecessor_until: predecessor,
             lacks_committed: false,
             tail_was_cut,
@@ -282,6 +284,11 @@ impl Replica {
                     following.installing = false;
                 }
             }
+            Event::Distrust(other) => {
+                if let Standing::Primary(primary) = &mut self.standing {
+                    primary.distrust(other);
+                }
+            }
             Event::Disk(condition) => self.disk = condition,
             Event::Tick => self.on_tick(&mut given),
         }
@@ -315,6 +322,29 @@ impl Replica {
     /// The record as it knows it.
     pub fn configuration(&self) -> Option<&Configuration> {
         self.configuration.as_ref()
+    }
+
+    /// Its opening cut records off that no sync had proven.
+    pub fn tail_was_cut(&self) -> bool {
+        self.tail_was_cut
+    }
+
+    /// The replica to fetch a snapshot from, when one is needed.
+    pub fn wants_snapshot(&self) -> Option<ReplicaId> {
+        match &self.standing {
+            Standing::Following(following) if following.installing => Some(following.primary),
+            _ => None,
+        }
+    }
+
+    /// When it wants to look at the clock again, on the monotonic clock.
+    pub fn wakes_at(&self, now: Now) -> Duration {
+        match &self.standing {
+            Standing::Primary(primary) => {
+                primary.wakes_at(self.promise_until.max(self.predecessor_until), now)
+            }
+            Standing::Idle | Standing::Following(_) => now.monotonic + self.timing.resend,
+        }
     }
 
     /// The last ticket that was given out.
@@ -482,23 +512,24 @@ impl Replica {
             return;
         }
         let is_ours = configuration.primary == Some(self.id);
-        let may_begin = configuration.epoch > self.begun && configuration.epoch >= self.promised;
-        let resumes = !self.rules.hold(Rule::NeverResume) && is_ours && configuration.epoch == self.promised;
         if self.lacks_committed {
             if is_ours || configuration.is_in_sync(self.id) {
                 self.request(&configuration, Change::Distrust(self.id), given);
             }
             return;
         }
-        if is_ours && may_begin && (configuration.primary_session == session || resumes) {
+        // What it has promised as a primary it has begun: in this process, or in an earlier one.
+        let is_new = configuration.epoch > self.begun && configuration.epoch >= self.promised;
+        let begins = is_new && configuration.primary_session == session;
+        let resumes = !self.rules.hold(Rule::NeverResume) && configuration.epoch == self.promised;
+        if is_ours && (begins || resumes) {
             return self.begin_reign(configuration, session, given);
         }
-        let leads_by_record = is_ours && configuration.primary_session != session;
         let is_first = configuration.members.first().is_some_and(|first| first.id == self.id);
         let is_sole = configuration.isr == [self.id];
         // What a cut tail held may be on another disk; the Master compares them all.
         let is_whole = is_sole || !self.tail_was_cut;
-        if (leads_by_record && is_whole) || (configuration.is_fresh() && is_first) {
+        if (is_ours && is_whole) || (configuration.is_fresh() && is_first) {
             self.request(&configuration, Change::Claim { replica: self.id, session }, given);
         }
     }
@@ -547,7 +578,8 @@ impl Replica {
         }
         if primary.hand_over.is_some() {
             // The record may show what was asked for before the answer does.
-            let next = self.configuration.as_ref().filter(|configuration| configuration.epoch > primary.epoch);
+            let next =
+                self.configuration.as_ref().filter(|configuration| configuration.epoch > primary.epoch);
             let outcome = next.map_or(Err(NotAdmitted::NotPrimary), |configuration| Ok(configuration.epoch));
             given.command(Command::HandedOver(outcome));
         }

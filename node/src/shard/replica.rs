@@ -1,21 +1,30 @@
 //! [`Replica`]: what requests hold of one open replica.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use vectorsphere_index::Metric;
+use vectorsphere_proto::internal::ReplicaStatus;
 
+use super::answers::WriteReply;
 use super::disk_stage::{DiskStage, SharedDiskStage};
+use super::readers::ConfirmReply;
+use super::turn::PinReply;
+use super::wire::Letter;
 use super::write_room::TakenRoom;
 use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
-use crate::storage::{Batch, Snapshot, StoreReader, StoreStatistics};
+use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
+use crate::replication::{Grant, NotAdmitted};
+use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
-/// How long a read waits for a position that the caller has seen. A primary has applied what it acknowledged, so only
-/// a token from elsewhere waits.
+/// How long a read waits for a position that the caller has seen, before it is sent to the primary.
 const POSITION_WAIT: Duration = Duration::from_millis(100);
+/// How long a read waits for a proof that the replica leads.
+const CONFIRM_WAIT: Duration = Duration::from_secs(2);
 
 /// When a caller should try again a shard that is busy.
 pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -28,7 +37,9 @@ pub struct Replica {
     pub(super) metric: Metric,
     pub(super) reader: StoreReader,
     pub(super) state: watch::Receiver<ReplicaState>,
-    pub(super) mailbox: mpsc::Sender<Message>,
+    pub(super) grant: SharedGrant,
+    pub(super) writes: mpsc::Sender<WriteRequest>,
+    pub(super) mailbox: mpsc::Sender<Request>,
     pub(super) disk: SharedDiskStage,
 }
 
@@ -37,8 +48,15 @@ pub struct Replica {
 pub struct ReplicaState {
     /// The last reign that it obeyed.
     pub epoch: Epoch,
-    /// The node session in which it leads this reign; `None`: it does not, and serves reads only.
-    pub leads: Option<Session>,
+    /// The reign that it leads; `None`: it does not.
+    pub leads: Option<Epoch>,
+    /// It is in the in-sync set, by the record that it knows.
+    pub in_sync: bool,
+    /// When it last heard of a position at which it knows everything that was acknowledged, on the monotonic clock, and
+    /// that position.
+    pub fresh: Option<(Lsn, Duration)>,
+    /// How often the shard was forced to go on without a copy that has everything.
+    pub incarnation: u64,
     /// Everything up to here is durable and visible.
     pub applied: Lsn,
     /// Bytes of log and segments on disk.
@@ -47,12 +65,36 @@ pub struct ReplicaState {
     pub failure: Option<String>,
 }
 
+/// How much a read must see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadLevel {
+    /// Everything that was acknowledged before, by the primary of this reign; clocks may be trusted or not.
+    Strong {
+        /// The reign that the caller believes in.
+        epoch: Epoch,
+        /// Ask the other copies, and trust no clock.
+        without_clock: bool,
+    },
+    /// Everything up to this position, by a copy in sync.
+    Session(Lsn),
+    /// Everything that was acknowledged this long ago.
+    Bounded(Duration),
+    /// Whatever is there.
+    Eventual,
+}
+
 /// What the owner is asked to do.
-pub(super) enum Message {
-    /// Write a batch.
-    Write(WriteRequest),
-    /// Begin a reign in the node session given.
-    Lead(Epoch, Session, oneshot::Sender<()>),
+pub(super) enum Request {
+    /// A message of another replica.
+    Letter(Box<Letter>),
+    /// Prove that this replica leads.
+    Confirm(ConfirmReply),
+    /// Let another copy lead; `None`: any.
+    HandOver(Option<ReplicaId>, oneshot::Sender<Result<Epoch, NotAdmitted>>),
+    /// Say where the replica stands.
+    Describe(oneshot::Sender<ReplicaStatus>),
+    /// Keep the newest checkpoint for somebody who fetches it.
+    Pin(PinReply),
 }
 
 pub(super) struct WriteRequest {
@@ -61,7 +103,7 @@ pub(super) struct WriteRequest {
     pub(super) batch: Batch,
     /// Held until the batch is on disk or refused.
     pub(super) room: TakenRoom,
-    pub(super) reply: oneshot::Sender<Result<WriteReceipt, Error>>,
+    pub(super) reply: WriteReply,
 }
 
 /// The answer of a write.
@@ -73,6 +115,23 @@ pub struct WriteReceipt {
     pub affected: u64,
     /// Disks that it is on.
     pub durable_copies: u32,
+}
+
+/// The grant of the owner's protocol; read by every strong read.
+#[derive(Clone, Default)]
+pub(super) struct SharedGrant(Arc<Mutex<Option<Grant>>>);
+
+impl SharedGrant {
+    /// Held for an assignment; a panic leaves it whole.
+    pub(super) fn set(&self, grant: Option<Grant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = grant;
+    }
+
+    /// The grant, if it lasts at this very moment.
+    fn now(&self) -> Option<Grant> {
+        let grant = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        grant.filter(|grant| boot_time() < grant.until)
+    }
 }
 
 impl Replica {
@@ -112,14 +171,12 @@ impl Replica {
         batch: Batch,
         room: TakenRoom,
     ) -> Result<WriteReceipt, Error> {
-        self.check_epoch(epoch)?;
         if self.disk.get() == DiskStage::Refuse && batch.adds() {
             let message = "the data volume is nearly full: only deletes are accepted";
             return Err(Error::new(ErrorCode::DiskFull, message));
         }
         let (reply, answer) = oneshot::channel();
-        let request = Message::Write(WriteRequest { epoch, batch, room, reply });
-        self.mailbox.try_send(request).map_err(|error| match error {
+        self.writes.try_send(WriteRequest { epoch, batch, room, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 let message = format!("shard {} has too many writes waiting", self.shard.index);
                 Error::new(ErrorCode::Overloaded, message).retry_after(BUSY_PAUSE)
@@ -132,21 +189,44 @@ impl Replica {
         })
     }
 
-    /// The newest snapshot, in which everything up to `min_lsn` is visible.
-    pub async fn snapshot(&self, epoch: Epoch, min_lsn: Lsn) -> Result<Arc<Snapshot>, Error> {
-        self.readable_at(epoch, min_lsn).await?;
+    /// A snapshot that sees what `level` demands.
+    pub async fn snapshot(&self, level: ReadLevel) -> Result<Arc<Snapshot>, Error> {
+        if let ReadLevel::Strong { epoch, without_clock } = level {
+            self.check_leads(epoch)?;
+            let snapshot = self.reader.snapshot();
+            // In this order: the grant covers the moment at which the snapshot was taken.
+            if !without_clock && self.is_granted(epoch, snapshot.lsn) {
+                return Ok(snapshot);
+            }
+            self.confirm(epoch).await?;
+            return Ok(self.reader.snapshot());
+        }
+        self.weakly_readable(level).await?;
         Ok(self.reader.snapshot())
     }
 
-    /// The newest version of a document, and its number.
+    /// The newest version of a document that `level` demands, and its number.
     pub async fn get(
         &self,
-        epoch: Epoch,
-        min_lsn: Lsn,
+        level: ReadLevel,
         id: &str,
         with_vector: bool,
     ) -> Result<Option<(Document, Lsn)>, Error> {
-        self.readable_at(epoch, min_lsn).await?;
+        let ReadLevel::Strong { epoch, without_clock } = level else {
+            self.weakly_readable(level).await?;
+            return self.look_up(id, with_vector).await;
+        };
+        self.check_leads(epoch)?;
+        let seen = self.reader.snapshot().lsn;
+        let found = self.look_up(id, with_vector).await?;
+        if !without_clock && self.is_granted(epoch, seen) {
+            return Ok(found);
+        }
+        self.confirm(epoch).await?;
+        self.look_up(id, with_vector).await
+    }
+
+    async fn look_up(&self, id: &str, with_vector: bool) -> Result<Option<(Document, Lsn)>, Error> {
         if let Ok(found) = self.reader.try_get(id, with_vector) {
             return Ok(found);
         }
@@ -161,14 +241,26 @@ impl Replica {
         self.reader.statistics()
     }
 
-    /// Lets the owner begin a reign; returns when it is durable.
-    pub(super) async fn lead(&self, epoch: Epoch, session: Session) -> Result<(), Error> {
-        let (reply, done) = oneshot::channel();
-        let sent = self.mailbox.send(Message::Lead(epoch, session, reply)).await;
-        if sent.is_err() || done.await.is_err() {
-            return Err(self.closed());
-        }
-        Ok(())
+    /// Hands a message of another replica over; it may be lost.
+    pub(super) fn deliver(&self, letter: Letter) {
+        // A full mailbox is like a bad connection: the protocol sends again.
+        let _ = self.mailbox.try_send(Request::Letter(Box::new(letter)));
+    }
+
+    /// Where the replica stands.
+    pub(super) async fn describe(&self) -> Result<ReplicaStatus, Error> {
+        self.ask(Request::Describe).await
+    }
+
+    /// Lets another copy lead; `None`: any.
+    pub(super) async fn hand_over(&self, to: Option<ReplicaId>) -> Result<Epoch, Error> {
+        let outcome = self.ask(|reply| Request::HandOver(to, reply)).await?;
+        outcome.map_err(|why| refused_by(self.shard, why))
+    }
+
+    /// The newest checkpoint, kept while the answer lives.
+    pub(super) async fn pin(&self) -> Result<Option<PinnedCheckpoint>, Error> {
+        self.ask(Request::Pin).await?
     }
 
     /// Waits until the owner has ended and its store is closed.
@@ -177,28 +269,83 @@ impl Replica {
         while state.changed().await.is_ok() {}
     }
 
-    async fn readable_at(&self, epoch: Epoch, min_lsn: Lsn) -> Result<(), Error> {
-        self.check_epoch(epoch)?;
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.mailbox.send(request(reply)).await;
+        match answer.await {
+            Ok(answer) if sent.is_ok() => Ok(answer),
+            _ => Err(self.closed()),
+        }
+    }
+
+    /// True when everything that was acknowledged before now is at or before `seen`.
+    fn is_granted(&self, epoch: Epoch, seen: Lsn) -> bool {
+        self.grant.now().is_some_and(|grant| grant.epoch == epoch && seen >= grant.start)
+    }
+
+    /// Asks the other copies whether this one still leads; afterwards everything acknowledged before is visible.
+    async fn confirm(&self, epoch: Epoch) -> Result<(), Error> {
+        let confirmed = timeout(CONFIRM_WAIT, self.ask(Request::Confirm)).await;
+        let Ok(Ok(Some(position))) = confirmed else {
+            let message = format!("shard {} cannot prove at the moment that it leads", self.shard.index);
+            return Err(Error::new(ErrorCode::ShardUnavailable, message));
+        };
+        self.await_applied(position, CONFIRM_WAIT).await?;
+        self.check_leads(epoch)
+    }
+
+    async fn weakly_readable(&self, level: ReadLevel) -> Result<(), Error> {
+        match level {
+            ReadLevel::Strong { .. } => unreachable!("handled by the callers"),
+            ReadLevel::Eventual => Ok(()),
+            ReadLevel::Session(position) => {
+                if !self.state.borrow().in_sync {
+                    let message = format!("the copy of shard {} here is not in sync", self.shard.index);
+                    return Err(Error::new(ErrorCode::ShardUnavailable, message));
+                }
+                self.await_applied(position, POSITION_WAIT).await
+            }
+            ReadLevel::Bounded(staleness) => {
+                let known = self.staleness();
+                if known.is_some_and(|known| known <= staleness) {
+                    return Ok(());
+                }
+                let shard = self.shard.index;
+                let age = known.map_or("an unknown time".to_owned(), |known| format!("{} ms", known.as_millis()));
+                let message = format!("the copy of shard {shard} here is {age} behind");
+                Err(Error::new(ErrorCode::ShardUnavailable, message))
+            }
+        }
+    }
+
+    /// Everything that was acknowledged this long ago is visible here; `None`: nobody knows.
+    pub fn staleness(&self) -> Option<Duration> {
+        if self.grant.now().is_some() {
+            return Some(Duration::ZERO);
+        }
+        let state = self.state.borrow();
+        let (position, heard) = state.fresh?;
+        (state.applied >= position).then(|| monotonic_time().saturating_sub(heard))
+    }
+
+    async fn await_applied(&self, position: Lsn, limit: Duration) -> Result<(), Error> {
         let mut state = self.state.clone();
-        let reached = tokio::time::timeout(POSITION_WAIT, state.wait_for(|state| state.applied >= min_lsn));
-        match reached.await {
+        match timeout(limit, state.wait_for(|state| state.applied >= position)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) if self.reader.snapshot().lsn >= min_lsn => Ok(()),
+            Ok(Err(_)) if self.reader.snapshot().lsn >= position => Ok(()),
             Ok(Err(_)) => Err(self.closed()),
             Err(_) => {
-                let applied = self.state.borrow().applied;
-                let shard = self.shard.index;
-                let message =
-                    format!("shard {shard} is at position {applied}, the session token at {min_lsn}");
+                let (applied, shard) = (self.state.borrow().applied, self.shard.index);
+                let message = format!("shard {shard} is at position {applied} here, {position} is wanted");
                 Err(Error::new(ErrorCode::ShardUnavailable, message))
             }
         }
     }
 
     /// A caller with another reign in mind has a stale map, or we have stale data.
-    fn check_epoch(&self, epoch: Epoch) -> Result<(), Error> {
-        let current = self.state.borrow().epoch;
-        if current == epoch { Ok(()) } else { Err(not_primary(self.shard, epoch, current)) }
+    fn check_leads(&self, epoch: Epoch) -> Result<(), Error> {
+        let state = self.state.borrow();
+        if state.leads == Some(epoch) { Ok(()) } else { Err(not_primary(self.shard, epoch, state.epoch)) }
     }
 
     fn closed(&self) -> Error {
@@ -208,7 +355,7 @@ impl Replica {
 
 /// The answer to a write that came too late: it was not begun.
 pub(super) fn closed(shard: ShardId, state: &ReplicaState) -> Error {
-    let reason = state.failure.as_deref().unwrap_or("the node is stopping");
+    let reason = state.failure.as_deref().unwrap_or("the replica is stopping");
     Error::new(ErrorCode::ShardUnavailable, format!("shard {} takes no writes: {reason}", shard.index))
 }
 
@@ -217,4 +364,16 @@ pub(super) fn not_primary(shard: ShardId, wanted: Epoch, current: Epoch) -> Erro
     let message =
         format!("shard {} is in epoch {current} here, the request is for epoch {wanted}", shard.index);
     Error::new(ErrorCode::NotPrimary, message)
+}
+
+/// The answer to a request that the protocol does not admit; nothing of it was begun.
+pub(super) fn refused_by(shard: ShardId, why: NotAdmitted) -> Error {
+    let code = match why {
+        NotAdmitted::NotPrimary | NotAdmitted::HandingOver => ErrorCode::NotPrimary,
+        NotAdmitted::SessionEnded | NotAdmitted::TooFewInSync { .. } | NotAdmitted::NobodyElse => {
+            ErrorCode::ShardUnavailable
+        }
+        NotAdmitted::DiskFull => ErrorCode::DiskFull,
+    };
+    Error::new(code, format!("shard {}: {why}", shard.index))
 }

@@ -17,7 +17,8 @@ const JOIN_LAG_RECORDS: u64 = 64;
 /// A change of the record whose fate is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proposal {
-    pub(super) number: u64,
+    /// Requests for it of which none is known to have failed: each may be carried out, at any time.
+    pub(super) numbers: Vec<u64>,
     pub(super) compared: Revision,
     pub(super) change: Change,
     /// Until then nothing else is asked for, unless it is settled; on the monotonic clock.
@@ -167,9 +168,16 @@ impl Replica {
         let compared = configuration.revision;
         let again_at = given.now.monotonic + self.timing.propose_again;
         let Standing::Primary(primary) = &mut self.standing else { return };
-        // The same change asked for once more is the same possibility.
-        primary.proposals.retain(|proposal| proposal.change != change);
-        primary.proposals.push(Proposal { number, compared, change: change.clone(), again_at });
+        match primary.proposals.iter_mut().find(|proposal| proposal.change == change) {
+            Some(proposal) => {
+                proposal.numbers.push(number);
+                proposal.again_at = again_at;
+            }
+            None => {
+                let numbers = vec![number];
+                primary.proposals.push(Proposal { numbers, compared, change: change.clone(), again_at });
+            }
+        }
         given.command(Command::Propose { number, compared, change, guards });
     }
 
@@ -180,7 +188,8 @@ impl Replica {
         given: &mut Given<'_>,
     ) {
         let Standing::Primary(primary) = &mut self.standing else { return };
-        let Some(at) = primary.proposals.iter().position(|proposal| proposal.number == number) else {
+        let Some(at) = primary.proposals.iter().position(|proposal| proposal.numbers.contains(&number))
+        else {
             return;
         };
         match outcome {
@@ -197,12 +206,11 @@ impl Replica {
                     self.adopt_configuration(given);
                 }
             }
-            Outcome::NotMade => {
-                primary.proposals.remove(at);
-                given.command(Command::Reload);
-            }
-            Outcome::Unknown => {
-                if !self.rules.hold(Rule::TimeoutIsUnknown) {
+            Outcome::Unknown if self.rules.hold(Rule::TimeoutIsUnknown) => given.command(Command::Reload),
+            Outcome::NotMade | Outcome::Unknown => {
+                let proposal = &mut primary.proposals[at];
+                proposal.numbers.retain(|asked| *asked != number);
+                if proposal.numbers.is_empty() {
                     primary.proposals.remove(at);
                 }
                 given.command(Command::Reload);

@@ -77,6 +77,23 @@ pub enum NotAdmitted {
     NobodyElse,
 }
 
+impl Primary {
+    /// The content of another copy is wrong: it leaves the set and is replaced.
+    pub(in crate::replication) fn distrust(&mut self, other: ReplicaId) {
+        if let Some(peer) = self.peers.get_mut(&other) {
+            peer.lied = true;
+        }
+    }
+
+    /// When something is due, on the monotonic clock; `waits_until`: it decides nothing before.
+    pub(in crate::replication) fn wakes_at(&self, waits_until: Duration, now: Now) -> Duration {
+        match waits_until > now.monotonic {
+            true => self.beacon_due.min(waits_until),
+            false => self.beacon_due,
+        }
+    }
+}
+
 impl Replica {
     /// Whether a batch may be written now, and in which reign. `adds`: it may make the data larger.
     ///

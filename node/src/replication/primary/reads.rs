@@ -62,6 +62,14 @@ impl Replica {
         asks_others || is_certain || !self.rules.hold(Rule::SoleMemberHasSession)
     }
 
+    /// True while what is committed may be acknowledged: the only copy in sync could have been taken over by another process.
+    pub fn may_acknowledge(&self, now: Now) -> bool {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
+            return false;
+        };
+        self.may_decide(&primary.maximal_isr(configuration, self.rules), now)
+    }
+
     /// By the policy for a metadata store that is away.
     pub(super) fn may_serve(&self, primary: &Primary, configuration: &Configuration, now: Now) -> bool {
         let has_session = self.valid_session(now) == Some(primary.session);

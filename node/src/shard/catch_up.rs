@@ -1,0 +1,82 @@
+//! Records that are not in memory any more, read from the log's files for copies that are behind.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::ids::{Lsn, ReplicaId};
+use crate::replication::Append;
+use crate::storage::StorageError;
+use crate::storage::log::{LogRead, LogReader};
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1 << 20;
+/// A node reads for copies that are behind, and sends, at most this many bytes a second, all shards together.
+const BYTES_PER_SECOND: u64 = 256 << 20;
+
+/// Reads under way, one for each copy at most.
+pub(super) struct CatchUp {
+    reader: LogReader,
+    /// Readers by copy: going on where the last read ended is cheap.
+    readers: HashMap<ReplicaId, LogReader>,
+    reading: JoinSet<ReadDone>,
+    busy: Vec<ReplicaId>,
+    /// Bounds the bytes that a node reads for this at the same time.
+    permits: Arc<Semaphore>,
+}
+
+/// What was read for a copy.
+pub(super) struct ReadDone {
+    pub(super) to: ReplicaId,
+    /// The message that the records belong to.
+    pub(super) append: Append,
+    pub(super) outcome: Result<LogRead, StorageError>,
+    reader: Option<LogReader>,
+}
+
+impl CatchUp {
+    pub(super) fn new(reader: LogReader, permits: Arc<Semaphore>) -> CatchUp {
+        CatchUp { reader, readers: HashMap::new(), reading: JoinSet::new(), busy: Vec::new(), permits }
+    }
+
+    /// True while records are being read for the copy.
+    pub(super) fn is_reading(&self, to: ReplicaId) -> bool {
+        self.busy.contains(&to)
+    }
+
+    /// Begins to read the records of a message.
+    pub(super) fn read(&mut self, to: ReplicaId, append: Append) {
+        let mut reader = self.readers.remove(&to).unwrap_or_else(|| self.reader.clone());
+        let permits = self.permits.clone();
+        self.busy.push(to);
+        self.reading.spawn(async move {
+            let permit = permits.acquire_owned().await.expect("never closed");
+            let first = append.prev.lsn.next();
+            let read = spawn_blocking(move || {
+                let outcome = reader.read(first, READ_BYTES);
+                (reader, outcome)
+            });
+            let (reader, outcome) = match read.await {
+                Ok((reader, outcome)) => (Some(reader), outcome),
+                Err(_) => (None, Err(StorageError::Poisoned { end: Lsn::ZERO })),
+            };
+            // The pace: who reads holds its place for as long as the bytes may take.
+            tokio::time::sleep(Duration::from_secs_f64(READ_BYTES as f64 / BYTES_PER_SECOND as f64)).await;
+            drop(permit);
+            ReadDone { to, append, outcome, reader }
+        });
+    }
+
+    /// The next read that has ended; `None` when none is under way. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<ReadDone> {
+        let mut done = self.reading.join_next().await?.ok()?;
+        self.busy.retain(|busy| *busy != done.to);
+        if let Some(reader) = done.reader.take() {
+            self.readers.insert(done.to, reader);
+        }
+        Some(done)
+    }
+}

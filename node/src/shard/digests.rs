@@ -1,0 +1,55 @@
+//! Digests of a replica's content, to be compared with other copies of the shard.
+
+use std::time::{Duration, Instant};
+
+use crate::storage::{Digest, Store};
+
+/// How often the digest at the last position is told, beside those at round positions.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+/// Digests that are remembered.
+const REMEMBERED: usize = 16;
+
+/// Digests at positions that were applied.
+#[derive(Debug, Default)]
+pub(super) struct Digests {
+    known: Vec<Digest>,
+    /// What to tell next.
+    untold: Option<Digest>,
+    told: Option<Instant>,
+}
+
+impl Digests {
+    /// Takes in where the store is: its digest now, and those at round positions.
+    pub(super) fn note(&mut self, store: &Store) {
+        for digest in store.round_digests().into_iter().chain([store.digest()]) {
+            if self.known.iter().any(|known| known.lsn == digest.lsn) {
+                continue;
+            }
+            let is_due = self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+            if digest.is_round() || is_due {
+                self.untold = Some(digest);
+            }
+            if self.known.len() == REMEMBERED {
+                self.known.remove(0);
+            }
+            self.known.push(digest);
+        }
+    }
+
+    /// The digest to send along, once.
+    pub(super) fn to_tell(&mut self) -> Option<Digest> {
+        let digest = self.untold.take()?;
+        self.told = Some(Instant::now());
+        Some(digest)
+    }
+
+    /// The digest of the last position that is known.
+    pub(super) fn last(&self) -> Option<Digest> {
+        self.known.last().copied()
+    }
+
+    /// True when another copy says something else of a position that is known here.
+    pub(super) fn differ(&self, theirs: &Digest) -> bool {
+        self.known.iter().any(|ours| ours.lsn == theirs.lsn && ours != theirs)
+    }
+}

@@ -1,0 +1,186 @@
+//! Changes of a shard's record by its replicas: compare-and-swap in the metadata store, guarded by node sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use vectorsphere_proto::keys::Keys;
+use vectorsphere_proto::meta::{ReplicaRole, ShardRecord};
+
+use crate::cluster::MetaStore;
+use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn, TxnOutcome};
+use crate::cluster::view::{self, Shard};
+use crate::ids::{NodeId, ReplicaId, Revision, Session, ShardId};
+use crate::replication::{Change, Configuration, Member, Outcome};
+
+/// A change that takes longer has an unknown outcome.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Reads and changes shard records on behalf of this node.
+#[derive(Clone)]
+pub(super) struct Records {
+    pub(super) meta: Arc<dyn MetaStore>,
+    pub(super) keys: Keys,
+    pub(super) node: NodeId,
+}
+
+/// Why a record was not read or changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RecordFailure {
+    /// The store did not do it, or we do not know whether it did.
+    #[error("shard record could not be changed: {0}")]
+    Meta(#[from] MetaError),
+    /// Something else changed, or a session ended: look again.
+    #[error("shard record changed meanwhile")]
+    Changed,
+    /// The record is not there.
+    #[error("shard record is absent")]
+    Absent,
+    /// The record cannot be read.
+    #[error("shard record is malformed: {0}")]
+    Malformed(String),
+}
+
+/// A change that a replica asks for.
+pub(super) struct Asked {
+    pub(super) compared: Revision,
+    pub(super) change: Change,
+    /// Replicas that the change counts on, with their nodes' sessions.
+    pub(super) guards: Vec<(ReplicaId, Session)>,
+    /// Session of this node.
+    pub(super) session: Session,
+}
+
+impl Records {
+    /// The shard's record as it is now (linearizable).
+    pub(super) async fn read(&self, shard: ShardId) -> Result<Shard, RecordFailure> {
+        let (record, revision) = self.read_raw(shard).await?;
+        Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)
+    }
+
+    /// Makes a change that a replica asks for, if the record is the one that it saw.
+    pub(super) async fn change(&self, shard: ShardId, asked: Asked) -> Outcome {
+        match tokio::time::timeout(ANSWER_LIMIT, self.try_change(shard, asked)).await {
+            Ok(Ok(revision)) => Outcome::Made(revision),
+            Ok(Err(RecordFailure::Meta(MetaError::Unavailable(_)))) | Err(_) => Outcome::Unknown,
+            Ok(Err(_)) => Outcome::NotMade,
+        }
+    }
+
+    async fn try_change(&self, shard: ShardId, asked: Asked) -> Result<Revision, RecordFailure> {
+        let (record, revision) = self.read_raw(shard).await?;
+        if revision != asked.compared {
+            return Err(RecordFailure::Changed);
+        }
+        let seen = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
+        let after = configuration_of(&seen).with(&asked.change, Revision(revision.0 + 1));
+        let mut conditions = Vec::new();
+        for (replica, session) in &asked.guards {
+            let node = &seen.replica(*replica).ok_or(RecordFailure::Changed)?.node;
+            conditions.push(Condition::CreatedAt(self.keys.node(node.as_str()), Revision(session.0)));
+            // Who is being emptied takes nothing on.
+            conditions.push(Condition::Absent(self.keys.drain(node.as_str())));
+        }
+        let after = write_configuration(record, &after, &asked.change);
+        self.write(shard, after, revision, asked.session, conditions).await
+    }
+
+    /// Says that this node's copy is lost: it is never elected any more, and replaced.
+    pub(super) async fn mark_damaged(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        session: Session,
+    ) -> Result<(), RecordFailure> {
+        let (mut record, revision) = self.read_raw(shard).await?;
+        let entry = record.replicas.iter_mut().find(|entry| entry.replica_id == replica.0);
+        let entry = entry.ok_or(RecordFailure::Changed)?;
+        if std::mem::replace(&mut entry.damaged, true) {
+            return Ok(());
+        }
+        record.reason = format!("replica on {} is damaged", self.node);
+        self.write(shard, record, revision, session, Vec::new()).await.map(drop)
+    }
+
+    /// Takes `replica` out of the record, after its data was deleted.
+    pub(super) async fn withdraw(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        session: Session,
+    ) -> Result<(), RecordFailure> {
+        let (mut record, revision) = self.read_raw(shard).await?;
+        record.replicas.retain(|entry| entry.replica_id != replica.0);
+        record.isr.retain(|member| *member != replica.0);
+        if record.primary == replica.0 {
+            record.primary.clear();
+            record.primary_session = 0;
+        }
+        record.reason = format!("data on {} was deleted", self.node);
+        self.write(shard, record, revision, session, Vec::new()).await.map(drop)
+    }
+
+    async fn read_raw(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {
+        let key = self.keys.shard(&shard.table.to_string(), shard.index.0);
+        let entry = self.meta.get(&key).await?.ok_or(RecordFailure::Absent)?;
+        let record = ShardRecord::decode(entry.value).map_err(|error| RecordFailure::Malformed(error.to_string()))?;
+        Ok((record, entry.mod_revision))
+    }
+
+    async fn write(
+        &self,
+        shard: ShardId,
+        record: ShardRecord,
+        revision: Revision,
+        session: Session,
+        mut conditions: Vec<Condition>,
+    ) -> Result<Revision, RecordFailure> {
+        let key = self.keys.shard(&shard.table.to_string(), shard.index.0);
+        conditions.push(Condition::ModifiedAt(key.clone(), revision));
+        conditions.push(Condition::CreatedAt(self.keys.node(self.node.as_str()), Revision(session.0)));
+        let value = record.encode_to_vec().into();
+        let operations = vec![Operation::Put { key, value, lease: None }];
+        match self.meta.commit(Txn { conditions, operations }).await? {
+            TxnOutcome::Committed(revision) => Ok(revision),
+            TxnOutcome::ConditionFailed => Err(RecordFailure::Changed),
+        }
+    }
+}
+
+/// What the protocol sees of a record.
+pub(super) fn configuration_of(shard: &Shard) -> Configuration {
+    let mut isr = shard.isr.clone();
+    isr.sort_unstable();
+    let member = |replica: &view::Replica| Member { id: replica.id, damaged: replica.damaged };
+    Configuration {
+        revision: shard.mod_revision,
+        epoch: shard.epoch,
+        primary: shard.primary,
+        primary_session: shard.primary_session,
+        isr,
+        min_isr: shard.min_isr as usize,
+        members: shard.staying().map(member).collect(),
+    }
+}
+
+/// The record with what a change made of the configuration.
+fn write_configuration(mut record: ShardRecord, after: &Configuration, change: &Change) -> ShardRecord {
+    record.epoch = after.epoch.0;
+    record.primary = after.primary.map(|primary| primary.0.to_vec()).unwrap_or_default();
+    record.primary_session = after.primary_session.0;
+    record.isr = after.isr.iter().map(|id| id.0.to_vec()).collect();
+    for entry in &mut record.replicas {
+        let Some(id) = ReplicaId::from_bytes(&entry.replica_id) else { continue };
+        entry.damaged |= after.member(id).is_some_and(|member| member.damaged);
+        if after.is_in_sync(id) && entry.role() == ReplicaRole::Learner {
+            entry.set_role(ReplicaRole::Full);
+        }
+    }
+    record.reason = match change {
+        Change::Claim { .. } => "claimed by its primary".to_owned(),
+        Change::InSync(isr) => format!("{} copies in sync", isr.len()),
+        Change::Distrust(_) => "a disk came back without what it had said to be durable".to_owned(),
+        Change::HandOver { .. } => "handed over".to_owned(),
+    };
+    record
+}

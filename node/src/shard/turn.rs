@@ -1,0 +1,141 @@
+//! The store of a replica, and whatever is done with it at the moment.
+//!
+//! The store blocks, so it is lent to a blocking thread for one turn at a time and comes back. While a turn syncs, its
+//! owner goes on talking to other replicas.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::job::{Job, Prelude};
+use super::owner::OwnerFailure;
+use crate::error_code::Error;
+use crate::replication::Ticket;
+use crate::storage::checkpoint::{CheckpointJob, CheckpointReport};
+use crate::storage::{PinnedCheckpoint, StorageError, Store};
+
+/// The store, here or away.
+pub(super) enum Lane {
+    /// It is here. Boxed: the other state is small.
+    Free(Box<Store>),
+    /// A turn is under way.
+    Away(Turn),
+    /// A turn panicked.
+    Lost,
+}
+
+/// A turn that is under way.
+pub(super) struct Turn {
+    /// Comes before the sync of a job.
+    prelude: Option<oneshot::Receiver<Prelude>>,
+    handle: JoinHandle<(Box<Store>, Done)>,
+    /// Operations up to here are durable when a job ends.
+    pub(super) ticket: Ticket,
+}
+
+/// Where a pinned checkpoint goes.
+pub(super) type PinReply = oneshot::Sender<Result<Option<PinnedCheckpoint>, Error>>;
+
+/// What a turn did.
+pub(super) enum Done {
+    Job(Result<(), StorageError>),
+    Marked(Result<(), StorageError>),
+    CheckpointBegun(Result<Option<CheckpointJob>, StorageError>),
+    CheckpointEnded(Result<CheckpointReport, StorageError>, Duration),
+    Pinned(Result<Option<PinnedCheckpoint>, StorageError>, PinReply),
+}
+
+/// What happens to a turn.
+pub(super) enum Progress {
+    Prelude(Prelude),
+    Done(Done, Ticket),
+}
+
+impl Lane {
+    pub(super) fn new(store: Store) -> Lane {
+        Lane::Free(Box::new(store))
+    }
+
+    /// The store, when it is here.
+    pub(super) fn store(&self) -> Option<&Store> {
+        match self {
+            Lane::Free(store) => Some(store),
+            Lane::Away(_) | Lane::Lost => None,
+        }
+    }
+
+    /// Takes the store for good.
+    pub(super) fn into_store(self) -> Option<Box<Store>> {
+        match self {
+            Lane::Free(store) => Some(store),
+            Lane::Away(_) | Lane::Lost => None,
+        }
+    }
+
+    /// Begins a job.
+    ///
+    /// # Panics
+    /// When the store is away.
+    pub(super) fn begin_job(&mut self, job: Job, ticket: Ticket) {
+        let (tell, prelude) = oneshot::channel();
+        self.begin(Some(prelude), ticket, move |store| {
+            // The owner may have gone: then nobody wants to know.
+            Done::Job(job.run(store, |prelude| drop(tell.send(prelude))))
+        });
+    }
+
+    /// Begins anything else.
+    ///
+    /// # Panics
+    /// When the store is away.
+    pub(super) fn begin_other(&mut self, work: impl FnOnce(&mut Store) -> Done + Send + 'static) {
+        self.begin(None, Ticket::default(), work);
+    }
+
+    fn begin(
+        &mut self,
+        prelude: Option<oneshot::Receiver<Prelude>>,
+        ticket: Ticket,
+        work: impl FnOnce(&mut Store) -> Done + Send + 'static,
+    ) {
+        let Lane::Free(mut store) = std::mem::replace(self, Lane::Lost) else {
+            panic!("a turn begins when the one before has ended");
+        };
+        let handle = spawn_blocking(move || {
+            let done = work(&mut store);
+            (store, done)
+        });
+        *self = Lane::Away(Turn { prelude, handle, ticket });
+    }
+
+    /// True between the beginning of a job and its prelude: the log is ahead of what the protocol knows.
+    pub(super) fn is_in_prelude(&self) -> bool {
+        matches!(self, Lane::Away(Turn { prelude: Some(_), .. }))
+    }
+
+    /// Sets up to where the log is durable when the turn ends.
+    pub(super) fn set_ticket(&mut self, ticket: Ticket) {
+        if let Lane::Away(turn) = self {
+            turn.ticket = ticket;
+        }
+    }
+
+    /// Waits until something happens to the turn; for ever when there is none. Cancel-safe.
+    pub(super) async fn progress(&mut self) -> Result<Progress, OwnerFailure> {
+        let Lane::Away(turn) = self else { return std::future::pending().await };
+        if let Some(prelude) = &mut turn.prelude {
+            let told = prelude.await;
+            turn.prelude = None;
+            if let Ok(prelude) = told {
+                return Ok(Progress::Prelude(prelude));
+            }
+        }
+        let ended = (&mut turn.handle).await;
+        let ticket = turn.ticket;
+        *self = Lane::Lost;
+        let (store, done) = ended.map_err(|_| OwnerFailure::Panicked)?;
+        *self = Lane::Free(store);
+        Ok(Progress::Done(done, ticket))
+    }
+}
