@@ -24,6 +24,8 @@ pub struct Following {
     answered: u64,
     /// Why the last append was not taken.
     mismatch: bool,
+    /// The primary lacks what is committed.
+    contradicted: bool,
     /// A snapshot is being fetched.
     pub(super) installing: bool,
     /// Everything that was acknowledged when this was heard, on the monotonic clock, lies at or before the position.
@@ -38,10 +40,12 @@ impl Replica {
         self.obey(from, append.epoch, given);
         let mismatch = !self.log.has(append.prev, self.commit);
         self.promise_to_obey(mismatch, given);
+        let is_contradicted = self.contradicts(append) && self.rules.hold(Rule::BehindStepsBack);
         let Standing::Following(following) = &mut self.standing else { unreachable!("set by obey") };
         following.beacon = following.beacon.max(append.beacon);
         following.mismatch = mismatch;
-        if following.installing || following.mismatch {
+        following.contradicted |= is_contradicted;
+        if following.installing || following.mismatch || following.contradicted {
             return self.reply_when_durable(given);
         }
         self.take_records(append, given);
@@ -92,10 +96,12 @@ impl Replica {
             self.standing = Standing::Following(Following {
                 epoch,
                 primary,
-                matched: Lsn::ZERO,
+                // What is committed is in the log of every later primary.
+                matched: self.commit,
                 beacon: 0,
                 answered: 0,
                 mismatch: false,
+                contradicted: false,
                 installing: false,
                 fresh: None,
             });
@@ -111,6 +117,11 @@ impl Replica {
             false if mismatch => given.now.monotonic,
             false => until,
         };
+    }
+
+    /// True when the primary's reign begins where this copy has committed records of an earlier one.
+    fn contradicts(&self, append: &Append) -> bool {
+        append.start <= self.commit && self.log.epochs.epoch_at(self.commit) < Some(append.epoch)
     }
 
     fn take_records(&mut self, append: &Append, given: &mut Given<'_>) {
@@ -135,7 +146,9 @@ impl Replica {
         if self.promised_durable < following.epoch {
             return;
         }
-        let outcome = if following.installing {
+        let outcome = if following.contradicted {
+            ReplyOutcome::Contradicted
+        } else if following.installing {
             ReplyOutcome::Installing
         } else if following.mismatch {
             ReplyOutcome::Mismatch { epochs: self.log.epochs.clone(), end: self.log.end }
@@ -179,7 +192,7 @@ impl Replica {
         (self.commit, self.log) = (log.end, log);
         self.forget_writes();
         if let Standing::Following(following) = &mut self.standing {
-            (following.installing, following.matched) = (false, Lsn::ZERO);
+            (following.installing, following.matched) = (false, self.commit);
         }
         given.command(Command::Commit(self.commit));
         self.reply_when_durable(given);

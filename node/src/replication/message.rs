@@ -22,6 +22,8 @@ pub enum Message {
 pub struct Append {
     /// The primary's reign.
     pub epoch: Epoch,
+    /// The record that begins it.
+    pub start: Lsn,
     /// The record before.
     pub prev: Position,
     /// The last record.
@@ -68,6 +70,8 @@ pub enum ReplyOutcome {
     },
     /// The replica obeys a later reign.
     Refused,
+    /// The reign begins where the replica has other records that are committed: its primary must not lead.
+    Contradicted,
     /// It fetches a snapshot.
     Installing,
 }

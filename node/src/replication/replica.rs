@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::configuration::{Change, Configuration};
 use super::follower::Following;
 use super::log_shape::LogShape;
-use super::message::{DiskCondition, Message, ReplyOutcome};
+use super::message::{DiskCondition, Message};
 use super::primary::{NotAdmitted, Primary};
 use super::rules::{Rule, Rules};
 use super::timing::{EtcdPolicy, Now, Timing};
@@ -55,10 +55,12 @@ pub struct Replica {
     pub(super) standing: Standing,
     /// No reign up to this one is begun any more.
     pub(super) begun: Epoch,
-    /// On the monotonic clock: before, it leads nothing in which it is the only copy in sync.
-    alone_from: Duration,
+    /// On the monotonic clock: until then an earlier process of its node may go on over the same volume.
+    pub(super) predecessor_until: Duration,
+    /// It lacks what another copy knows to be committed: its disk went back to an earlier state.
+    pub(super) lacks_committed: bool,
     tail_was_cut: bool,
-    claim: Option<Claiming>,
+    request: Option<Request>,
     /// The last reign that the record showed, with its primary and the session that led it.
     pub(super) former: Option<(Epoch, ReplicaId, Session)>,
     tickets: VecDeque<(Ticket, LogEffect)>,
@@ -77,9 +79,9 @@ pub enum Standing {
     Primary(Box<Primary>),
 }
 
-/// A claim that was asked for.
+/// A change that was asked for by one that does not lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Claiming {
+struct Request {
     number: u64,
     /// When to ask again if there is no answer, on the monotonic clock.
     again_at: Duration,
@@ -199,6 +201,8 @@ pub enum LogOperation {
 pub enum Alarm {
     /// A replica came back without records that it had said to be durable.
     DiskLied(ReplicaId),
+    /// This replica was made primary, but lacks records that another one knows to be committed.
+    LacksCommitted,
     /// The metadata store shows an older reign than this replica has promised: it was put back to an older state.
     StoreWentBack {
         /// What the store shows.
@@ -229,7 +233,7 @@ impl Replica {
             opening;
         // A copy that never promised anything has nothing to wait for.
         let promise = if promised == Epoch::default() { Duration::ZERO } else { timing.promise };
-        let waits = !predecessor_ended && rules.hold(Rule::SoleMemberWaits);
+        let predecessor = if predecessor_ended { Duration::ZERO } else { Duration::MAX };
         Replica {
             id,
             timing,
@@ -245,9 +249,10 @@ impl Replica {
             disk: DiskCondition::Well,
             standing: Standing::Idle,
             begun: promised,
-            alone_from: if waits { now.monotonic + timing.session } else { Duration::ZERO },
+            predecessor_until: predecessor,
+            lacks_committed: false,
             tail_was_cut,
-            claim: None,
+            request: None,
             former: None,
             tickets: VecDeque::new(),
             next_ticket: Ticket(1),
@@ -335,7 +340,9 @@ impl Replica {
     /// When it wants to look at the clock again, on the monotonic clock.
     pub fn wakes_at(&self, now: Now) -> Duration {
         match &self.standing {
-            Standing::Primary(primary) => primary.wakes_at(self.promise_until, now),
+            Standing::Primary(primary) => {
+                primary.wakes_at(self.promise_until.max(self.predecessor_until), now)
+            }
             Standing::Idle | Standing::Following(_) => now.monotonic + self.timing.resend,
         }
     }
@@ -426,7 +433,7 @@ impl Replica {
             Message::Reply(reply) => {
                 if reply.epoch > self.promised {
                     self.learn_of_later_reign(given);
-                } else if !matches!(reply.outcome, ReplyOutcome::Refused) {
+                } else {
                     self.on_reply(from, reply, given);
                 }
             }
@@ -456,13 +463,17 @@ impl Replica {
             self.former = Some((*epoch, *primary, *primary_session));
         }
         self.configuration = Some(configuration);
-        self.claim = None;
+        self.request = None;
         self.adopt_configuration(given);
         self.take_the_lead_if_due(given);
     }
 
     fn on_session(&mut self, session: Option<(Session, Duration)>, given: &mut Given<'_>) {
         self.session = session;
+        if session.is_some() && self.predecessor_until == Duration::MAX {
+            // The earlier process has renewed its session for the last time before ours began.
+            self.predecessor_until = given.now.monotonic + self.timing.session;
+        }
         let led_in = match &self.standing {
             Standing::Primary(primary) => Some(primary.session),
             _ => None,
@@ -489,7 +500,7 @@ impl Replica {
     }
 
     /// Begins the reign that the record gives it, or asks for one that is its to take.
-    fn take_the_lead_if_due(&mut self, given: &mut Given<'_>) {
+    pub(super) fn take_the_lead_if_due(&mut self, given: &mut Given<'_>) {
         let (Some(session), Some(configuration)) =
             (self.valid_session(given.now), self.configuration.clone())
         else {
@@ -501,6 +512,12 @@ impl Replica {
             return;
         }
         let is_ours = configuration.primary == Some(self.id);
+        if self.lacks_committed {
+            if is_ours || configuration.is_in_sync(self.id) {
+                self.request(&configuration, Change::Distrust(self.id), given);
+            }
+            return;
+        }
         // What it has promised as a primary it has begun: in this process, or in an earlier one.
         let is_new = configuration.epoch > self.begun && configuration.epoch >= self.promised;
         let begins = is_new && configuration.primary_session == session;
@@ -512,14 +529,14 @@ impl Replica {
         let is_sole = configuration.isr == [self.id];
         // What a cut tail held may be on another disk; the Master compares them all.
         let is_whole = is_sole || !self.tail_was_cut;
-        let may_be_alone = !is_sole || given.now.monotonic >= self.alone_from;
-        if (is_ours && is_whole && may_be_alone) || (configuration.is_fresh() && is_first) {
-            self.ask_for_reign(&configuration, session, given);
+        if (is_ours && is_whole) || (configuration.is_fresh() && is_first) {
+            self.request(&configuration, Change::Claim { replica: self.id, session }, given);
         }
     }
 
-    fn ask_for_reign(&mut self, configuration: &Configuration, session: Session, given: &mut Given<'_>) {
-        if self.claim.is_some_and(|claim| given.now.monotonic < claim.again_at) {
+    /// Asks for a change of the record without leading, from time to time until the record changes.
+    fn request(&mut self, configuration: &Configuration, change: Change, given: &mut Given<'_>) {
+        if self.request.is_some_and(|request| given.now.monotonic < request.again_at) {
             return;
         }
         if configuration.epoch < self.promised && !configuration.is_fresh() {
@@ -530,12 +547,12 @@ impl Replica {
             given.command(Command::Propose {
                 number,
                 compared: configuration.revision,
-                change: Change::Claim { replica: self.id, session },
+                change,
                 guards: Vec::new(),
             });
         }
         let again_at = given.now.monotonic + self.timing.propose_again;
-        self.claim = Some(Claiming { number: self.next_proposal - 1, again_at });
+        self.request = Some(Request { number: self.next_proposal - 1, again_at });
     }
 
     pub(super) fn take_proposal(&mut self) -> u64 {
@@ -544,7 +561,7 @@ impl Replica {
     }
 
     fn on_proposed(&mut self, number: u64, outcome: Outcome, given: &mut Given<'_>) {
-        if self.claim.is_some_and(|claim| claim.number == number) {
+        if self.request.is_some_and(|request| request.number == number) {
             // The record says what came of it, and the watch may take longer than a read.
             return given.command(Command::Reload);
         }
@@ -560,7 +577,11 @@ impl Replica {
             given.command(Command::Confirmed(confirmation.id, None));
         }
         if primary.hand_over.is_some() {
-            given.command(Command::HandedOver(Err(NotAdmitted::NotPrimary)));
+            // The record may show what was asked for before the answer does.
+            let next =
+                self.configuration.as_ref().filter(|configuration| configuration.epoch > primary.epoch);
+            let outcome = next.map_or(Err(NotAdmitted::NotPrimary), |configuration| Ok(configuration.epoch));
+            given.command(Command::HandedOver(outcome));
         }
         given.command(Command::Resign(primary.epoch));
     }

@@ -41,8 +41,12 @@ pub enum Rule {
     HeldSinceMark,
     /// R7. Commit stops only where a batch ends.
     BatchesAreWhole,
-    /// R9. The only copy in sync waits until an earlier process of its node must have noticed its end.
-    SoleMemberWaits,
+    /// R8. A copy that lacks what another one knows to be committed does not lead: its disk holds an earlier state.
+    BehindStepsBack,
+    /// R9. A new process commits nothing until an earlier one over the same volume must have noticed its end.
+    PredecessorEnds,
+    /// R9. The only copy in sync, which asks nobody, serves and commits only while its node's session is certain.
+    SoleMemberHasSession,
 }
 
 /// Which rules hold: all of them, but in tests of the rules.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{NotAdmitted, Primary};
+use super::Primary;
 use crate::ids::{Epoch, ReplicaId, Revision, Session};
 use crate::replication::configuration::{Change, Configuration};
 use crate::replication::message::DiskCondition;
@@ -23,12 +23,6 @@ pub(super) struct Proposal {
     pub(super) change: Change,
     /// Until then nothing else is asked for, unless it is settled; on the monotonic clock.
     pub(super) again_at: Duration,
-}
-
-impl Proposal {
-    pub(super) fn is_hand_over(&self) -> bool {
-        matches!(self.change, Change::HandOver { .. })
-    }
 }
 
 impl Primary {
@@ -58,17 +52,17 @@ impl Replica {
         let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
             return;
         };
-        if primary.is_waiting_for_an_answer(given.now) || primary.may_have_handed_over() {
+        if primary.is_waiting_for_an_answer(given.now) {
             return;
         }
-        let distrusted = primary.peers.iter().find(|(id, peer)| {
-            peer.lied && configuration.member(**id).is_some_and(|member| !member.damaged)
-        });
-        if let Some((id, _)) = distrusted {
-            return self.propose(Change::Distrust(*id), Vec::new(), given);
+        if primary.may_have_handed_over() {
+            return self.settle(given);
         }
-        let promise_passed = given.now.monotonic >= self.promise_until;
-        let joins = if promise_passed { self.next_to_join(primary, configuration, given.now) } else { None };
+        if let Some(liar) = self.next_to_distrust(primary, configuration) {
+            return self.propose(Change::Distrust(liar), Vec::new(), given);
+        }
+        let may_grow = self.earlier_leases_are_over(given.now);
+        let joins = if may_grow { self.next_to_join(primary, configuration, given.now) } else { None };
         let lost = self.next_to_leave(primary, configuration, given.now);
         let without = |lost: ReplicaId| configuration.isr.iter().copied().filter(move |id| *id != lost);
         let may_shrink = configuration.isr.len() > configuration.min_isr || !self.rules.hold(Rule::MinIsr);
@@ -77,13 +71,31 @@ impl Replica {
             // The dead copy's place goes to one that is complete, in one step: the set is never too small.
             (Some(lost), Some(joins)) => without(lost).chain([joins]).collect(),
             (None, Some(joins)) => configuration.isr.iter().copied().chain([joins]).collect(),
-            (Some(_), None) | (None, None) => return,
+            (Some(_), None) | (None, None) => return self.settle(given),
         };
         let grows = isr.iter().find(|id| !configuration.is_in_sync(**id)).copied();
         if let Some(lost) = lost.filter(|lost| !isr.contains(lost)) {
             self.note_leaving(lost, given.now);
         }
         self.propose_in_sync(isr, grows, given);
+    }
+
+    /// Asks for the set as it is, when there is a change whose fate is not known: once this is made, that one never will be,
+    /// and what it would have added need not be waited for any longer.
+    fn settle(&mut self, given: &mut Given<'_>) {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
+            return;
+        };
+        if !primary.proposals.is_empty() {
+            let isr = configuration.isr.clone();
+            self.propose(Change::InSync(isr), Vec::new(), given);
+        }
+    }
+
+    /// A copy that came back without records that it had said to be durable, and that the record still trusts.
+    fn next_to_distrust(&self, primary: &Primary, configuration: &Configuration) -> Option<ReplicaId> {
+        let trusted = configuration.members.iter().filter(|member| !member.damaged).map(|member| member.id);
+        trusted.into_iter().find(|id| primary.peers.get(id).is_some_and(|peer| peer.lied))
     }
 
     /// A copy in sync that the shard should not wait for any longer.
@@ -176,7 +188,8 @@ impl Replica {
         given: &mut Given<'_>,
     ) {
         let Standing::Primary(primary) = &mut self.standing else { return };
-        let Some(at) = primary.proposals.iter().position(|proposal| proposal.numbers.contains(&number)) else {
+        let Some(at) = primary.proposals.iter().position(|proposal| proposal.numbers.contains(&number))
+        else {
             return;
         };
         match outcome {
@@ -192,13 +205,6 @@ impl Replica {
                     }
                     self.adopt_configuration(given);
                 }
-            }
-            // It may still happen; the copies will tell of the new reign. Until then this one goes on.
-            Outcome::NotMade | Outcome::Unknown if primary.proposals[at].is_hand_over() => {
-                primary.proposals.remove(at);
-                primary.hand_over = None;
-                given.command(Command::HandedOver(Err(NotAdmitted::NobodyElse)));
-                given.command(Command::Reload);
             }
             Outcome::Unknown if self.rules.hold(Rule::TimeoutIsUnknown) => given.command(Command::Reload),
             Outcome::NotMade | Outcome::Unknown => {

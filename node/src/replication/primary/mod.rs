@@ -22,7 +22,7 @@ use self::reads::Confirmation;
 use crate::ids::{Epoch, Lsn, ReplicaId, Session};
 use crate::replication::configuration::Configuration;
 use crate::replication::message::DiskCondition;
-use crate::replication::replica::{Command, Given, LogOperation, Replica, Standing};
+use crate::replication::replica::{Alarm, Command, Given, LogOperation, Replica, Standing};
 use crate::replication::rules::Rule;
 use crate::replication::timing::Now;
 
@@ -77,6 +77,23 @@ pub enum NotAdmitted {
     NobodyElse,
 }
 
+impl Primary {
+    /// The content of another copy is wrong: it leaves the set and is replaced.
+    pub(in crate::replication) fn distrust(&mut self, other: ReplicaId) {
+        if let Some(peer) = self.peers.get_mut(&other) {
+            peer.lied = true;
+        }
+    }
+
+    /// When something is due, on the monotonic clock; `waits_until`: it decides nothing before.
+    pub(in crate::replication) fn wakes_at(&self, waits_until: Duration, now: Now) -> Duration {
+        match waits_until > now.monotonic {
+            true => self.beacon_due.min(waits_until),
+            false => self.beacon_due,
+        }
+    }
+}
+
 impl Replica {
     /// Whether a batch may be written now, and in which reign. `adds`: it may make the data larger.
     ///
@@ -101,15 +118,6 @@ impl Replica {
             return Err(NotAdmitted::DiskFull);
         }
         Ok(primary.epoch)
-    }
-
-    /// True while what is committed may be acknowledged: the only copy in sync could have been taken over by another
-    /// process.
-    pub fn may_acknowledge(&self, now: Now) -> bool {
-        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
-            return false;
-        };
-        configuration.isr.len() > 1 || self.valid_session(now) == Some(primary.session)
     }
 
     /// Copies in sync that have everything up to `lsn` on their disks, this one included.
@@ -167,6 +175,14 @@ impl Replica {
         self.lead(given);
     }
 
+    /// Leads no more, nor ever again: the disk holds an earlier state than it did.
+    fn step_back(&mut self, given: &mut Given<'_>) {
+        self.lacks_committed = true;
+        given.command(Command::Alarm(Alarm::LacksCommitted));
+        self.resign(given);
+        self.take_the_lead_if_due(given);
+    }
+
     /// Who led the reign before this one, if everything up to its beginning is known to be committed: it had waited for the
     /// leases of all primaries before it.
     fn former_primary(&self, epoch: Epoch) -> Option<(ReplicaId, Session)> {
@@ -199,6 +215,13 @@ impl Replica {
         self.advance_commit(given);
     }
 
+    /// No earlier primary can have a lease any more: neither one that this copy had promised to obey, nor an earlier process
+    /// over its own disk.
+    fn earlier_leases_are_over(&self, now: Now) -> bool {
+        let promise_passed = now.monotonic >= self.promise_until || !self.rules.hold(Rule::PromiseRunsOut);
+        promise_passed && (now.monotonic >= self.predecessor_until || !self.rules.hold(Rule::PredecessorEnds))
+    }
+
     /// What is due: beacons, changes of the in-sync set, the end of waits.
     pub(in crate::replication) fn lead(&mut self, given: &mut Given<'_>) {
         self.send_beacon_if_due(given);
@@ -210,15 +233,15 @@ impl Replica {
 
     /// Commits what every copy that may be in sync has on its disk.
     pub(in crate::replication) fn advance_commit(&mut self, given: &mut Given<'_>) {
-        let (Standing::Primary(primary), Some(configuration)) = (&mut self.standing, &self.configuration)
-        else {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
             return;
         };
         let rules = self.rules;
         if configuration.isr.len() < configuration.min_isr && rules.hold(Rule::MinIsr) {
             return;
         }
-        if given.now.monotonic < self.promise_until && rules.hold(Rule::PromiseRunsOut) {
+        let maximal = primary.maximal_isr(configuration, rules);
+        if !self.earlier_leases_are_over(given.now) || !self.may_decide(&maximal, given.now) {
             return;
         }
         let durable_at = |id: &ReplicaId| match primary.peers.get(id) {
@@ -226,13 +249,14 @@ impl Replica {
             None if *id == self.id => self.log.durable,
             None => Lsn::ZERO,
         };
-        let everywhere = primary.maximal_isr(configuration, rules).iter().map(durable_at).min();
-        let everywhere = everywhere.expect("a primary is in sync");
+        let everywhere = maximal.iter().map(durable_at).min().expect("a primary is in sync");
         let mut commit = self.commit;
+        let Standing::Primary(primary) = &mut self.standing else { return };
+        let start = primary.start;
         while let Some(end) = primary.batch_ends.pop_front_if(|end| *end <= everywhere) {
             commit = commit.max(end);
         }
-        if !rules.hold(Rule::BatchesAreWhole) && everywhere >= primary.start {
+        if !rules.hold(Rule::BatchesAreWhole) && everywhere >= start {
             commit = commit.max(everywhere);
         }
         if commit > self.commit {

@@ -1,5 +1,6 @@
 //! Strong reads: under the promises of every copy that may be in sync, or after asking all of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Primary;
@@ -38,11 +39,9 @@ impl Replica {
         if !serves {
             return None;
         }
-        let mut until = self.granted_until(primary, configuration);
-        if self.policy == EtcdPolicy::Strict || configuration.isr.len() < 2 {
-            let session = self.session.filter(|(session, _)| *session == primary.session)?;
-            until = until.min(session.1);
-        }
+        // Promises do not fence another process over this copy's own disk: only the end of the session does.
+        let session = self.session.filter(|(session, _)| *session == primary.session)?;
+        let until = self.granted_until(primary, configuration).min(session.1);
         (until > now.boot).then_some(Grant { epoch: primary.epoch, start: primary.start, until })
     }
 
@@ -52,6 +51,23 @@ impl Replica {
         let granted =
             |id: &ReplicaId| primary.peers.get(id).map_or(Duration::ZERO, |peer| peer.granted_until);
         others.map(granted).min().unwrap_or(Duration::MAX)
+    }
+
+    /// A primary that has others to ask is deposed only with the help of one of them. One that has not must be sure that it
+    /// still has its node's session.
+    pub(super) fn may_decide(&self, maximal_isr: &BTreeSet<ReplicaId>, now: Now) -> bool {
+        let Standing::Primary(primary) = &self.standing else { return false };
+        let asks_others = maximal_isr.iter().any(|id| *id != self.id);
+        let is_certain = self.valid_session(now) == Some(primary.session);
+        asks_others || is_certain || !self.rules.hold(Rule::SoleMemberHasSession)
+    }
+
+    /// True while what is committed may be acknowledged: the only copy in sync could have been taken over by another process.
+    pub fn may_acknowledge(&self, now: Now) -> bool {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
+            return false;
+        };
+        self.may_decide(&primary.maximal_isr(configuration, self.rules), now)
     }
 
     /// By the policy for a metadata store that is away.
@@ -73,19 +89,20 @@ impl Replica {
     }
 
     pub(super) fn end_waits(&mut self, given: &mut Given<'_>) {
-        let (Standing::Primary(primary), Some(configuration)) = (&mut self.standing, &self.configuration)
-        else {
+        let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {
             return;
         };
         if primary.confirmations.is_empty() {
             return;
         }
-        let serves = self.commit >= primary.start || !self.rules.hold(Rule::ServeAfterStart);
         let maximal = primary.maximal_isr(configuration, self.rules);
-        let others: Vec<ReplicaId> = maximal.into_iter().filter(|id| *id != self.id).collect();
-        let answered = others.iter().map(|id| primary.peers.get(id).map_or(0, |peer| peer.answered)).min();
+        let has_begun = self.commit >= primary.start || !self.rules.hold(Rule::ServeAfterStart);
+        let serves = has_begun && self.may_decide(&maximal, given.now);
+        let others = maximal.iter().filter(|id| **id != self.id);
+        let answered = others.map(|id| primary.peers.get(id).map_or(0, |peer| peer.answered)).min();
         let answered = answered.unwrap_or(u64::MAX);
         let now = given.now.monotonic;
+        let Standing::Primary(primary) = &mut self.standing else { return };
         primary.confirmations.retain(|waiting| {
             let is_confirmed = serves && answered >= waiting.beacon;
             if is_confirmed || now >= waiting.until {

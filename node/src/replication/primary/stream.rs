@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Primary;
 use super::peer::{Peer, PeerState};
-use crate::ids::{Lsn, ReplicaId};
+use crate::ids::{Lsn, ReplicaId, Session};
 use crate::replication::message::{Append, Message, Reply, ReplyOutcome};
 use crate::replication::replica::{Alarm, Command, Given, Replica, Standing};
 use crate::replication::rules::Rule;
@@ -24,21 +24,6 @@ impl Primary {
         match &mut peer.state {
             PeerState::Streaming { next, .. } | PeerState::Probing { next } => *next = (*next).min(from),
             PeerState::Snapshot => {}
-        }
-    }
-
-    /// The content of another copy is wrong: it leaves the set and is replaced.
-    pub(in crate::replication) fn distrust(&mut self, other: ReplicaId) {
-        if let Some(peer) = self.peers.get_mut(&other) {
-            peer.lied = true;
-        }
-    }
-
-    /// When something is due, on the monotonic clock.
-    pub(in crate::replication) fn wakes_at(&self, promise_until: Duration, now: Now) -> Duration {
-        match promise_until > now.monotonic {
-            true => self.beacon_due.min(promise_until),
-            false => self.beacon_due,
         }
     }
 
@@ -106,7 +91,7 @@ impl Replica {
     /// Sends up to `records` records, or a beacon. False: they are not in the log any more.
     fn send_append(&mut self, to: ReplicaId, records: u64, given: &mut Given<'_>) -> bool {
         let Standing::Primary(primary) = &mut self.standing else { return false };
-        let (epoch, beacon) = (primary.epoch, primary.beacon);
+        let (epoch, start, beacon) = (primary.epoch, primary.start, primary.beacon);
         let is_needed = self
             .configuration
             .as_ref()
@@ -136,7 +121,7 @@ impl Replica {
         }
         let starts = self.log.epochs.starts_within(next, last);
         let leased = self.grant(given.now).is_some();
-        let append = Append { epoch, prev, last, starts, commit: self.commit, beacon, leased };
+        let append = Append { epoch, start, prev, last, starts, commit: self.commit, beacon, leased };
         given.command(Command::Send(to, Message::Append(append)));
         true
     }
@@ -163,6 +148,10 @@ impl Replica {
         let sent = primary.sent_at(reply.beacon);
         let Some(peer) = primary.peers.get_mut(&from) else { return };
         let Reply { session, beacon, outcome, disk, .. } = reply;
+        if session < peer.session && session != Session(0) {
+            // From an earlier process; what the disk holds now is for the later one to say.
+            return;
+        }
         let is_new_process = session > peer.session;
         (peer.session, peer.disk, peer.heard) = (session.max(peer.session), disk, now.monotonic);
         let (before, end) = (peer.flushed, self.log.end);
@@ -202,6 +191,7 @@ impl Replica {
                     self.send_append(from, 0, given);
                 }
             }
+            ReplyOutcome::Contradicted => return self.step_back(given),
             ReplyOutcome::Installing | ReplyOutcome::Refused => {}
         }
         self.pump(from, given);
