@@ -110,7 +110,7 @@ impl Parts<'_> {
         let coordinator = self.coordinator(discovery.clone(), comm.clone(), role);
         // Served as soon as it listens: nobody waits for a node that has not joined.
         let internal = listeners.internal.listen()?;
-        self.internal_server(internal, coordinator, discovery.clone(), index_service, health);
+        self.internal_server(internal, coordinator, (discovery.clone(), comm.clone()), index_service, health);
         let cancel = node.base.cancellation().clone();
         node.base.spawn("node session", async move { session.run(cancel).await });
         self.zone(announce);
@@ -253,7 +253,7 @@ impl Parts<'_> {
         &self,
         listener: TcpListener,
         coordinator: Arc<Coordinator>,
-        discovery: Arc<ServiceDiscovery>,
+        (discovery, comm): (Arc<ServiceDiscovery>, Arc<CommunicationService>),
         index_service: Option<Arc<IndexService>>,
         health: HealthServer<impl Health>,
     ) {
@@ -271,7 +271,7 @@ impl Parts<'_> {
             .http2_keepalive_interval(Some(self.config.grpc_keepalive_time))
             .add_service(health)
             .add_service(CoordinatorServiceServer::new(CoordinatorRpc(coordinator)))
-            .add_service(CatalogServiceServer::new(CatalogRpc(discovery)))
+            .add_service(CatalogServiceServer::new(CatalogRpc { discovery, comm }))
             .add_optional_service(shards)
             .add_optional_service(replicas);
         let incoming = Acceptor::new("node to node gRPC", listener, CONNECTIONS_MAX).into_stream();

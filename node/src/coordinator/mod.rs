@@ -4,6 +4,7 @@
 //! writes the state *deleting* and frees the name. One loop ([`Coordinator::run`]) then drives every table that is in
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
+mod detection;
 mod failover;
 mod rpc;
 mod settle;
@@ -26,6 +27,7 @@ use crate::cluster::placement::Host;
 use crate::cluster::view::ClusterView;
 use crate::cluster::{Role, ServiceDiscovery};
 use crate::comm::CommunicationService;
+use detection::Detection;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ReplicaId, Revision, TableId, TableName};
 use crate::table::{Table, TableSchema, TableState};
@@ -60,10 +62,12 @@ impl Coordinator {
     pub async fn run(&self, cancel: CancellationToken) {
         let mut view = self.discovery.subscribe();
         let mut role = self.role.clone();
+        let mut detection = Detection::default();
         loop {
             if role.borrow_and_update().guard().is_some() {
                 let now = view.borrow_and_update().clone();
-                match self.settle(&now).await {
+                self.detect(&now, &mut detection).await;
+                match self.settle(&now, &detection).await {
                     // The next step is decided on a view that holds this one.
                     Ok(Some(revision)) => {
                         let limit = Instant::now() + LOOK_AGAIN;
@@ -80,6 +84,7 @@ impl Coordinator {
                 () = cancel.cancelled() => return,
                 _ = role.changed() => {}
                 _ = view.changed() => {}
+                () = self.comm.new_suspect() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }

@@ -11,9 +11,9 @@ use vectorsphere_proto::internal::coordinator_service_server::CoordinatorService
 use super::Coordinator;
 use crate::cluster::ServiceDiscovery;
 use crate::comm::convert::to_status;
-use crate::comm::grpc_timeout;
+use crate::comm::{CommunicationService, grpc_timeout};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Revision, TableId, TableName};
+use crate::ids::{NodeId, Revision, TableId, TableName};
 use crate::table::TableSchema;
 
 /// Deadline of a call that carries none.
@@ -22,8 +22,13 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Answers gateways that forward a table change.
 pub struct CoordinatorRpc(pub Arc<Coordinator>);
 
-/// Answers the Master's broadcast.
-pub struct CatalogRpc(pub Arc<ServiceDiscovery>);
+/// Answers the Master's broadcast, and its questions about other nodes.
+pub struct CatalogRpc {
+    /// This node's view.
+    pub discovery: Arc<ServiceDiscovery>,
+    /// The way to other nodes.
+    pub comm: Arc<CommunicationService>,
+}
 
 #[tonic::async_trait]
 impl CoordinatorService for CoordinatorRpc {
@@ -64,12 +69,23 @@ impl CatalogService for CatalogRpc {
     ) -> Result<Response<proto::AwaitRevisionResponse>, Status> {
         let deadline = deadline(&request);
         let revision = Revision(request.into_inner().revision);
-        if self.0.await_revision(revision, deadline).await {
-            return Ok(Response::new(proto::AwaitRevisionResponse { revision: self.0.view().revision.0 }));
+        if self.discovery.await_revision(revision, deadline).await {
+            let revision = self.discovery.view().revision.0;
+            return Ok(Response::new(proto::AwaitRevisionResponse { revision }));
         }
         let error =
             Error::new(ErrorCode::DeadlineExceeded, format!("revision {revision} was not seen in time"));
         Err(to_status(&error))
+    }
+
+    async fn reaches(
+        &self,
+        request: Request<proto::ReachesRequest>,
+    ) -> Result<Response<proto::ReachesResponse>, Status> {
+        let node = NodeId::parse(&request.into_inner().node_id);
+        let node = node.map_err(|error| to_status(&Error::invalid("/node_id", error.to_string())))?;
+        let reached = self.comm.reaches(&node).await;
+        Ok(Response::new(proto::ReachesResponse { reached }))
     }
 }
 

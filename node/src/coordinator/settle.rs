@@ -3,6 +3,9 @@
 use prost::Message as _;
 use tracing::info;
 
+use std::time::Instant;
+
+use super::detection::Detection;
 use super::{Coordinator, RECORDS_PER_TXN, fresh_record, hosts};
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn};
 use crate::cluster::placement;
@@ -13,7 +16,11 @@ use crate::table::{Table, TableState};
 impl Coordinator {
     /// One look at every table, up to the first step that changes something: its revision. The view is old after it. Each
     /// step is guarded and may be repeated.
-    pub(super) async fn settle(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
+    pub(super) async fn settle(
+        &self,
+        view: &ClusterView,
+        detection: &Detection,
+    ) -> Result<Option<Revision>, MetaError> {
         for table in view.tables_by_id.values() {
             let changed = match table.state {
                 TableState::Creating => self.settle_creation(view, table).await?,
@@ -23,6 +30,9 @@ impl Coordinator {
             if changed.is_some() {
                 return Ok(changed);
             }
+        }
+        if detection.must_wait(Instant::now()) {
+            return Ok(None);
         }
         self.settle_primaries(view).await
     }
