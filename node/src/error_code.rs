@@ -27,6 +27,8 @@ pub enum ErrorCode {
     TableAlreadyExists,
     /// The id of an earlier write was given to another one; nothing was written.
     RequestIdReused,
+    /// Another version of a document is current than the write demands; nothing was written.
+    VersionMismatch,
     /// Body, batch or answer over its limit.
     PayloadTooLarge,
     /// The body's type is not understood.
@@ -65,7 +67,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables in docs and tests.
-    pub const ALL: [ErrorCode; 26] = [
+    pub const ALL: [ErrorCode; 27] = [
         ErrorCode::InvalidArgument,
         ErrorCode::Unauthenticated,
         ErrorCode::PermissionDenied,
@@ -75,6 +77,7 @@ impl ErrorCode {
         ErrorCode::MethodNotAllowed,
         ErrorCode::TableAlreadyExists,
         ErrorCode::RequestIdReused,
+        ErrorCode::VersionMismatch,
         ErrorCode::PayloadTooLarge,
         ErrorCode::UnsupportedMediaType,
         ErrorCode::RateLimited,
@@ -106,6 +109,7 @@ impl ErrorCode {
             ErrorCode::MethodNotAllowed => ("method_not_allowed", 405, 12, "Method not allowed"),
             ErrorCode::TableAlreadyExists => ("table_already_exists", 409, 6, "Table already exists"),
             ErrorCode::RequestIdReused => ("request_id_reused", 422, 9, "Request id reused"),
+            ErrorCode::VersionMismatch => ("version_mismatch", 409, 10, "Version mismatch"),
             ErrorCode::PayloadTooLarge => ("payload_too_large", 413, 11, "Payload too large"),
             ErrorCode::UnsupportedMediaType => ("unsupported_media_type", 415, 3, "Unsupported media type"),
             ErrorCode::RateLimited => ("rate_limited", 429, 8, "Rate limited"),

@@ -9,7 +9,7 @@
 //! | L5 | [`router`], [`coordinator`] |
 //! | L4 | [`shard`] |
 //! | L3 | [`cluster`] (effects), [`comm`] |
-//! | L2 | `cluster::{election, placement, view}` (pure) |
+//! | L2 | [`replication`], `cluster::{election, placement, view}` (pure) |
 //! | L1 | [`storage`], the crate `vectorsphere-index` |
 //! | L0 | [`ids`], [`error_code`], [`document`], [`table`], [`search`], [`config`], [`telemetry`], [`runtime`] |
 
@@ -22,6 +22,7 @@ pub mod document;
 pub mod error_code;
 pub mod gateway;
 pub mod ids;
+pub mod replication;
 pub mod router;
 pub mod runtime;
 pub mod search;

@@ -13,6 +13,7 @@ use tracing::{error, info};
 use vectorsphere_index::Kernels;
 use vectorsphere_proto::internal::catalog_service_server::CatalogServiceServer;
 use vectorsphere_proto::internal::coordinator_service_server::CoordinatorServiceServer;
+use vectorsphere_proto::internal::replication_service_server::ReplicationServiceServer;
 use vectorsphere_proto::internal::shard_service_server::ShardServiceServer;
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta;
@@ -31,13 +32,16 @@ use crate::router::Router;
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
-use crate::shard::{DiskThresholds, IndexService, IndexServiceParts, ShardMetrics, ShardSettings};
+use crate::replication::{EtcdPolicy, Timing};
+use crate::shard::{DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings};
 use crate::telemetry::Metrics;
 
 /// How often the zone's file is looked at.
 const ZONE_LOOK: Duration = Duration::from_secs(5);
 /// Connections of other nodes at once.
 const CONNECTIONS_MAX: usize = 8_192;
+/// How long the data of a copy that left its shard is kept.
+const LEAVING_GRACE: Duration = Duration::from_secs(15 * 60);
 /// Conditions of readiness.
 const JOINED: &str = "joined the cluster";
 const OPENED: &str = "opened its replicas";
@@ -99,7 +103,7 @@ impl Parts<'_> {
         let session = self.session(record.clone(), cluster_metrics.clone());
         let held = session.subscribe();
         let index_service =
-            self.config.node_type.holds_shards().then(|| self.index_service(&discovery, held.clone()));
+            self.config.node_type.holds_shards().then(|| self.index_service(&discovery, comm.clone(), held.clone()));
         let role = self.manager(&discovery, &record.borrow(), cluster_metrics);
         let coordinator = self.coordinator(discovery.clone(), comm.clone(), role);
         // Served as soon as it listens: nobody waits for a node that has not joined.
@@ -193,6 +197,7 @@ impl Parts<'_> {
     fn index_service(
         &self,
         discovery: &ServiceDiscovery,
+        comm: Arc<CommunicationService>,
         session: watch::Receiver<Option<HeldSession>>,
     ) -> Arc<IndexService> {
         let (node, mut live) = (self.node, self.live.clone());
@@ -216,7 +221,15 @@ impl Parts<'_> {
             session,
             kernels: self.kernels,
             compute: ComputePool::new(self.config.scheduler_worker_count),
-            settings: ShardSettings { checkpoint_log_bytes, disk_thresholds: DiskThresholds::default() },
+            settings: ShardSettings {
+                checkpoint_log_bytes,
+                disk_thresholds: DiskThresholds::default(),
+                policy: EtcdPolicy::Strict,
+                timing: Timing::default(),
+                leaving_grace: LEAVING_GRACE,
+                predecessor_ended: false,
+            },
+            comm,
             metrics: metrics.expect("registered just now"),
         };
         let service = Arc::new(IndexService::start(parts, node.shards.clone()));
@@ -240,6 +253,11 @@ impl Parts<'_> {
         index_service: Option<Arc<IndexService>>,
         health: HealthServer<impl Health>,
     ) {
+        let replicas = index_service.clone().map(|service| {
+            ReplicationServiceServer::new(ReplicationRpc(service))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        });
         let shards = index_service.map(|service| {
             ShardServiceServer::from_arc(service)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -250,7 +268,8 @@ impl Parts<'_> {
             .add_service(health)
             .add_service(CoordinatorServiceServer::new(CoordinatorRpc(coordinator)))
             .add_service(CatalogServiceServer::new(CatalogRpc(discovery)))
-            .add_optional_service(shards);
+            .add_optional_service(shards)
+            .add_optional_service(replicas);
         let incoming = Acceptor::new("node to node gRPC", listener, CONNECTIONS_MAX).into_stream();
         let cancel = self.node.core.cancellation().clone();
         self.node.core.spawn("internal gRPC", async move {

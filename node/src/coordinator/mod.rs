@@ -4,6 +4,7 @@
 //! writes the state *deleting* and frees the name. One loop ([`Coordinator::run`]) then drives every table that is in
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
+mod failover;
 mod rpc;
 mod settle;
 
@@ -98,12 +99,6 @@ impl Coordinator {
     ) -> Result<Table, Error> {
         let guard = self.guard()?;
         schema.check().map_err(|why| Error::invalid("", why))?;
-        if schema.replicas > 1 {
-            return Err(Error::invalid(
-                "/replicas",
-                "this release keeps one copy of each shard: replicas must be 1",
-            ));
-        }
         let (there, needed) = (hosts(&self.discovery.view()).len(), schema.replicas);
         if there < needed as usize {
             let message = format!("table {} needs {needed} slaves, {there} are there", schema.name);

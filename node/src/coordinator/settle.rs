@@ -24,7 +24,24 @@ impl Coordinator {
                 return Ok(changed);
             }
         }
-        Ok(None)
+        self.settle_primaries(view).await
+    }
+
+    /// Elects a primary for every shard that has lost its own.
+    async fn settle_primaries(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
+        let is_there = |shard: &Shard| {
+            view.tables_by_id.get(&shard.id.table).is_some_and(|table| table.state != TableState::Deleting)
+        };
+        let lost = view.shards.values().filter(|shard| {
+            let primary = shard.primary.and_then(|primary| shard.replica(primary));
+            is_there(shard) && primary.is_some_and(|primary| primary.damaged || !view.is_served(shard))
+        });
+        let mut last = None;
+        let elections = futures::future::join_all(lost.map(|shard| self.elect(view, shard))).await;
+        for election in elections {
+            last = election?.max(last);
+        }
+        Ok(last)
     }
 
     async fn settle_creation(
@@ -34,7 +51,7 @@ impl Coordinator {
     ) -> Result<Option<Revision>, MetaError> {
         let Some(guard) = self.role.borrow().guard() else { return Ok(None) };
         let all = (0..table.schema.shards).map(|index| ShardId { table: table.id, index: ShardIndex(index) });
-        let is_served = |id: &ShardId| view.shards.get(id).is_some_and(|shard| shard.primary.is_some());
+        let is_served = |id: &ShardId| view.shards.get(id).is_some_and(|shard| is_whole(view, shard));
         let waiting: Vec<_> = all.filter(|id| !is_served(id)).collect();
         let homeless: Vec<_> = waiting.iter().filter(|id| is_homeless(view, **id)).copied().collect();
         if homeless.is_empty() && !waiting.is_empty() {
@@ -109,6 +126,12 @@ impl Coordinator {
         }
         Ok(changed)
     }
+}
+
+/// True when the shard is led, and every copy whose node is there is in sync.
+fn is_whole(view: &ClusterView, shard: &Shard) -> bool {
+    let mut present = shard.staying().filter(|replica| view.nodes.contains_key(&replica.node));
+    shard.primary.is_some() && shard.isr.len() >= shard.min_isr as usize && present.all(|replica| shard.is_in_sync(replica.id))
 }
 
 /// True for a shard without a record, and for one whose nodes left before they made it: neither holds anything.

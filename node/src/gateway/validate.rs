@@ -21,7 +21,7 @@ use crate::table::{DIMENSION_MAX, IndexKind, Metric, SHARDS_MAX, TableSchema, pa
 
 /// Copies of a shard that this version keeps. A table that asks for more is refused, because a promise of copies that
 /// are not there is worse than none.
-pub(super) const REPLICAS_SUPPORTED: u32 = 1;
+pub(super) const REPLICAS_SUPPORTED: u32 = 7;
 
 /// A table as the caller describes it; `None` and empty mean the default.
 #[derive(Clone, Debug, Default)]
@@ -121,7 +121,7 @@ pub(super) fn table_schema(draft: &TableDraft, shards_default: u32) -> Result<Ta
         violations
             .add("/replicas", format!("replicas is {replicas}, this version keeps one copy of a shard"));
     }
-    let replicas = ranged("replicas", replicas.min(1), REPLICAS_SUPPORTED, &mut violations);
+    let replicas = ranged("replicas", replicas, REPLICAS_SUPPORTED, &mut violations);
     let min_isr = ranged("min_isr", draft.min_isr.unwrap_or(1), REPLICAS_SUPPORTED, &mut violations);
     violations.into_result()?;
     let (Ok(name), Some(metric), Some(index)) = (name, metric, index) else {

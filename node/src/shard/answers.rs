@@ -8,7 +8,7 @@ use super::replica::WriteReceipt;
 use super::write_room::TakenRoom;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Lsn, ShardIndex};
-use crate::storage::{Judgement, Refusal, Verdict};
+use crate::storage::{Refusal, Verdict};
 
 /// Where a write's answer goes.
 pub(super) type WriteReply = oneshot::Sender<Result<WriteReceipt, Error>>;
@@ -38,14 +38,14 @@ impl Answers {
     /// disks a position is.
     pub(super) fn committed(&mut self, applied: Lsn, copies: impl Fn(Lsn) -> u32) {
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.verdict.judged_by <= applied) {
-            match waiting.verdict.judgement {
-                Judgement::Done(receipt) => {
+            match waiting.verdict.outcome {
+                Ok(receipt) => {
                     let durable_copies = copies(receipt.lsn);
                     let receipt = WriteReceipt { lsn: receipt.lsn, affected: receipt.affected, durable_copies };
                     // A caller that has gone needs no answer, here and below.
                     let _ = waiting.reply.send(Ok(receipt));
                 }
-                Judgement::Refused(refusal) => self.doubtful.push((refusal, waiting.reply)),
+                Err(refusal) => self.doubtful.push((refusal, waiting.reply)),
             }
         }
     }

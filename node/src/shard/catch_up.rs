@@ -9,8 +9,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::ids::{Lsn, ReplicaId};
 use crate::replication::Append;
-use crate::storage::StorageError;
-use crate::storage::log::{LogRead, LogReader};
+use crate::storage::{LogRead, LogReader, StorageError};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;

@@ -9,8 +9,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{info, warn};
 
 use super::owner::{Owner, OwnerFailure, chain};
+use super::turn::Done;
 use crate::ids::Lsn;
-use crate::storage::checkpoint::{Checkpoint, StopFlag};
+use crate::storage::checkpoint::{Checkpoint, CheckpointJob, CheckpointReport, StopFlag};
 use crate::storage::{StorageError, Store};
 
 /// Pause after a checkpoint that failed.
@@ -24,8 +25,14 @@ pub(super) enum Checkpointing {
     Idle,
     /// It waits for its turn; whoever waits longest is next.
     Queued(BoxFuture<'static, OwnedSemaphorePermit>),
+    /// It is its turn, as soon as the store is here.
+    Permitted(OwnedSemaphorePermit),
+    /// The store prepares it.
+    Preparing(OwnedSemaphorePermit),
     /// It is being written.
     Writing(Job),
+    /// It was written in this time, or not; it counts when the store has taken it in.
+    Written(Result<Checkpoint, StorageError>, Duration),
 }
 
 pub(super) struct Job {
@@ -35,29 +42,22 @@ pub(super) struct Job {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What happened to a checkpoint.
-pub(super) enum Progress {
-    /// It is its turn.
-    Permitted(OwnedSemaphorePermit),
-    /// It was written in this time, or not.
-    Written(Result<Checkpoint, StorageError>, Duration),
-}
-
 impl Checkpointing {
-    /// Waits until something happens; for ever when none is due. Cancel-safe.
-    pub(super) async fn progress(&mut self) -> Progress {
-        let progress = match self {
-            Checkpointing::Idle => std::future::pending().await,
-            Checkpointing::Queued(turn) => Progress::Permitted(turn.await),
+    /// Waits until something happens, and returns what comes next; for ever when nothing is awaited. Cancel-safe.
+    pub(super) async fn progress(&mut self) -> Checkpointing {
+        match self {
+            Checkpointing::Queued(turn) => Checkpointing::Permitted(turn.await),
             Checkpointing::Writing(job) => {
                 // A panic while writing is as if the disk had failed: nothing of it counts.
                 let outcome =
                     (&mut job.handle).await.unwrap_or(Err(StorageError::Poisoned { end: Lsn::ZERO }));
-                Progress::Written(outcome, job.started.elapsed())
+                Checkpointing::Written(outcome, job.started.elapsed())
             }
-        };
-        *self = Checkpointing::Idle;
-        progress
+            Checkpointing::Idle
+            | Checkpointing::Permitted(_)
+            | Checkpointing::Preparing(_)
+            | Checkpointing::Written(..) => std::future::pending().await,
+        }
     }
 
     /// Lets nothing of it come to count, and returns when nothing of it is written any more.
@@ -73,7 +73,7 @@ impl Checkpointing {
 impl Owner {
     /// Queues for a checkpoint when the log is long enough.
     pub(super) fn queue_checkpoint_if_due(&mut self) {
-        let store = self.store.as_ref().expect("no step is under way");
+        let Some(store) = self.lane.store() else { return };
         let is_due = store.checkpoint_debt_bytes() >= *self.checkpoint_log_bytes.borrow();
         let is_paused = self.no_checkpoint_before.is_some_and(|time| Instant::now() < time);
         let is_idle = matches!(self.checkpoint, Checkpointing::Idle);
@@ -84,15 +84,34 @@ impl Owner {
         }
     }
 
-    pub(super) async fn advance_checkpoint(&mut self, progress: Progress) -> Result<(), OwnerFailure> {
-        match progress {
-            Progress::Permitted(permit) => self.begin_checkpoint(permit).await,
-            Progress::Written(outcome, elapsed) => self.finish_checkpoint(outcome, elapsed).await,
+    /// Lets the store prepare a checkpoint, or take one in. False: there is nothing of that to do.
+    pub(super) fn begin_checkpoint_turn_if_due(&mut self) -> bool {
+        match std::mem::take(&mut self.checkpoint) {
+            Checkpointing::Permitted(permit) => {
+                self.checkpoint = Checkpointing::Preparing(permit);
+                self.lane.begin_other(|store| Done::CheckpointBegun(store.begin_checkpoint()));
+                true
+            }
+            Checkpointing::Written(outcome, elapsed) => {
+                self.lane.begin_other(move |store| {
+                    Done::CheckpointEnded(store.finish_checkpoint(outcome), elapsed)
+                });
+                true
+            }
+            other => {
+                self.checkpoint = other;
+                false
+            }
         }
     }
 
-    async fn begin_checkpoint(&mut self, permit: OwnedSemaphorePermit) -> Result<(), OwnerFailure> {
-        match self.with_store(Store::begin_checkpoint).await? {
+    /// Starts to write a checkpoint that the store has prepared.
+    pub(super) fn checkpoint_begun(
+        &mut self,
+        outcome: Result<Option<CheckpointJob>, StorageError>,
+    ) -> Result<(), OwnerFailure> {
+        let Checkpointing::Preparing(permit) = std::mem::take(&mut self.checkpoint) else { return Ok(()) };
+        match outcome {
             Ok(Some(job)) => {
                 let (stop, started) = (job.stop_flag(), Instant::now());
                 let handle = spawn_blocking(move || job.run());
@@ -104,12 +123,13 @@ impl Owner {
         }
     }
 
-    async fn finish_checkpoint(
+    /// Tells of a checkpoint that the store has taken in.
+    pub(super) fn checkpoint_ended(
         &mut self,
-        outcome: Result<Checkpoint, StorageError>,
+        outcome: Result<CheckpointReport, StorageError>,
         elapsed: Duration,
     ) -> Result<(), OwnerFailure> {
-        let report = match self.with_store(move |store| store.finish_checkpoint(outcome)).await? {
+        let report = match outcome {
             Ok(report) => report,
             Err(error) => return self.checkpoint_failed(error),
         };
@@ -124,7 +144,6 @@ impl Owner {
         if let Some(error) = &report.not_removed {
             warn!(shard = %self.shard, error = chain(error), "files before the checkpoint could not be removed");
         }
-        self.tell(|_| {});
         Ok(())
     }
 
@@ -132,7 +151,7 @@ impl Owner {
         self.metrics.checkpoint_failures.inc();
         self.no_checkpoint_before = Some(Instant::now() + CHECKPOINT_PAUSE);
         warn!(shard = %self.shard, error = chain(&error), "checkpoint failed");
-        let is_poisoned = self.store.as_ref().expect("no step is under way").is_poisoned();
+        let is_poisoned = self.lane.store().is_some_and(Store::is_poisoned);
         if is_poisoned { Err(OwnerFailure::Storage(error)) } else { Ok(()) }
     }
 }

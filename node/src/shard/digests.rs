@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ids::Lsn;
+use crate::storage::digest::DIGEST_INTERVAL;
 use crate::storage::{Digest, Store};
 
 /// How often the digest at the last position is told, beside those at round positions.
@@ -21,12 +23,14 @@ pub(super) struct Digests {
 impl Digests {
     /// Takes in where the store is: its digest now, and those at round positions.
     pub(super) fn note(&mut self, store: &Store) {
-        for digest in store.round_digests().into_iter().chain([store.digest()]) {
+        let now = store.digest();
+        let round = Lsn(now.lsn.0 - now.lsn.0 % DIGEST_INTERVAL);
+        for digest in store.digest_at(round).into_iter().chain([now]) {
             if self.known.iter().any(|known| known.lsn == digest.lsn) {
                 continue;
             }
             let is_due = self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
-            if digest.is_round() || is_due {
+            if digest.lsn == round || is_due {
                 self.untold = Some(digest);
             }
             if self.known.len() == REMEMBERED {

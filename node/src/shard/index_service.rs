@@ -1,31 +1,38 @@
 //! [`IndexService`]: keeps this node's replicas as the cluster's records want them.
 //!
-//! One task looks at records, session and disk, and takes one step for each shard at a time ([`super::decide`]): make
-//! or open a replica, become its primary, close it, delete it. Steps of different shards run side by side. Requests
+//! One task looks at records, session and disk, and takes one step for each copy at a time ([`super::decide`]): make or
+//! open a replica, fetch a snapshot for it, close it, delete it. Steps of different shards run side by side. Requests
 //! find open replicas in a shared table and never wait for a step.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use vectorsphere_index::Kernels;
 use vectorsphere_proto::keys::Keys;
 
 use super::disk_stage::DiskThresholds;
 use super::keeper::Keeper;
+use super::links::Links;
 use super::metrics::ShardMetrics;
 use super::replica::Replica;
+use super::wire::Letter;
 use super::write_room::WriteRoom;
 use crate::cluster::view::ClusterView;
 use crate::cluster::{HeldSession, MetaStore};
+use crate::comm::CommunicationService;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ShardId};
+use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::Disk;
 use crate::runtime::{ComputePool, TaskGroup};
 
 /// When a caller should ask again for a shard that is being opened.
 const OPENING_PAUSE: Duration = Duration::from_millis(200);
+
+/// Snapshots that are sent at once.
+const SNAPSHOTS_SENT_MAX: usize = 1;
 
 /// What the service is made of.
 pub struct IndexServiceParts {
@@ -47,6 +54,8 @@ pub struct IndexServiceParts {
     pub compute: ComputePool,
     /// What can be tuned.
     pub settings: ShardSettings,
+    /// Calls other nodes.
+    pub comm: Arc<CommunicationService>,
     /// Metrics.
     pub metrics: ShardMetrics,
 }
@@ -58,6 +67,14 @@ pub struct ShardSettings {
     pub checkpoint_log_bytes: watch::Receiver<u64>,
     /// When the data volume is too full.
     pub disk_thresholds: DiskThresholds,
+    /// What primaries do when the metadata store is away.
+    pub policy: EtcdPolicy,
+    /// Intervals of replication.
+    pub timing: Timing,
+    /// How long the data of a copy that left its shard is kept.
+    pub leaving_grace: Duration,
+    /// No earlier process of this node can be running: it ended on this machine.
+    pub predecessor_ended: bool,
 }
 
 /// The shards of this node. Cheap to share as `Arc<IndexService>`.
@@ -67,6 +84,7 @@ pub struct IndexService {
     pub(super) compute: ComputePool,
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
+    snapshot_permits: Arc<Semaphore>,
     table: SharedTable,
     tasks: TaskGroup,
     all_opened: watch::Receiver<bool>,
@@ -98,11 +116,13 @@ impl IndexService {
             compute: parts.compute.clone(),
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
+            snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
             table: table.clone(),
             tasks: tasks.clone(),
             all_opened,
         };
-        let keeper = Keeper::new(parts, table, tell, tasks.cancellation().clone());
+        let links = Arc::new(Links::new(parts.comm.clone(), tasks.clone()));
+        let keeper = Keeper::new(parts, table, links, tell, tasks.cancellation().clone());
         tasks.spawn("shards", keeper.run());
         service
     }
@@ -127,6 +147,23 @@ impl IndexService {
         }
     }
 
+    /// Hands a message of another replica to the one that it is for, if that is open.
+    pub(super) fn deliver(&self, letter: Letter) {
+        if let Some(Found::Open(replica)) = self.table.get(letter.shard) {
+            replica.deliver(letter);
+        }
+    }
+
+    /// Every open replica.
+    pub(super) fn open_replicas(&self) -> Vec<Arc<Replica>> {
+        self.table.open()
+    }
+
+    /// The right to send a snapshot.
+    pub(super) async fn snapshot_permit(&self) -> OwnedSemaphorePermit {
+        self.snapshot_permits.clone().acquire_owned().await.expect("never closed")
+    }
+
     /// Becomes and stays true when every replica that the cluster wanted here at the node's start is open, or cannot be
     /// opened.
     pub fn all_opened(&self) -> watch::Receiver<bool> {
@@ -143,6 +180,15 @@ impl IndexService {
 impl SharedTable {
     pub(super) fn get(&self, shard: ShardId) -> Option<Found> {
         self.0.read().expect("no panic under this lock").get(&shard).cloned()
+    }
+
+    fn open(&self) -> Vec<Arc<Replica>> {
+        let table = self.0.read().expect("no panic under this lock");
+        let open = table.values().filter_map(|found| match found {
+            Found::Open(replica) => Some(replica.clone()),
+            Found::Opening | Found::Failed(_) => None,
+        });
+        open.collect()
     }
 
     pub(super) fn set(&self, shard: ShardId, found: Found) {

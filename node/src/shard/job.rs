@@ -1,8 +1,7 @@
 //! One turn of a replica's store: what the protocol asks of it, in order, with one sync at the end. Blocks.
 
 use crate::ids::{Epoch, Lsn};
-use crate::storage::log::Record;
-use crate::storage::{Batch, Membership, StorageError, Store, Verdict};
+use crate::storage::{Batch, Membership, Record, Staged, StorageError, Store, Verdict};
 
 /// What a store is to do in one turn.
 #[derive(Debug, Default)]
@@ -44,25 +43,27 @@ pub(crate) struct Prelude {
 impl Job {
     /// Carries it out; `tell` is called before the sync. After an error the store takes nothing more.
     pub(crate) fn run(self, store: &mut Store, tell: impl FnOnce(Prelude)) -> Result<(), StorageError> {
-        let applied = store.apply(self.commit)?;
+        let applied = store.apply(self.commit);
+        let mut records = Vec::new();
         if let Some(membership) = self.membership {
             store.note_membership(membership);
         }
         for task in self.tasks {
             match task {
                 LogTask::Promise(epoch) => store.promise(epoch)?,
-                LogTask::Cut(to) => store.cut(to)?,
-                LogTask::Receive(records) => store.receive(records)?,
-                LogTask::StartEpoch(epoch) => {
-                    store.start_epoch(epoch)?;
+                LogTask::Cut(to) => {
+                    store.cut(to)?;
                 }
+                LogTask::Receive(records) => store.receive(records)?,
+                LogTask::StartEpoch(epoch) => records.push(store.start_epoch(epoch)?),
             }
         }
-        let verdicts = match self.intake {
+        let staged = match self.intake {
             Some((epoch, batches)) => store.stage(epoch, batches)?,
-            None => Vec::new(),
+            None => Staged::default(),
         };
-        tell(Prelude { applied, verdicts, records: store.take_staged() });
+        records.extend(staged.records);
+        tell(Prelude { applied, verdicts: staged.verdicts, records });
         store.sync()
     }
 }

@@ -9,16 +9,18 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decide::{OpenFacts, Step, next_step, replica_on};
+use super::decide::{Facts, Step, copies_on, next_step, served_on};
 use super::disk_stage::{DiskStage, SharedDiskStage};
+use super::fetch::fetch;
 use super::index_service::{Found, IndexServiceParts, SharedTable};
-use super::leadership::Leadership;
-use super::owner::OwnerFailure;
+use super::links::Links;
+use super::owner::{Ending, OwnerFailure};
+use super::records::Records;
 use super::replica::Replica;
 use super::step::{self, Opened, StepFailure};
-use crate::cluster::view::{ClusterView, Shard};
+use crate::cluster::view::{self, ClusterView, ReplicaRole, Shard};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, ReplicaId, Revision, Session, ShardId};
+use crate::ids::{ReplicaId, Revision, Session, ShardId};
 use crate::table::{Table, TableState};
 
 /// How often disk space is looked at, and what failed is tried again.
@@ -27,6 +29,10 @@ const TICK: Duration = Duration::from_secs(1);
 const OPENS_MAX: usize = 4;
 /// Checkpoints that are written at once: each may hold a copy of the rows that it merges.
 const CHECKPOINTS_MAX: usize = 1;
+/// Reads of old log records for copies that are behind, at once.
+const CATCH_UP_READS_MAX: usize = 2;
+/// Snapshots that are fetched at once.
+const FETCHES_MAX: usize = 1;
 /// Pause after a step that failed, doubled with each failure in a row.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between tries.
@@ -34,22 +40,28 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Keeper {
     parts: IndexServiceParts,
-    leadership: Leadership,
+    records: Records,
+    links: Arc<Links>,
     table: SharedTable,
-    slots: HashMap<ShardId, Slot>,
-    steps: JoinSet<(ShardId, StepDone)>,
-    owners: JoinSet<(ShardId, ReplicaId, Result<(), OwnerFailure>)>,
+    slots: HashMap<CopyId, Slot>,
+    steps: JoinSet<(CopyId, StepDone)>,
+    owners: JoinSet<(CopyId, Result<Ending, OwnerFailure>)>,
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
+    catch_up_permits: Arc<Semaphore>,
+    fetch_permits: Arc<Semaphore>,
     disk_stage: SharedDiskStage,
     all_opened: watch::Sender<bool>,
     cancel: CancellationToken,
 }
 
-/// A shard of this node.
+/// A copy of a shard.
+type CopyId = (ShardId, ReplicaId);
+
+/// A copy on this node.
 #[derive(Default)]
 struct Slot {
-    replica: Option<(Arc<Replica>, CancellationToken)>,
+    open: Option<OpenCopy>,
     /// A step is under way.
     is_busy: bool,
     failures: u32,
@@ -57,6 +69,16 @@ struct Slot {
     /// The last step lost a race, begun with this in sight: the pause ends as soon as something else is in sight.
     lost_race: Option<Sight>,
     is_damaged: bool,
+    needs_snapshot: Option<ReplicaId>,
+    /// When the record was seen to say that it leaves.
+    leaving_since: Option<Instant>,
+}
+
+/// A copy that is open.
+struct OpenCopy {
+    replica: Arc<Replica>,
+    record: watch::Sender<Arc<Shard>>,
+    cancel: CancellationToken,
 }
 
 /// What a step that changes a shard's record goes by.
@@ -68,7 +90,8 @@ struct Sight {
 
 enum StepDone {
     Opened(Result<Box<Opened>, StepFailure>),
-    Led(Sight, Result<Epoch, StepFailure>),
+    Fetched(Result<(), StepFailure>),
+    Marked(Sight, Result<(), StepFailure>),
     Closed,
     Removed(Sight, Result<(), StepFailure>),
 }
@@ -77,20 +100,25 @@ impl Keeper {
     pub(super) fn new(
         parts: IndexServiceParts,
         table: SharedTable,
+        links: Arc<Links>,
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
-        let leadership =
-            Leadership { meta: parts.meta.clone(), keys: parts.keys.clone(), node: parts.node_id.clone() };
+        let records =
+            Records { meta: parts.meta.clone(), keys: parts.keys.clone(), node: parts.node_id.clone() };
+        let permits = |count| Arc::new(Semaphore::new(count));
         Keeper {
             parts,
-            leadership,
+            records,
+            links,
             table,
             slots: HashMap::new(),
             steps: JoinSet::new(),
             owners: JoinSet::new(),
-            open_permits: Arc::new(Semaphore::new(OPENS_MAX)),
-            checkpoint_permits: Arc::new(Semaphore::new(CHECKPOINTS_MAX)),
+            open_permits: permits(OPENS_MAX),
+            checkpoint_permits: permits(CHECKPOINTS_MAX),
+            catch_up_permits: permits(CATCH_UP_READS_MAX),
+            fetch_permits: permits(FETCHES_MAX),
             disk_stage: SharedDiskStage::default(),
             all_opened,
             cancel,
@@ -119,19 +147,20 @@ impl Keeper {
     }
 
     async fn stop(mut self) {
-        for (_, cancel) in self.slots.values().filter_map(|slot| slot.replica.as_ref()) {
-            cancel.cancel();
+        for open in self.slots.values().filter_map(|slot| slot.open.as_ref()) {
+            open.cancel.cancel();
         }
-        // A step that was begun ends by itself: disk and metadata store answer or fail.
+        // A step that was begun ends by itself: disk and metadata store answer or fail. A snapshot may take long.
+        self.fetch_permits.close();
         while self.steps.join_next().await.is_some() {}
         while let Some(end) = self.owners.join_next().await {
-            if let Ok((shard, _, Err(failure))) = end {
+            if let Ok(((shard, _), Err(failure))) = end {
                 warn!(%shard, error = %failure, "replica was not closed in order");
             }
         }
     }
 
-    /// Starts the next step of every shard that has one and is not busy.
+    /// Tells every open copy its record, and starts the next step of every copy that has one and is not busy.
     fn start_steps(&mut self) {
         let view = self.parts.view.borrow_and_update().clone();
         let session = self.parts.session.borrow_and_update().map(|held| held.session);
@@ -139,28 +168,57 @@ impl Keeper {
             // A new directory is marked with it.
             return;
         }
-        let mine = view.shards.values().filter(|record| replica_on(record, &self.parts.node_id).is_some());
-        let shards: BTreeSet<ShardId> =
-            mine.map(|record| record.id).chain(self.slots.keys().copied()).collect();
-        for shard in shards {
+        let node = &self.parts.node_id;
+        let placed = view.shards.values().flat_map(|record| copies_on(record, node).map(|copy| (record.id, copy.id)));
+        let copies: BTreeSet<CopyId> = placed.chain(self.slots.keys().copied()).collect();
+        for copy in copies {
             // A record that is absent is no reason to do anything.
-            let Some(record) = view.shards.get(&shard) else { continue };
+            let Some(record) = view.shards.get(&copy.0) else { continue };
+            let entry = record.replica(copy.1).filter(|entry| entry.node == self.parts.node_id);
             // Those that are being deleted are found by id only.
-            let table = view.tables_by_id.get(&shard.table);
+            let table = view.tables_by_id.get(&copy.0.table);
             let sight = Sight { record: record.mod_revision, session };
-            let slot = self.slots.entry(shard).or_default();
+            let slot = self.slots.entry(copy).or_default();
+            slot.tell(record);
+            slot.note_leaving(entry);
             if slot.is_busy || slot.is_resting(sight) {
                 continue;
             }
             let state = table.map(|table| table.state);
-            let step = next_step(record, state, &self.parts.node_id, session, slot.open_facts());
-            match (step, table) {
-                (Step::Wait, _) | (Step::Open(_), None) => {}
-                (Step::Open(replica), Some(table)) => self.begin_open(&view, record, table, replica),
-                (Step::Lead(replica), _) => self.begin_lead(shard, replica, sight),
-                (Step::Close, _) => self.begin_close(shard),
-                (Step::Remove(replica), _) => self.begin_remove(shard, replica, sight),
+            let step = next_step(entry, state, session, self.parts.settings.leaving_grace, slot.facts());
+            self.begin(step, copy, &view, record, (entry, table.map(Arc::as_ref)), sight);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        step: Step,
+        copy: CopyId,
+        view: &ClusterView,
+        record: &Arc<Shard>,
+        (entry, table): (Option<&view::Replica>, Option<&Table>),
+        sight: Sight,
+    ) {
+        let wanted = || {
+            let (entry, table) = (entry?.clone(), table?);
+            let (cluster_uid, schema) = (view.cluster_uid.clone(), table.schema.clone());
+            Some(step::Wanted { cluster_uid, record: record.clone(), entry, schema })
+        };
+        match step {
+            Step::Wait => {}
+            Step::Open => {
+                if let Some(wanted) = wanted() {
+                    self.begin_open(copy, wanted);
+                }
             }
+            Step::Fetch(from) => {
+                if let Some(wanted) = wanted() {
+                    self.begin_fetch(copy, wanted, from);
+                }
+            }
+            Step::MarkDamaged => self.begin_mark(copy, sight),
+            Step::Close => self.begin_close(copy),
+            Step::Remove => self.begin_remove(copy, sight),
         }
     }
 
@@ -175,7 +233,7 @@ impl Keeper {
         let is_wanted = |record: &&Arc<Shard>| {
             let table = view.tables_by_id.get(&record.id.table);
             let is_there = table.is_some_and(|table| table.state != TableState::Deleting);
-            is_there && replica_on(record, &self.parts.node_id).is_some()
+            is_there && served_on(record, &self.parts.node_id).is_some()
         };
         let is_settled = |record: &Arc<Shard>| {
             matches!(self.table.get(record.id), Some(Found::Open(_) | Found::Failed(_)))
@@ -185,16 +243,10 @@ impl Keeper {
         }
     }
 
-    fn begin_open(&mut self, view: &ClusterView, record: &Shard, table: &Table, replica: ReplicaId) {
-        let shard = record.id;
-        let wanted = step::Wanted {
-            cluster_uid: view.cluster_uid.clone(),
-            record: record.clone(),
-            schema: table.schema.clone(),
-            replica,
-        };
-        self.slot(shard).is_busy = true;
-        let serves_reads = matches!(self.table.get(shard), Some(Found::Open(_)));
+    fn begin_open(&mut self, copy: CopyId, wanted: step::Wanted) {
+        self.slot(copy).is_busy = true;
+        let shard = copy.0;
+        let serves_reads = matches!(self.table.get(shard), Some(Found::Open(open)) if open.id() == copy.1);
         if !serves_reads {
             self.table.set(shard, Found::Opening);
         }
@@ -204,133 +256,190 @@ impl Keeper {
             let _permit = permits.acquire_owned().await.expect("never closed");
             if serves_reads {
                 // Its disk failed. While that lasts it serves reads; then it goes first, to be in memory only once.
-                if let Err(failure) = step::probe(disk.clone(), shard).await {
-                    return (shard, StepDone::Opened(Err(failure)));
+                if let Err(failure) = step::probe(disk.clone(), &wanted).await {
+                    return (copy, StepDone::Opened(Err(failure)));
                 }
                 served.set(shard, Found::Opening);
             }
-            (shard, StepDone::Opened(step::open(disk, wanted).await.map(Box::new)))
+            (copy, StepDone::Opened(step::open(disk, wanted).await.map(Box::new)))
         });
     }
 
-    fn begin_lead(&mut self, shard: ShardId, replica: ReplicaId, sight: Sight) {
-        let Some(session) = sight.session else { return };
-        let slot = self.slot(shard);
-        let Some((open, _)) = slot.replica.clone() else { return };
-        slot.is_busy = true;
-        let leadership = self.leadership.clone();
+    /// Fetches a snapshot from a copy in sync that does not lead, if there is one: the primary has enough to do.
+    fn begin_fetch(&mut self, copy: CopyId, wanted: step::Wanted, from: ReplicaId) {
+        let record = wanted.record.clone();
+        let fits = |replica: &&view::Replica| {
+            let others = replica.id != copy.1 && record.is_in_sync(replica.id);
+            others && self.parts.view.borrow().nodes.contains_key(&replica.node)
+        };
+        let follower = record.staying().filter(fits).find(|replica| Some(replica.id) != record.primary);
+        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone()) else {
+            return;
+        };
+        self.slot(copy).is_busy = true;
+        self.table.set(copy.0, Found::Opening);
+        let (disk, comm) = (self.parts.disk.clone(), self.parts.comm.clone());
+        let permits = self.fetch_permits.clone();
         self.steps.spawn(async move {
-            (shard, StepDone::Led(sight, step::lead(&leadership, &open, replica, session).await))
+            // Closed when the node stops.
+            let Ok(_permit) = permits.acquire_owned().await else {
+                return (copy, StepDone::Fetched(Err(StepFailure::Panicked)));
+            };
+            let fetched = fetch(&comm, disk, &wanted, &source).await;
+            (copy, StepDone::Fetched(fetched.map_err(StepFailure::Fetch)))
         });
     }
 
-    fn begin_remove(&mut self, shard: ShardId, replica: ReplicaId, sight: Sight) {
+    fn begin_mark(&mut self, copy: CopyId, sight: Sight) {
         let Some(session) = sight.session else { return };
-        let open = self.slot(shard).replica.take();
-        self.slot(shard).is_busy = true;
-        self.table.remove(shard);
-        let (leadership, disk) = (self.leadership.clone(), self.parts.disk.clone());
+        self.slot(copy).is_busy = true;
+        let records = self.records.clone();
+        self.steps.spawn(async move {
+            let marked = records.mark_damaged(copy.0, copy.1, session).await;
+            (copy, StepDone::Marked(sight, marked.map_err(StepFailure::Record)))
+        });
+    }
+
+    fn begin_remove(&mut self, copy: CopyId, sight: Sight) {
+        let Some(session) = sight.session else { return };
+        let open = self.slot(copy).open.take();
+        self.slot(copy).is_busy = true;
+        self.forget_served(copy);
+        let (records, disk) = (self.records.clone(), self.parts.disk.clone());
         self.steps.spawn(async move {
             end(open).await;
-            let removed = step::remove(&leadership, disk, shard, replica, session).await;
-            (shard, StepDone::Removed(sight, removed))
+            let removed = step::remove(&records, disk, copy.0, copy.1, session).await;
+            (copy, StepDone::Removed(sight, removed))
         });
     }
 
-    fn begin_close(&mut self, shard: ShardId) {
-        info!(%shard, "replica is no longer placed on this node");
-        self.table.remove(shard);
-        let slot = self.slot(shard);
+    fn begin_close(&mut self, copy: CopyId) {
+        info!(shard = %copy.0, replica = %copy.1, "replica is not served here any more");
+        self.forget_served(copy);
+        let slot = self.slot(copy);
         slot.is_busy = true;
-        let open = slot.replica.take();
+        let open = slot.open.take();
         self.steps.spawn(async move {
             end(open).await;
-            (shard, StepDone::Closed)
+            (copy, StepDone::Closed)
         });
     }
 
-    fn step_done(&mut self, (shard, done): (ShardId, StepDone)) {
-        self.slot(shard).is_busy = false;
+    /// Requests find nothing more of the copy.
+    fn forget_served(&mut self, copy: CopyId) {
+        if matches!(self.table.get(copy.0), Some(Found::Open(open)) if open.id() == copy.1) {
+            self.table.remove(copy.0);
+        }
+    }
+
+    fn step_done(&mut self, (copy, done): (CopyId, StepDone)) {
+        let shard = copy.0;
+        self.slot(copy).is_busy = false;
         match done {
-            StepDone::Opened(Ok(opened)) => self.opened(shard, *opened),
-            StepDone::Opened(Err(failure)) => self.failed(shard, &failure),
-            StepDone::Led(_, Ok(_)) => self.slot(shard).succeeded(),
-            // The replica goes on serving reads.
-            StepDone::Led(sight, Err(failure)) if failure.is_race() => self.slot(shard).rest_at(sight),
-            StepDone::Led(_, Err(failure)) => {
-                warn!(%shard, error = %failure, "could not become primary");
-                self.slot(shard).rest();
+            StepDone::Opened(Ok(opened)) => self.opened(copy, *opened),
+            StepDone::Opened(Err(failure)) => self.failed(copy, &failure),
+            StepDone::Fetched(Ok(())) => self.slot(copy).needs_snapshot = None,
+            StepDone::Fetched(Err(failure)) => {
+                warn!(%shard, error = %failure, "snapshot could not be fetched");
+                self.slot(copy).rest();
             }
+            StepDone::Marked(_, Ok(())) => warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged"),
             StepDone::Closed => {
-                self.slots.remove(&shard);
+                self.slots.remove(&copy);
             }
             StepDone::Removed(_, Ok(())) => {
-                info!(%shard, "replica deleted with its table");
-                self.slots.remove(&shard);
+                info!(%shard, replica = %copy.1, "replica deleted");
+                self.slots.remove(&copy);
             }
-            StepDone::Removed(sight, Err(failure)) if failure.is_race() => self.slot(shard).rest_at(sight),
-            StepDone::Removed(_, Err(failure)) => {
-                warn!(%shard, error = %failure, "replica could not be deleted");
-                self.slot(shard).rest();
+            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure)) if failure.is_race() => {
+                self.slot(copy).rest_at(sight);
+            }
+            StepDone::Removed(_, Err(failure)) | StepDone::Marked(_, Err(failure)) => {
+                warn!(%shard, error = %failure, "replica could not be given up");
+                self.slot(copy).rest();
             }
         }
         self.count();
     }
 
-    fn opened(&mut self, shard: ShardId, opened: Opened) {
-        let Opened { store, report, formatted, elapsed, schema } = opened;
+    fn opened(&mut self, copy: CopyId, opened: Opened) {
+        let Opened { store, report, formatted, elapsed, wanted } = opened;
+        let shard = copy.0;
         self.parts.metrics.open_seconds.observe(elapsed.as_secs_f64());
         self.parts.metrics.replayed_records.inc_by(report.records);
         let elapsed_ms = elapsed.as_millis() as u64;
         info!(
-            %shard, formatted, documents = report.documents, records = report.records, lsn = %report.lsn,
-            cut_bytes = report.cut_bytes, clean_stop = report.clean_stop, elapsed_ms, "replica opened"
+            %shard, replica = %copy.1, formatted, documents = report.documents, records = report.records,
+            lsn = %report.applied, cut_bytes = report.cut_bytes, clean_stop = report.clean_stop, elapsed_ms,
+            "replica opened"
         );
         let cancel = self.cancel.child_token();
+        let (tell, record) = watch::channel(wanted.record);
+        let settings = &self.parts.settings;
         let context = step::OwnerContext {
             shard,
-            metric: schema.metric,
+            metric: wanted.schema.metric,
             session: self.parts.session.clone(),
-            checkpoint_log_bytes: self.parts.settings.checkpoint_log_bytes.clone(),
+            record,
+            records: self.records.clone(),
+            links: self.links.clone(),
+            checkpoint_log_bytes: settings.checkpoint_log_bytes.clone(),
             checkpoint_permits: self.checkpoint_permits.clone(),
+            catch_up_permits: self.catch_up_permits.clone(),
             disk_stage: self.disk_stage.clone(),
+            policy: settings.policy,
+            timing: settings.timing,
+            predecessor_ended: settings.predecessor_ended || report.clean_stop || formatted,
+            tail_was_cut: report.tail_was_cut,
             metrics: self.parts.metrics.clone(),
             cancel: cancel.clone(),
         };
         let (replica, owner) = step::employ(store, context);
-        let id = replica.id();
-        self.owners.spawn(async move { (shard, id, owner.run().await) });
+        self.owners.spawn(async move { (copy, owner.run().await) });
         self.table.set(shard, Found::Open(replica.clone()));
-        let slot = self.slot(shard);
-        slot.replica = Some((replica, cancel));
+        let slot = self.slot(copy);
+        slot.open = Some(OpenCopy { replica, record: tell, cancel });
         slot.is_damaged = false;
         slot.not_before = None;
     }
 
-    fn failed(&mut self, shard: ShardId, failure: &StepFailure) {
+    fn failed(&mut self, copy: CopyId, failure: &StepFailure) {
         let code = match failure.is_damage() {
             true => ErrorCode::ShardDamaged,
             false => ErrorCode::ShardUnavailable,
         };
-        error!(%shard, error = %failure, "replica could not be opened");
+        let shard = copy.0;
+        error!(%shard, replica = %copy.1, error = %failure, "replica could not be opened");
         let message = format!("shard {}: {failure}", shard.index);
         // A replica that failed while it served goes on serving reads.
         if !matches!(self.table.get(shard), Some(Found::Open(_))) {
             self.table.set(shard, Found::Failed(Error::new(code, message)));
         }
-        let slot = self.slot(shard);
+        let slot = self.slot(copy);
         slot.is_damaged = failure.is_damage();
         slot.rest();
     }
 
-    /// An owner ended by itself: its storage failed. The replica is opened again, from the disk, and takes a new epoch.
-    fn owner_ended(&mut self, (shard, replica, outcome): (ShardId, ReplicaId, Result<(), OwnerFailure>)) {
-        let Err(failure) = outcome else { return };
-        let slot = self.slot(shard);
-        if slot.replica.as_ref().is_some_and(|(open, _)| open.id() == replica) {
-            slot.replica = None;
-            slot.rest();
-            warn!(%shard, error = %failure, "replica will be opened again");
+    /// An owner ended by itself: its storage failed, or it needs a snapshot. The replica is opened again.
+    fn owner_ended(&mut self, (copy, outcome): (CopyId, Result<Ending, OwnerFailure>)) {
+        let shard = copy.0;
+        let slot = self.slot(copy);
+        if slot.open.is_none() {
+            return;
+        }
+        match outcome {
+            Ok(Ending::Cancelled) => {}
+            Ok(Ending::NeedsSnapshot(from)) => {
+                slot.open = None;
+                slot.needs_snapshot = Some(from);
+                self.forget_served(copy);
+            }
+            Err(failure) => {
+                slot.open = None;
+                slot.is_damaged = failure.is_damage();
+                slot.rest();
+                warn!(%shard, error = %failure, "replica will be opened again");
+            }
         }
         self.count();
     }
@@ -357,12 +466,12 @@ impl Keeper {
         }
     }
 
-    fn slot(&mut self, shard: ShardId) -> &mut Slot {
-        self.slots.entry(shard).or_default()
+    fn slot(&mut self, copy: CopyId) -> &mut Slot {
+        self.slots.entry(copy).or_default()
     }
 
     fn count(&self) {
-        let open = self.slots.values().filter(|slot| slot.replica.is_some()).count();
+        let open = self.slots.values().filter(|slot| slot.open.is_some()).count();
         let damaged = self.slots.values().filter(|slot| slot.is_damaged).count();
         self.parts.metrics.open.set(open as i64);
         self.parts.metrics.damaged.set(damaged as i64);
@@ -370,28 +479,45 @@ impl Keeper {
 }
 
 /// Closes a replica and waits until nothing of it is under way.
-async fn end(open: Option<(Arc<Replica>, CancellationToken)>) {
-    if let Some((replica, cancel)) = open {
-        cancel.cancel();
-        replica.ended().await;
+async fn end(open: Option<OpenCopy>) {
+    if let Some(open) = open {
+        open.cancel.cancel();
+        open.replica.ended().await;
     }
 }
 
 impl Slot {
-    fn open_facts(&self) -> Option<OpenFacts> {
-        let (replica, _) = self.replica.as_ref()?;
-        let state = replica.state();
-        Some(OpenFacts { replica: replica.id(), epoch: state.epoch, leads: state.leads })
+    fn facts(&self) -> Facts {
+        Facts {
+            is_open: self.open.is_some(),
+            is_damaged: self.is_damaged,
+            needs_snapshot: self.needs_snapshot,
+            leaving_for: self.leaving_since.map(|since| since.elapsed()),
+        }
+    }
+
+    /// Lets an open copy know its record.
+    fn tell(&self, record: &Arc<Shard>) {
+        let Some(open) = &self.open else { return };
+        open.record.send_if_modified(|known| {
+            let is_newer = known.mod_revision < record.mod_revision;
+            if is_newer {
+                *known = record.clone();
+            }
+            is_newer
+        });
+    }
+
+    fn note_leaving(&mut self, entry: Option<&view::Replica>) {
+        match entry.is_some_and(|entry| entry.role == ReplicaRole::Leaving) {
+            true => drop(self.leaving_since.get_or_insert_with(Instant::now)),
+            false => self.leaving_since = None,
+        }
     }
 
     fn is_resting(&self, sight: Sight) -> bool {
         self.not_before.is_some_and(|time| Instant::now() < time)
             && self.lost_race.is_none_or(|lost| lost == sight)
-    }
-
-    fn succeeded(&mut self) {
-        self.failures = 0;
-        self.not_before = None;
     }
 
     /// Waits before the next try, longer each time.

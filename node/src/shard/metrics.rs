@@ -14,6 +14,8 @@ pub struct ShardMetrics {
     pub damaged: Gauge,
     /// Reigns begun here.
     pub epochs: Counter,
+    /// Copies that differ, disks that lied: a person should look.
+    pub alarms: Counter,
     /// Time to open a replica.
     pub open_seconds: Histogram,
     /// Records replayed while opening.
@@ -46,6 +48,7 @@ impl ShardMetrics {
             open: Gauge::default(),
             damaged: Gauge::default(),
             epochs: Counter::default(),
+            alarms: Counter::default(),
             open_seconds: seconds(),
             replayed_records: Counter::default(),
             commit_seconds: seconds(),
@@ -66,6 +69,7 @@ impl ShardMetrics {
         registry.register("open", "Replicas that serve", self.open.clone());
         registry.register("damaged", "Replicas refused because of damage", self.damaged.clone());
         registry.register("epochs", "Reigns begun here", self.epochs.clone());
+        registry.register("alarms", "Copies that differ, and disks that lied", self.alarms.clone());
         registry.register("replayed_records", "Log records replayed", self.replayed_records.clone());
         registry.register("commit_batches", "Batches of one group commit", self.commit_batches.clone());
         registry.register("checkpoints", "Checkpoints that took effect", self.checkpoints.clone());

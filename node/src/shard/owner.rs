@@ -13,7 +13,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::answers::{Answers, refuse};
+use super::answers::{Answers, WriteReply, refuse};
 use super::catch_up::CatchUp;
 use super::checkpointing::Checkpointing;
 use super::digests::Digests;
@@ -21,22 +21,23 @@ use super::job::{Job, LogTask, Prelude};
 use super::links::Links;
 use super::metrics::ShardMetrics;
 use super::records::{Asked, RecordFailure, Records, configuration_of};
+use super::readers::Readers;
 use super::replica::{
-    BUSY_PAUSE, Readers, Request, ReplicaState, SharedGrant, WriteRequest, closed, not_primary, refused_by,
+    BUSY_PAUSE, ReplicaState, Request, SharedGrant, WriteRequest, closed, not_primary, refused_by,
 };
 use super::tail::Tail;
 use super::turn::{Done, Lane, PinReply, Progress};
 use super::wire::Letter;
+use super::write_room::TakenRoom;
 use crate::cluster::HeldSession;
 use crate::cluster::view::Shard;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
+use crate::ids::{Epoch, Lsn, ReplicaId, Revision, Session, ShardId};
 use crate::replication::{
     Alarm, Command, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica, Standing, Ticket,
 };
 use crate::runtime::clock::{boot_time, monotonic_time};
-use crate::storage::log::{Record, RecordKind};
-use crate::storage::{Batch, Membership, PinnedCheckpoint, StorageError, Store};
+use crate::storage::{Batch, Membership, Operation, Record, RecordKind, StorageError, Store};
 
 /// Messages that may wait for one replica.
 pub(super) const MAILBOX_MESSAGES: usize = 1_024;
@@ -63,7 +64,7 @@ pub(super) struct Owner {
     writes: mpsc::Receiver<WriteRequest>,
     intake: VecDeque<WriteRequest>,
     /// The writes of the turn that is under way, in order.
-    judged: Vec<WriteRequest>,
+    judged: Vec<(WriteReply, TakenRoom)>,
     answers: Answers,
     pub(super) readers: Readers,
     hand_overs: Vec<oneshot::Sender<Result<Epoch, NotAdmitted>>>,
@@ -143,6 +144,16 @@ pub(super) enum OwnerFailure {
     /// Its content differs from the primary's.
     #[error("the content at position {0} differs from the primary's")]
     Diverged(Lsn),
+}
+
+impl OwnerFailure {
+    /// The data itself is the problem.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            OwnerFailure::Storage(error) => error.is_lasting(),
+            OwnerFailure::Panicked | OwnerFailure::Diverged(_) => false,
+        }
+    }
 }
 
 /// An error with its causes, on one line.
@@ -230,9 +241,9 @@ impl Owner {
     fn refuse_waiting(&mut self) {
         self.answers.give_up(self.shard.index, "the replica stopped before the write was committed");
         let judged = std::mem::take(&mut self.judged);
-        for write in judged {
+        for (reply, _) in judged {
             let message = format!("shard {} stopped before it answered", self.shard.index);
-            let _ = write.reply.send(Err(Error::new(ErrorCode::OutcomeUnknown, message)));
+            let _ = reply.send(Err(Error::new(ErrorCode::OutcomeUnknown, message)));
         }
         self.writes.close();
         let late = closed(self.shard, &self.state.borrow());
@@ -265,7 +276,7 @@ impl Owner {
                 biased;
                 () = self.cancel.cancelled() => return Ok(Ending::Cancelled),
                 progress = self.lane.progress() => self.on_progress(progress?)?,
-                progress = self.checkpoint.progress() => self.advance_checkpoint(progress),
+                progress = self.checkpoint.progress() => self.checkpoint = progress,
                 Ok(()) = self.record.changed() => self.take_record(),
                 Ok(()) = self.session.changed() => {}
                 Some(changed) = self.changes.join_next() => self.on_changed(changed.map_err(|_| OwnerFailure::Panicked)?),
@@ -342,7 +353,11 @@ impl Owner {
                 warn!(shard = %self.shard, %epoch, replica = %self.id, "reign ended");
                 self.answers.give_up(self.shard.index, "its primary changed before the write was committed");
             }
-            Command::Confirmed(id, position) => self.readers.answer(id, position),
+            Command::Confirmed(id, position) => {
+                if let Some(next) = self.readers.answer(id, position) {
+                    self.step(Event::Confirm(next), Vec::new());
+                }
+            }
             Command::HandedOver(outcome) => {
                 for reply in self.hand_overs.drain(..) {
                     let _ = reply.send(outcome);
@@ -418,7 +433,7 @@ impl Owner {
     fn take_intake(&mut self) -> Option<(Epoch, Vec<Batch>)> {
         let (mut batches, mut bytes, mut epoch) = (Vec::new(), 0, Epoch::default());
         while bytes < GROUP_BYTES
-            && let Some(mut write) = self.intake.pop_front()
+            && let Some(write) = self.intake.pop_front()
         {
             match self.may_write(&write) {
                 _ if write.reply.is_closed() => {}
@@ -428,9 +443,9 @@ impl Owner {
                 }
                 Ok(admitted) => {
                     epoch = admitted;
-                    bytes += write.batch.content_bytes();
-                    batches.push(std::mem::replace(&mut write.batch, Batch::nothing()));
-                    self.judged.push(write);
+                    bytes += bytes_of(&write.batch);
+                    batches.push(write.batch);
+                    self.judged.push((write.reply, write.room));
                 }
             }
         }
@@ -469,10 +484,9 @@ impl Owner {
         let Prelude { applied, verdicts, records } = prelude;
         self.tail.push(records.iter().cloned());
         self.state.send_if_modified(|state| std::mem::replace(&mut state.applied, applied) != applied);
-        self.readers.applied(applied);
         self.answer_up_to(applied);
-        for (write, verdict) in std::mem::take(&mut self.judged).into_iter().zip(verdicts) {
-            self.answers.push(verdict, write.reply, write.room);
+        for ((reply, room), verdict) in std::mem::take(&mut self.judged).into_iter().zip(verdicts) {
+            self.answers.push(verdict, reply, room);
         }
         // A repeat of what was applied long ago waits for nothing.
         self.answer_up_to(applied);
@@ -519,6 +533,7 @@ impl Owner {
                 }
                 self.look_at_store();
                 self.step(Event::Durable(ticket), Vec::new());
+                self.release_tail();
                 self.queue_checkpoint_if_due();
             }
             Done::Marked(outcome) => {
@@ -533,10 +548,8 @@ impl Owner {
                 self.checkpoint_ended(outcome, elapsed)?;
                 self.look_at_store();
             }
-            Done::Pinned(outcome, reply) => {
-                let outcome = outcome.map_err(|error| Error::new(ErrorCode::ShardUnavailable, chain(&error)));
-                let _ = reply.send(outcome);
-            }
+            // Whoever asked may have gone: then it is not kept.
+            Done::Pinned(pinned, reply) => drop(reply.send(pinned)),
         }
         Ok(())
     }
@@ -551,6 +564,11 @@ impl Owner {
         if first > self.core.log().first {
             self.step(Event::Released(first), Vec::new());
         }
+    }
+
+    /// The node's session.
+    pub(super) fn session(&self) -> Option<Session> {
+        self.known_session.map(|held| held.session)
     }
 
     fn take_session(&mut self) {
@@ -589,10 +607,19 @@ impl Owner {
             self.on_difference(from, digest.lsn)?;
         }
         if let (Message::Append(append), Some((revision, isr))) = (&message, enclosed.membership) {
-            self.membership = Some(Membership { epoch: append.epoch, revision, isr });
+            self.membership = Some(Membership { epoch: append.epoch, configuration: Revision(revision), isr });
         }
         self.applied_at.insert(from, enclosed.applied);
         self.step(Event::Received(from, message), records);
         Ok(())
     }
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    let bytes = |operation: &Operation| match operation {
+        Operation::Upsert { document, .. } => document.vector.len() * 4 + document.metadata.as_json().len(),
+        Operation::SetMetadata(_, metadata) => metadata.as_json().len(),
+        Operation::Delete { id, .. } => id.as_str().len(),
+    };
+    batch.operations.iter().map(bytes).sum()
 }

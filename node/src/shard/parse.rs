@@ -102,9 +102,12 @@ fn parse_operation(
             let vector = values(&place, &vector)?;
             check_vector(&place, &vector, dimension, metric)?;
             let metadata = parse_metadata(&format!("{pointer}/upsert/metadata"), metadata)?;
-            Ok(Operation::Upsert(Document { id, vector, metadata }))
+            Ok(Operation::Upsert { document: Document { id, vector, metadata }, if_version: None })
         }
-        Kind::Delete(id) => Ok(Operation::Delete(document_id(&format!("{pointer}/delete"), &id)?)),
+        Kind::Delete(id) => {
+            let id = document_id(&format!("{pointer}/delete"), &id)?;
+            Ok(Operation::Delete { id, if_version: None })
+        }
         Kind::SetMetadata(proto::SetMetadata { id, metadata }) => {
             let id = document_id(&format!("{pointer}/set_metadata/id"), &id)?;
             let metadata = parse_metadata(&format!("{pointer}/set_metadata/metadata"), metadata)?;

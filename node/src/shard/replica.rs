@@ -260,7 +260,7 @@ impl Replica {
 
     /// The newest checkpoint, kept while the answer lives.
     pub(super) async fn pin(&self) -> Result<Option<PinnedCheckpoint>, Error> {
-        self.ask(Request::Pin).await?
+        self.ask(Request::Pin).await
     }
 
     /// Waits until the owner has ended and its store is closed.

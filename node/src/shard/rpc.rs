@@ -17,7 +17,8 @@ use super::search::{Engine, Ranking, ShardQuery, read_out, search};
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{DocumentId, Lsn};
+use super::replica::ReadLevel;
+use crate::ids::{DocumentId, Epoch};
 use crate::runtime::PoolError;
 use crate::search::{ANSWER_BYTES_MAX, Hit, TOP_K_MAX};
 use crate::storage::Batch;
@@ -70,7 +71,7 @@ impl IndexService {
         let room = self.write_room.take(request.encoded_len())?;
         let op_id = parse::op_id(&request.op_id)?;
         let operations = parse::operations(request.operations, replica.dimension(), replica.metric())?;
-        let receipt = replica.write(epoch, Batch { op_id, operations }, room).await?;
+        let receipt = replica.write(epoch, Batch { op_id, base: None, operations }, room).await?;
         Ok(proto::WriteResponse {
             lsn: receipt.lsn.0,
             affected: receipt.affected,
@@ -82,7 +83,7 @@ impl IndexService {
         let (shard, epoch) = parse::shard(request.shard.as_ref())?;
         let replica = self.replica(shard)?;
         let id = parse::document_id("/id", &request.id)?;
-        let found = replica.get(epoch, Lsn(request.min_lsn), id.as_str(), request.with_vector).await?;
+        let found = replica.get(strong(epoch), id.as_str(), request.with_vector).await?;
         Ok(match found {
             None => proto::GetResponse::default(),
             Some((document, version)) => {
@@ -98,7 +99,7 @@ impl IndexService {
             return Err(Error::invalid("/limit", message));
         }
         let replica = self.replica(shard)?;
-        let snapshot = replica.snapshot(epoch, Lsn(request.min_lsn)).await?;
+        let snapshot = replica.snapshot(strong(epoch)).await?;
         let bytes_max = usize::try_from(request.bytes_max).unwrap_or(usize::MAX).min(ANSWER_BYTES_MAX);
         let list = move || {
             let limit = request.limit as usize;
@@ -161,7 +162,7 @@ impl IndexService {
         let (shard, epoch) = parse::shard(part.shard.as_ref())?;
         let replica = self.replica(shard)?;
         parse::check_vector("/vector", &query.vector, replica.dimension(), replica.metric())?;
-        let snapshot = replica.snapshot(epoch, Lsn(part.min_lsn)).await?;
+        let snapshot = replica.snapshot(strong(epoch)).await?;
         let engine = Engine { kernels: self.kernels, metric: replica.metric() };
         let ranking = search(&self.compute, engine, snapshot, query).await;
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
@@ -182,6 +183,10 @@ impl IndexService {
             last_lsn: statistics.last_lsn.0,
         })
     }
+}
+
+fn strong(epoch: Epoch) -> ReadLevel {
+    ReadLevel::Strong { epoch, without_clock: false }
 }
 
 fn pool_error(error: PoolError) -> Error {

@@ -1,4 +1,4 @@
-//! The steps that change a shard of this node, one function each. Run by the keeper.
+//! The steps that change a copy of a shard on this node, one function each. Run by the keeper.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,37 +8,39 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::Metric;
 
-use super::checkpointing::Checkpointing;
 use super::decide::{DirectoryVerdict, judge_directory};
 use super::disk_stage::SharedDiskStage;
-use super::leadership::{Leadership, LeadershipError};
+use super::fetch::FetchFailure;
+use super::links::Links;
 use super::metrics::ShardMetrics;
-use super::owner::{MAILBOX_WRITES, Owner, chain};
-use super::replica::{Replica, ReplicaState};
+use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, Owner, OwnerParts, chain, now};
+use super::records::{RecordFailure, Records};
+use super::replica::{Replica, ReplicaState, SharedGrant};
 use crate::cluster::HeldSession;
-use crate::cluster::view::Shard;
-use crate::error_code::Error;
-use crate::ids::{Epoch, ReplicaId, Session, ShardId};
+use crate::cluster::view::{self, Shard};
+use crate::ids::{ReplicaId, Session, ShardId};
+use crate::replication::{self, EpochHistory, EtcdPolicy, LogShape, Opening, Rules, Timing};
 use crate::runtime::disk::Disk;
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
 use crate::table::TableSchema;
 
-/// A replica that is to be open.
+/// A copy that is to be open.
+#[derive(Clone)]
 pub(super) struct Wanted {
     pub(super) cluster_uid: String,
-    pub(super) record: Shard,
+    pub(super) record: Arc<Shard>,
+    pub(super) entry: view::Replica,
     pub(super) schema: TableSchema,
-    pub(super) replica: ReplicaId,
 }
 
-/// A replica that was opened.
+/// A copy that was opened.
 pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) report: OpenReport,
     /// Its directory was made just now.
     pub(super) formatted: bool,
     pub(super) elapsed: Duration,
-    pub(super) schema: TableSchema,
+    pub(super) wanted: Wanted,
 }
 
 /// Why a step failed.
@@ -47,11 +49,13 @@ pub(super) enum StepFailure {
     #[error("{}", chain(.0))]
     Storage(StorageError),
     #[error("{0}")]
+    Lost(String),
+    #[error("{0}")]
     Refused(String),
     #[error("{0}")]
-    Leadership(LeadershipError),
-    #[error("{0}")]
-    Replica(Error),
+    Record(RecordFailure),
+    #[error("{}", chain(.0))]
+    Fetch(FetchFailure),
     #[error("a storage thread panicked")]
     Panicked,
 }
@@ -61,28 +65,43 @@ impl StepFailure {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
-            StepFailure::Refused(_) => true,
-            StepFailure::Leadership(_) | StepFailure::Replica(_) | StepFailure::Panicked => false,
+            StepFailure::Lost(_) => true,
+            StepFailure::Refused(_) | StepFailure::Record(_) | StepFailure::Fetch(_) | StepFailure::Panicked => {
+                false
+            }
         }
     }
 
     /// Somebody else was faster, which is nothing to report.
     pub(super) fn is_race(&self) -> bool {
-        matches!(self, StepFailure::Leadership(LeadershipError::Changed | LeadershipError::Absent))
+        matches!(self, StepFailure::Record(RecordFailure::Changed | RecordFailure::Absent))
     }
 }
 
-/// Makes the replica's directory if it is new, and opens it.
+impl Wanted {
+    pub(super) fn place(&self, disk: Arc<dyn Disk>) -> StorePlace {
+        StorePlace { disk, directory: data_dir::replica_directory(self.record.id, self.entry.id) }
+    }
+
+    pub(super) fn identity(&self) -> ReplicaIdentity {
+        ReplicaIdentity {
+            cluster_uid: self.cluster_uid.clone(),
+            shard: self.record.id,
+            replica: self.entry.id,
+            dimension: self.schema.dimension,
+        }
+    }
+}
+
+/// Makes the copy's directory if it is new, and opens it.
 pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, StepFailure> {
     let started = Instant::now();
     let run = move || {
-        let Wanted { cluster_uid, record, schema, replica } = wanted;
-        let place = StorePlace { disk, directory: data_dir::shard_directory(record.id) };
+        let (place, identity) = (wanted.place(disk), wanted.identity());
         let read = || ReplicaMeta::read(place.disk.as_ref(), &place.directory).map_err(StepFailure::Storage);
-        let identity =
-            ReplicaIdentity { cluster_uid, shard: record.id, replica, dimension: schema.dimension };
         let mut meta = read()?;
-        let formatted = match judge_directory(&record, replica, meta.as_ref()) {
+        let formatted = match judge_directory(&wanted.record, &wanted.entry, meta.as_ref()) {
+            DirectoryVerdict::Lost(reason) => return Err(StepFailure::Lost(reason)),
             DirectoryVerdict::Refuse(reason) => return Err(StepFailure::Refused(reason)),
             DirectoryVerdict::Open => false,
             DirectoryVerdict::Format => {
@@ -93,18 +112,18 @@ pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, 
         };
         let meta = meta.filter(|meta| meta.identity == identity).ok_or_else(|| {
             let directory = place.directory.display();
-            StepFailure::Refused(format!("{directory} belongs to another cluster or table"))
+            StepFailure::Lost(format!("{directory} belongs to another cluster or table"))
         })?;
         let (store, report) = Store::open(place, meta).map_err(StepFailure::Storage)?;
-        Ok(Opened { store, report, formatted, elapsed: started.elapsed(), schema })
+        Ok(Opened { store, report, formatted, elapsed: started.elapsed(), wanted })
     };
     spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?
 }
 
-/// Finds out whether a replica's disk can be written.
-pub(super) async fn probe(disk: Arc<dyn Disk>, shard: ShardId) -> Result<(), StepFailure> {
-    let run = move || Store::probe(&StorePlace { disk, directory: data_dir::shard_directory(shard) });
-    let written = spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?;
+/// Finds out whether a copy's disk can be written.
+pub(super) async fn probe(disk: Arc<dyn Disk>, wanted: &Wanted) -> Result<(), StepFailure> {
+    let place = wanted.place(disk);
+    let written = spawn_blocking(move || Store::probe(&place)).await.map_err(|_| StepFailure::Panicked)?;
     written.map_err(StepFailure::Storage)
 }
 
@@ -113,25 +132,55 @@ pub(super) struct OwnerContext {
     pub(super) shard: ShardId,
     pub(super) metric: Metric,
     pub(super) session: watch::Receiver<Option<HeldSession>>,
+    pub(super) record: watch::Receiver<Arc<Shard>>,
+    pub(super) records: Records,
+    pub(super) links: Arc<Links>,
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
+    pub(super) catch_up_permits: Arc<Semaphore>,
     pub(super) disk_stage: SharedDiskStage,
+    pub(super) policy: EtcdPolicy,
+    pub(super) timing: Timing,
+    /// No earlier process of this node can be running.
+    pub(super) predecessor_ended: bool,
+    pub(super) tail_was_cut: bool,
     pub(super) metrics: ShardMetrics,
     pub(super) cancel: CancellationToken,
 }
 
 /// The owner of a store, and the handle that requests use.
 pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owner) {
+    let (positions, identity) = (store.positions(), store.meta().identity.clone());
+    let opening = Opening {
+        id: identity.replica,
+        log: LogShape {
+            epochs: EpochHistory(positions.reigns.as_slice().iter().map(|reign| (reign.epoch, reign.first)).collect()),
+            first: positions.first,
+            end: positions.end,
+            durable: positions.durable,
+        },
+        commit: positions.applied,
+        promised: positions.promised,
+        tail_was_cut: context.tail_was_cut,
+        predecessor_ended: context.predecessor_ended,
+        timing: context.timing,
+        policy: context.policy,
+        rules: Rules::default(),
+    };
     let state = ReplicaState {
-        epoch: store.epoch(),
+        epoch: positions.promised,
         leads: None,
-        applied: store.applied(),
+        in_sync: false,
+        fresh: None,
+        incarnation: 0,
+        applied: positions.applied,
         disk_bytes: store.disk_bytes(),
         failure: None,
     };
     let (state, state_receiver) = watch::channel(state);
-    let (mailbox, mailbox_receiver) = mpsc::channel(MAILBOX_WRITES);
-    let identity = &store.meta().identity;
+    let (mailbox, mailbox_receiver) = mpsc::channel(MAILBOX_MESSAGES);
+    let (writes, writes_receiver) = mpsc::channel(MAILBOX_WRITES);
+    let grant = SharedGrant::default();
     let replica = Replica {
         shard: context.shard,
         id: identity.replica,
@@ -139,61 +188,46 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         metric: context.metric,
         reader: store.reader(),
         state: state_receiver,
+        grant: grant.clone(),
+        writes,
         mailbox,
         disk: context.disk_stage,
     };
-    let owner = Owner {
+    let parts = OwnerParts {
         shard: context.shard,
-        store: Some(store),
+        id: identity.replica,
+        core: replication::Replica::open(opening, now()),
+        writes: writes_receiver,
         mailbox: mailbox_receiver,
         state,
+        grant,
         session: context.session,
+        record: context.record,
+        records: context.records,
+        links: context.links,
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
-        checkpoint: Checkpointing::default(),
-        no_checkpoint_before: None,
+        catch_up_permits: context.catch_up_permits,
         metrics: context.metrics,
         cancel: context.cancel,
     };
-    (Arc::new(replica), owner)
+    (Arc::new(replica), Owner::new(parts, store))
 }
 
-/// Becomes the primary of a new epoch: first in the record, then in the log.
-pub(super) async fn lead(
-    leadership: &Leadership,
-    replica: &Replica,
-    id: ReplicaId,
-    session: Session,
-) -> Result<Epoch, StepFailure> {
-    let promised = replica.state().epoch;
-    let epoch =
-        leadership.claim(replica.shard(), id, session, promised).await.map_err(StepFailure::Leadership)?;
-    replica.lead(epoch, session).await.map_err(StepFailure::Replica)?;
-    Ok(epoch)
-}
-
-/// Deletes a closed replica's data, then takes it out of the record. Done again after a stop in between.
+/// Deletes a closed copy's data, then takes it out of the record. Done again after a stop in between.
 pub(super) async fn remove(
-    leadership: &Leadership,
+    records: &Records,
     disk: Arc<dyn Disk>,
     shard: ShardId,
     replica: ReplicaId,
     session: Session,
 ) -> Result<(), StepFailure> {
-    let run = move || {
-        let directory = data_dir::shard_directory(shard);
-        disk.remove_dir_all(&directory).map_err(StorageError::write(&directory))?;
-        let table = data_dir::table_directory(shard);
-        if disk.list(&table).map_err(StorageError::read(&table))?.is_empty() {
-            disk.remove_dir_all(&table).map_err(StorageError::write(&table))?;
-        }
-        Ok(())
-    };
+    let run = move || Store::remove(&StorePlace { disk, directory: data_dir::replica_directory(shard, replica) });
     let removed = spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?;
     removed.map_err(StepFailure::Storage)?;
-    match leadership.withdraw(shard, replica, session).await {
+    match records.withdraw(shard, replica, session).await {
         // The record went with the last replica.
-        Err(LeadershipError::Absent) => Ok(()),
-        outcome => outcome.map_err(StepFailure::Leadership),
+        Err(RecordFailure::Absent) => Ok(()),
+        outcome => outcome.map_err(StepFailure::Record),
     }
 }

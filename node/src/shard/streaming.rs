@@ -7,7 +7,7 @@ use super::owner::{Owner, OwnerFailure, chain};
 use super::wire::{Enclosed, Letter};
 use crate::ids::{Lsn, ReplicaId};
 use crate::replication::{Append, Event, Message, PeerState};
-use crate::storage::log::{LogRead, Record};
+use crate::storage::{LogRead, Record};
 
 /// Bytes of records of one message.
 const MESSAGE_BYTES: usize = 1 << 20;

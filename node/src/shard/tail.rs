@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::Lsn;
-use crate::storage::log::Record;
+use crate::storage::Record;
 
 /// Bytes that are kept beyond what a copy in sync still needs.
 const BYTES_MAX: usize = 8 << 20;
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::ids::Epoch;
-    use crate::storage::log::RecordKind;
+    use crate::storage::RecordKind;
     use crate::storage::op_window::OpKey;
 
     fn record(lsn: u64) -> Record {

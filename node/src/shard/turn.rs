@@ -10,7 +10,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::job::{Job, Prelude};
 use super::owner::OwnerFailure;
-use crate::error_code::Error;
 use crate::replication::Ticket;
 use crate::storage::checkpoint::{CheckpointJob, CheckpointReport};
 use crate::storage::{PinnedCheckpoint, StorageError, Store};
@@ -35,7 +34,7 @@ pub(super) struct Turn {
 }
 
 /// Where a pinned checkpoint goes.
-pub(super) type PinReply = oneshot::Sender<Result<Option<PinnedCheckpoint>, Error>>;
+pub(super) type PinReply = oneshot::Sender<Option<PinnedCheckpoint>>;
 
 /// What a turn did.
 pub(super) enum Done {
@@ -43,7 +42,7 @@ pub(super) enum Done {
     Marked(Result<(), StorageError>),
     CheckpointBegun(Result<Option<CheckpointJob>, StorageError>),
     CheckpointEnded(Result<CheckpointReport, StorageError>, Duration),
-    Pinned(Result<Option<PinnedCheckpoint>, StorageError>, PinReply),
+    Pinned(Option<PinnedCheckpoint>, PinReply),
 }
 
 /// What happens to a turn.

@@ -8,8 +8,8 @@ use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Session, ShardId, ShardIndex, Tabl
 use crate::replication::{
     Append, DiskCondition, EpochHistory, Message, Position, Reply, ReplyOutcome,
 };
-use crate::storage::Digest;
-use crate::storage::log::{BODY_BYTES_MAX, Record, RecordKind};
+use crate::storage::log::BODY_BYTES_MAX;
+use crate::storage::{Digest, Record, RecordKind};
 use crate::storage::op_window::OpKey;
 
 /// A message with what travels beside it.

@@ -5,18 +5,19 @@
 //! until `replica.meta` names that manifest, so a crash at any moment leaves the state before or the one after. Writes
 //! go on meanwhile; what they delete is brought over when the new segment is taken in.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StorageError;
+use super::digest::Digest;
 use super::documents::Location;
 use super::manifest::{Manifest, ManifestSegment};
 use super::merge_plan::{SegmentSize, merge_plan};
 use super::op_window::OpWindow;
 use super::segment::{MutableSegment, SegmentId, SegmentView, file};
-use super::store::{Store, StorePlace};
+use super::store::Store;
 use crate::ids::Lsn;
 use crate::runtime::disk::Disk;
 
@@ -49,8 +50,8 @@ pub struct CheckpointJob {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) directory: PathBuf,
     pub(super) dimension: u32,
-    /// Everything up to here is applied and durable.
-    pub(super) lsn: Lsn,
+    /// Of what is applied: everything up to its position.
+    pub(super) digest: Digest,
     /// Of the manifest to write.
     pub(super) manifest: u64,
     /// Of the segment to write.
@@ -126,7 +127,7 @@ impl CheckpointJob {
         segments.sort_by_key(|segment| segment.id);
         let manifest = Manifest {
             id: self.manifest,
-            lsn: self.lsn,
+            digest: self.digest,
             segments,
             next_segment: SegmentId(self.segment.0 + 1),
         };
@@ -139,7 +140,7 @@ impl CheckpointJob {
     fn describe(&self, segment: &SegmentView, bytes: u64) -> ManifestSegment {
         let deleted = (0..segment.len())
             .map(|row| (row, segment.deleted(row)))
-            .filter(|(_, deleted)| *deleted <= self.lsn)
+            .filter(|(_, deleted)| *deleted <= self.digest.lsn)
             .collect();
         ManifestSegment { id: segment.id(), rows: segment.len(), bytes, deleted }
     }
@@ -147,7 +148,7 @@ impl CheckpointJob {
     fn copy_live_rows(&self) -> Result<Option<(SegmentView, Vec<Location>)>, StorageError> {
         let mut rows: Vec<(&SegmentView, u32)> = Vec::new();
         for input in &self.inputs {
-            let live = (0..input.len()).filter(|row| input.is_visible(*row, self.lsn));
+            let live = (0..input.len()).filter(|row| input.is_visible(*row, self.digest.lsn));
             rows.extend(live.map(|row| (input, row)));
         }
         if rows.is_empty() {
@@ -169,14 +170,14 @@ impl CheckpointJob {
 }
 
 impl Store {
-    /// Prepares a checkpoint at the last position, to be run elsewhere; writes go on. `None`: one is under way, or
+    /// Prepares a checkpoint at the last applied position, to be run elsewhere; writes go on. `None`: one is under way, or
     /// there is nothing to do.
     pub fn begin_checkpoint(&mut self) -> Result<Option<CheckpointJob>, StorageError> {
-        let lsn = self.applied();
-        if self.is_checkpointing || lsn == self.manifest.lsn {
+        let digest = self.digest();
+        if self.is_checkpointing || digest.lsn == self.manifest.lsn() {
             return Ok(None);
         }
-        self.log.rotate(self.epoch)?;
+        self.log.rotate()?;
         let (kept, fresh) = self.freeze();
         let plan = self.plan_merge(&kept, &fresh)?;
         let (merged, kept): (Vec<_>, Vec<_>) =
@@ -186,14 +187,14 @@ impl Store {
         self.is_checkpointing = true;
         Ok(Some(CheckpointJob {
             disk: self.place.disk.clone(),
-            directory: self.place.directory.clone(),
+            directory: self.home.clone(),
             dimension: self.meta.identity.dimension,
-            lsn,
+            digest,
             manifest: self.manifest.id + 1,
             segment,
             inputs: fresh.into_iter().chain(merged).collect(),
             kept,
-            window: self.window.clone(),
+            window: self.applied.window.clone(),
             stop: StopFlag::default(),
         }))
     }
@@ -250,21 +251,24 @@ impl Store {
         manifest.next_segment = manifest.next_segment.max(self.next_segment);
         let old = std::mem::replace(&mut self.manifest, manifest);
         let log_bytes = self.log.bytes();
-        let before = self.meta.clone();
-        self.meta.advance(self.manifest.lsn, self.manifest.id);
-        if let Err(error) = self.save_meta() {
+        let (checkpoint, id) = (self.manifest.lsn(), self.manifest.id);
+        let advanced = self.save(|meta| {
+            (meta.checkpoint, meta.manifest) = (checkpoint, id);
+            // Also after a failed write, when the marks stay behind: what is applied is committed and durable.
+            (meta.commit, meta.durable) = (meta.commit.max(checkpoint), meta.durable.max(checkpoint));
+        });
+        if let Err(error) = advanced {
             // Which of the two manifests counts is known again when the replica is opened.
-            self.meta = before;
             self.manifest = old;
             self.log.poison();
             return Err(error);
         }
         self.take_in(sealed.as_ref(), &replaced);
         self.publish();
-        let released = self.log.release(self.manifest.lsn);
+        let released = self.release_log();
         let removed = self.remove_replaced(&old, &replaced);
         Ok(CheckpointReport {
-            lsn: self.manifest.lsn,
+            lsn: checkpoint,
             rows: sealed.map_or(0, |(segment, _)| segment.len()),
             merged: old.segments.iter().filter(|segment| replaced.contains(&segment.id)).count(),
             segments: self.manifest.segments.len(),
@@ -297,21 +301,12 @@ impl Store {
 
     /// Removes the files that only `old` names, and those that could not be removed before.
     fn remove_replaced(&mut self, old: &Manifest, replaced: &[SegmentId]) -> Result<(), StorageError> {
-        let StorePlace { disk, directory } = &self.place;
         let in_files = |id: &&SegmentId| old.segments.iter().any(|segment| segment.id == **id);
-        self.leftovers.extend(replaced.iter().filter(in_files).map(|id| file::path_of(directory, *id)));
+        self.leftovers.extend(replaced.iter().filter(in_files).map(|id| file::path_of(&self.home, *id)));
         if old.id > 0 {
-            self.leftovers.push(Manifest::path_of(directory, old.id));
+            self.leftovers.push(Manifest::path_of(&self.home, old.id));
         }
-        let mut outcome = Ok(());
-        self.leftovers.retain(|path| match disk.remove(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                outcome = Err(StorageError::write(path)(error));
-                true
-            }
-            _ => false,
-        });
-        outcome
+        self.remove_leftovers()
     }
 
     fn take_segment_id(&mut self) -> SegmentId {

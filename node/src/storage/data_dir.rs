@@ -1,20 +1,24 @@
 //! Layout of a node's data directory.
 //!
 //! ```text
-//! lock                                    held by the process
-//! cluster.meta                            the cluster that the directory belongs to
-//! shards/<table id>/<shard, 8 digits>/    one replica
-//!     replica.meta                        who it is; names the manifest and what of the log counts
-//!     manifest-<id, 16 hex digits>        its segments, and which of their rows are deleted
-//!     segments/<id, 8 hex digits>.rows    immutable rows
-//!     wal/<number, 16 hex digits>.log     the log
+//! lock                                            held by the process
+//! cluster.meta                                    the cluster that the directory belongs to
+//! disk.meta                                       the disk's own id, and how often it was opened
+//! shards/<table id>/<shard, 8 digits>/<replica id>/   one replica
+//!     replica.meta                                who it is; names the generation, its manifest and what of its log counts
+//!     orphans/<number, 16 hex digits>.log         records that were cut, for people
+//!     g<generation>/                              what a format or a snapshot of another replica began
+//!         manifest-<id, 16 hex digits>            its segments, and which of their rows are deleted
+//!         segments/<id, 8 hex digits>.rows        immutable rows
+//!         wal/<number, 16 hex digits>.log         the log
+//!         snapshot                                while it is being written: what it will be
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
 use super::whole_file::WholeFile;
-use crate::ids::ShardId;
+use crate::ids::{ReplicaId, ShardId};
 use crate::runtime::disk::Disk;
 
 const CLUSTER_META: WholeFile = WholeFile { magic: *b"VSCLUSTR", version: 1 };
@@ -23,6 +27,45 @@ const CLUSTER_META: WholeFile = WholeFile { magic: *b"VSCLUSTR", version: 1 };
 struct StoredCluster {
     #[prost(string, tag = "1")]
     cluster_uid: String,
+}
+
+const DISK_META: WholeFile = WholeFile { magic: *b"VSDISKID", version: 1 };
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredDisk {
+    #[prost(bytes = "vec", tag = "1")]
+    disk_id: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    opens: u64,
+}
+
+/// Which disk this is, and in which state. A volume that was rolled back to an older image shows by a count of openings
+/// that was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskIdentity {
+    /// Random, made once.
+    pub disk_id: u128,
+    /// How often it was opened, this time included.
+    pub opens: u64,
+}
+
+/// Counts an opening of the data directory, durably.
+///
+/// # Errors
+/// When the file cannot be read or written, or is damaged.
+pub fn count_opening(disk: &dyn Disk) -> Result<DiskIdentity, StorageError> {
+    let path = Path::new("disk.meta");
+    let identity = match DISK_META.read::<StoredDisk>(disk, path)? {
+        None => DiskIdentity { disk_id: rand::random(), opens: 1 },
+        Some(stored) => {
+            let id =
+                stored.disk_id.try_into().map_err(|_| StorageError::damaged(path, "its id is malformed"))?;
+            DiskIdentity { disk_id: u128::from_be_bytes(id), opens: stored.opens.saturating_add(1) }
+        }
+    };
+    let disk_id = identity.disk_id.to_be_bytes().to_vec();
+    DISK_META.replace(disk, path, &StoredDisk { disk_id, opens: identity.opens })?;
+    Ok(identity)
 }
 
 /// Binds the data directory to a cluster: the first time for good, later by comparing.
@@ -52,9 +95,41 @@ pub fn cluster_uid(disk: &dyn Disk) -> Result<Option<String>, StorageError> {
     Ok(stored.map(|stored| stored.cluster_uid))
 }
 
-/// The directory of a shard's replica.
+/// The directory of a shard's replicas.
 pub fn shard_directory(shard: ShardId) -> PathBuf {
     PathBuf::from(format!("shards/{}/{:08}", shard.table, shard.index.0))
+}
+
+/// The directory of one replica of a shard.
+pub fn replica_directory(shard: ShardId, replica: ReplicaId) -> PathBuf {
+    shard_directory(shard).join(replica.to_string())
+}
+
+/// The replicas of a shard that have a directory, formatted to the end or not.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn replicas_of(disk: &dyn Disk, shard: ShardId) -> Result<Vec<ReplicaId>, StorageError> {
+    let directory = shard_directory(shard);
+    let names = disk.list(&directory).map_err(StorageError::read(&directory))?;
+    Ok(names.iter().filter_map(|name| parse_replica(name)).collect())
+}
+
+/// The replica whose directory has this name; `None` when it is not one of ours.
+fn parse_replica(name: &str) -> Option<ReplicaId> {
+    let number = u128::from_str_radix(name, 16).ok()?;
+    let replica = ReplicaId(number.to_be_bytes());
+    (replica.to_string() == name).then_some(replica)
+}
+
+/// The folder of a generation in a replica's directory.
+pub(super) fn generation_directory(directory: &Path, generation: u64) -> PathBuf {
+    directory.join(format!("g{generation}"))
+}
+
+/// True for the name of a generation's folder.
+pub(super) fn is_generation(name: &str) -> bool {
+    name.strip_prefix('g').is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
 /// The directory of all replicas of a table.
@@ -75,5 +150,36 @@ mod tests {
         let refused = join_cluster(&disk, "two").expect_err("another").to_string();
         assert_eq!(refused, "data directory belongs to cluster one, not to two");
         join_cluster(&disk, "one").expect("unchanged");
+    }
+
+    #[test]
+    fn the_replicas_of_a_shard_are_found_by_their_names() {
+        let disk = MemoryDisk::new(1);
+        let shard = ShardId { table: crate::ids::TableId::random(), index: crate::ids::ShardIndex(3) };
+        assert_eq!(replicas_of(&disk, shard).expect("absent"), []);
+        let mut replicas = [ReplicaId([0xab; 16]), ReplicaId([0; 16]), ReplicaId::random()];
+        replicas.sort();
+        for replica in replicas {
+            disk.create_dir_all(&replica_directory(shard, replica)).expect("created");
+        }
+        for other in ["lost+found", "+0000000000000000000000000000000", &"AB".repeat(16), &"0".repeat(31)] {
+            disk.create_dir_all(&shard_directory(shard).join(other)).expect("created");
+        }
+        assert_eq!(replicas_of(&disk, shard).expect("listed"), replicas);
+    }
+
+    #[test]
+    fn every_opening_of_a_disk_is_counted_whatever_happens_to_it() {
+        for operation in 0..8 {
+            let disk = MemoryDisk::new(operation);
+            let first = count_opening(&disk).expect("fresh");
+            assert_eq!(first.opens, 1);
+            disk.power_off_after(operation);
+            let second = count_opening(&disk);
+            disk.crash();
+            let third = count_opening(&disk).expect("well");
+            assert_eq!(third.disk_id, first.disk_id);
+            assert!(third.opens == 3 || second.is_err() && third.opens == 2);
+        }
     }
 }

@@ -26,6 +26,8 @@ pub struct Documents {
     seed: u64,
     segments: Segments,
     applied: Lsn,
+    /// Sum over the rows that `locations` names.
+    content: u128,
 }
 
 struct Segments {
@@ -40,6 +42,20 @@ impl Segments {
             return self.mutable.document_id(at.row);
         }
         self.find(at.segment).document_id(at.row)
+    }
+
+    fn digest(&self, at: Location) -> u128 {
+        if at.segment == self.mutable.id() {
+            return self.mutable.digest(at.row);
+        }
+        self.find(at.segment).digest(at.row)
+    }
+
+    fn created(&self, at: Location) -> Lsn {
+        if at.segment == self.mutable.id() {
+            return self.mutable.created(at.row);
+        }
+        self.find(at.segment).created(at.row)
     }
 
     fn find(&self, id: SegmentId) -> &SegmentView {
@@ -67,6 +83,7 @@ impl Documents {
             seed: rand::random(),
             segments: Segments { full: Vec::new(), mutable: MutableSegment::new(mutable, dimension) },
             applied,
+            content: 0,
         }
     }
 
@@ -99,9 +116,19 @@ impl Documents {
         Some((segment.document(at.row, with_vector), segment.created(at.row)))
     }
 
-    /// True when the document exists.
-    pub fn contains(&self, id: &str) -> bool {
-        self.locate(id).is_some()
+    /// The number of a document's newest version; [`Lsn::ZERO`] when it does not exist.
+    pub fn version(&self, id: &str) -> Lsn {
+        self.locate(id).map_or(Lsn::ZERO, |at| self.segments.created(at))
+    }
+
+    /// Values of each vector.
+    pub fn dimension(&self) -> usize {
+        self.segments.mutable.dimension()
+    }
+
+    /// The wrapping sum of [`digest`](super::digest)s of all live documents.
+    pub fn content_digest(&self) -> u128 {
+        self.content
     }
 
     /// Applies the effect of the record at `lsn`.
@@ -113,7 +140,7 @@ impl Documents {
         match effect {
             Effect::Upsert(document) => {
                 let Document { id, vector, metadata } = document;
-                let dimension = self.segments.mutable.dimension();
+                let dimension = self.dimension();
                 if vector.len() != dimension {
                     return Err(format!("vector of {} values where {dimension} are stored", vector.len()));
                 }
@@ -214,16 +241,19 @@ impl Documents {
     }
 
     fn insert(&mut self, at: Location) {
-        let Documents { locations, seed, segments, .. } = self;
+        let Documents { locations, seed, segments, content, .. } = self;
+        *content = content.wrapping_add(segments.digest(at));
         let hash_at = |at: &Location| xxh3_64_with_seed(segments.document_id(*at).as_bytes(), *seed);
         locations.insert_unique(hash_at(&at), at, hash_at);
     }
 
     fn remove(&mut self, id: &str) -> Option<Location> {
         let hash = self.hash(id);
-        let Documents { locations, segments, .. } = self;
+        let Documents { locations, segments, content, .. } = self;
         let entry = locations.find_entry(hash, |at| segments.document_id(*at) == id).ok()?;
-        Some(entry.remove().0)
+        let at = entry.remove().0;
+        *content = content.wrapping_sub(segments.digest(at));
+        Some(at)
     }
 }
 
@@ -255,6 +285,7 @@ mod tests {
         let effects = [upsert("b", 1.0), upsert("a", 2.0), upsert("b", 3.0), delete("a"), upsert("a", 4.0)];
         for (index, effect) in effects.iter().enumerate() {
             documents.apply(Lsn(index as u64 + 1), effect).expect("fits");
+            assert_eq!(documents.snapshot().content_digest(), documents.content_digest());
             snapshots.push(documents.snapshot());
         }
         let expected: [&[(&str, f32)]; 6] = [

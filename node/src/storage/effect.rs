@@ -74,12 +74,19 @@ impl Effect {
         }
     }
 
+    /// The document that is written or deleted, and whether it exists then.
+    pub fn touches(&self) -> Option<(&DocumentId, bool)> {
+        match self {
+            Effect::Upsert(document) => Some((&document.id, true)),
+            Effect::SetMetadata(id, _) => Some((id, true)),
+            Effect::Delete(id) => Some((id, false)),
+            Effect::EpochStart | Effect::Noop => None,
+        }
+    }
+
     /// True when a document is written or deleted.
     pub fn is_of_document(&self) -> bool {
-        match self {
-            Effect::Upsert(_) | Effect::Delete(_) | Effect::SetMetadata(..) => true,
-            Effect::EpochStart | Effect::Noop => false,
-        }
+        self.touches().is_some()
     }
 
     /// The effect of a record; the error says what is wrong with its body.

@@ -69,13 +69,13 @@ pub enum StorageError {
     /// The work was given up because the replica is being closed; nothing of it counts.
     #[error("given up because the replica is being closed")]
     Stopped,
-    /// A record over the limit of the format; nothing was written.
-    #[error("record of {bytes} bytes is over the limit of {max} bytes")]
-    RecordTooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        max: usize,
+    /// Something that another replica sent does not fit what is here; nothing of it was taken.
+    #[error("{what} was not taken: {reason}")]
+    Refused {
+        /// The first part that does not fit.
+        what: String,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -98,6 +98,10 @@ impl StorageError {
 
     pub(crate) fn sync(path: &Path) -> impl FnOnce(io::Error) -> StorageError {
         |source| StorageError::Sync { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn refused(what: impl Into<String>, reason: impl Into<String>) -> StorageError {
+        StorageError::Refused { what: what.into(), reason: reason.into() }
     }
 
     pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> StorageError {

@@ -42,6 +42,7 @@ pub struct OpWindow {
     /// Each with its digest.
     receipts: HashMap<OpId, (u64, Receipt)>,
     order: VecDeque<OpId>,
+    forgotten: Lsn,
 }
 
 impl OpWindow {
@@ -57,12 +58,18 @@ impl OpWindow {
         }
         if self.order.len() > REQUESTS_MAX
             && let Some(oldest) = self.order.pop_front()
+            && let Some((_, receipt)) = self.receipts.remove(&oldest)
         {
-            self.receipts.remove(&oldest);
+            self.forgotten = self.forgotten.max(receipt.lsn);
         }
     }
 
-    /// The window's bytes in a manifest.
+    /// Requests up to here may be forgotten; behind it every one is remembered. [`Lsn::ZERO`] while nothing was forgotten.
+    pub fn forgotten(&self) -> Lsn {
+        self.forgotten
+    }
+
+    /// The window's bytes in a manifest; [`OpWindow::forgotten`] stands beside.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.order.len() * STORED_BYTES);
         for id in &self.order {
@@ -76,9 +83,9 @@ impl OpWindow {
     }
 
     /// The window of a manifest's bytes; `None` when they are cut off.
-    pub fn decode(bytes: &[u8]) -> Option<OpWindow> {
+    pub fn decode(bytes: &[u8], forgotten: Lsn) -> Option<OpWindow> {
         let (entries, rest) = bytes.as_chunks::<STORED_BYTES>();
-        let mut window = OpWindow::default();
+        let mut window = OpWindow { forgotten, ..OpWindow::default() };
         for entry in entries {
             let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("eight bytes"));
             let id = OpId(entry[..16].try_into().expect("sixteen bytes"));
@@ -101,12 +108,14 @@ mod tests {
     fn the_oldest_is_forgotten_and_the_rest_survives_a_manifest() {
         let mut window = OpWindow::default();
         for number in 0..=REQUESTS_MAX {
+            assert_eq!(window.forgotten(), Lsn::ZERO);
             let op = OpKey { id: id(number), digest: 7 };
-            window.insert(op, Receipt { lsn: Lsn(number as u64), affected: 2 });
+            window.insert(op, Receipt { lsn: Lsn(number as u64 + 10), affected: 2 });
         }
         assert_eq!(window.get(id(0)), None);
-        assert_eq!(window.get(id(1)), Some((7, Receipt { lsn: Lsn(1), affected: 2 })));
-        assert_eq!(OpWindow::decode(&window.encode()), Some(window));
-        assert_eq!(OpWindow::decode(&[0; STORED_BYTES + 1]), None);
+        assert_eq!(window.get(id(1)), Some((7, Receipt { lsn: Lsn(11), affected: 2 })));
+        assert_eq!(window.forgotten(), Lsn(10));
+        assert_eq!(OpWindow::decode(&window.encode(), Lsn(10)), Some(window));
+        assert_eq!(OpWindow::decode(&[0; STORED_BYTES + 1], Lsn::ZERO), None);
     }
 }

@@ -1,77 +1,114 @@
-//! Opening a replica: segments of its manifest, then its log, then away with what an interrupted checkpoint left.
+//! Opening a replica: segments of its manifest, then its log, then away with what an interrupted checkpoint or snapshot
+//! left.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use arc_swap::ArcSwap;
 
 use super::StorageError;
+use super::applied::Applied;
+use super::data_dir::{generation_directory, is_generation};
 use super::documents::Documents;
-use super::effect::Effect;
-use super::log::{Log, Record, RecoveryPoint};
+use super::log::{Log, Record, RecoveryPoint, Scanned};
 use super::manifest::{Manifest, ManifestSegment};
-use super::op_window::{OpWindow, Receipt};
+use super::pending::{Outlook, Pending};
+use super::reigns::Reigns;
 use super::replica_meta::ReplicaMeta;
 use super::segment::{SegmentId, file};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
+use super::transfer::{DESCRIPTION_NAME, Pins};
+use crate::ids::Lsn;
 
-pub(super) fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
+pub(super) fn open(place: StorePlace, mut meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
     // An earlier process may have ended between renaming `replica.meta` and syncing its directory. What the cache shows
     // must be on the platter before anything is removed that only the older one needs.
     place.disk.sync_dir(&place.directory).map_err(StorageError::sync(&place.directory))?;
-    let (manifest, window) = Manifest::read(place.disk.as_ref(), &place.directory, meta.manifest)?;
-    if manifest.lsn != meta.checkpoint {
-        let path = Manifest::path_of(&place.directory, manifest.id);
-        let reason = format!("is at {}, the checkpoint at {}", manifest.lsn, meta.checkpoint);
-        return Err(StorageError::damaged(&path, reason));
-    }
-    let mutable = manifest.next_segment;
-    let mut documents = Documents::new(meta.identity.dimension, mutable, manifest.lsn);
-    for segment in &manifest.segments {
-        load(&place, &meta, segment, &mut documents)?;
-    }
-    let mut replay = Replay { documents, window, batch_effects: 0 };
-    let log_place = log_place(&place, &meta.identity);
+    let home = generation_directory(&place.directory, meta.generation);
+    let (manifest, mut replay) = load(&place, &home, &meta)?;
+    let log_place = log_place(&place, &home, &meta.identity);
     let log_directory = log_place.directory.clone();
+    let damaged = |reason| StorageError::damaged(&log_directory, reason);
     let point = RecoveryPoint { checkpoint: meta.checkpoint, durable: meta.durable };
-    let recovered = Log::recover(log_place, point, &mut |record| {
-        replay.apply(&record).map_err(|reason| StorageError::damaged(&log_directory, reason))
-    })?;
-    remove_leftovers(&place, &manifest);
+    let scanned = Log::scan(log_place, point, &mut |record| replay.take(&record).map_err(damaged))?;
+    if replay.applied.digest.lsn < meta.commit {
+        let (end, commit) = (replay.applied.digest.lsn, meta.commit);
+        return Err(damaged(format!("applied up to {end}, but {commit} was committed")));
+    }
+    let reigns = reigns_of(&meta, &scanned).ok_or_else(|| damaged("reigns are out of order".to_owned()))?;
+    let (records, cut_bytes, clean_stop) = (scanned.records, scanned.cut_bytes, meta.clean_stop);
+    if cut_bytes > 0 && !meta.tail_was_cut {
+        // Before the log is changed: the next opening finds no trace of the tail.
+        meta.tail_was_cut = true;
+        meta.write(place.disk.as_ref(), &place.directory)?;
+    }
+    let log = scanned.open()?;
+    remove_leftovers(&place, &home, &manifest);
 
     let snapshot = replay.documents.snapshot();
     let report = OpenReport {
-        records: recovered.records,
-        cut_bytes: recovered.cut_bytes,
-        clean_stop: meta.clean_stop,
+        records,
+        cut_bytes,
+        tail_was_cut: meta.tail_was_cut,
+        clean_stop,
         documents: snapshot.documents,
-        lsn: recovered.log.end(),
+        applied: snapshot.lsn,
+        end: log.end(),
     };
     let store = Store {
         place,
-        epoch: recovered.epoch.max(meta.promised_epoch),
+        home,
+        reigns,
+        membership: meta.membership.clone(),
+        torn_at: meta.tail_was_cut.then_some(log.end()),
         meta,
-        log: recovered.log,
+        log,
+        leads: None,
+        pending: replay.pending,
+        applied: replay.applied,
         shared: StoreReader {
             documents: Arc::new(RwLock::new(replay.documents)),
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
         },
-        window: replay.window,
-        next_segment: SegmentId(mutable.0 + 1),
+        next_segment: SegmentId(manifest.next_segment.0 + 1),
         manifest,
         is_checkpointing: false,
+        keep_from: Lsn::MAX,
+        pins: Pins::default(),
         leftovers: Vec::new(),
     };
     Ok((store, report))
 }
 
-fn load(
+/// Reads the manifest that counts and its segments.
+fn load(place: &StorePlace, home: &Path, meta: &ReplicaMeta) -> Result<(Manifest, Replay), StorageError> {
+    let (manifest, window) = Manifest::read(place.disk.as_ref(), home, meta.manifest)?;
+    let path = Manifest::path_of(home, manifest.id);
+    if manifest.lsn() != meta.checkpoint {
+        let reason = format!("is at {}, the checkpoint at {}", manifest.lsn(), meta.checkpoint);
+        return Err(StorageError::damaged(&path, reason));
+    }
+    let mut documents = Documents::new(meta.identity.dimension, manifest.next_segment, manifest.lsn());
+    for segment in &manifest.segments {
+        load_segment(place, home, meta, segment, &mut documents)?;
+    }
+    if documents.content_digest() != manifest.digest.content {
+        return Err(StorageError::damaged(&path, "the digest of its rows does not fit"));
+    }
+    let applied = Applied::new(manifest.digest, window);
+    let replay = Replay { documents, applied, pending: Pending::default(), commit: meta.commit };
+    Ok((manifest, replay))
+}
+
+fn load_segment(
     place: &StorePlace,
+    home: &Path,
     meta: &ReplicaMeta,
     segment: &ManifestSegment,
     documents: &mut Documents,
 ) -> Result<(), StorageError> {
-    let path = file::path_of(&place.directory, segment.id);
+    let path = file::path_of(home, segment.id);
     let rows = match file::read(place.disk.as_ref(), &path, segment.id, meta.identity.dimension) {
         Err(StorageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Err(StorageError::damaged(&path, "is missing"));
@@ -85,44 +122,63 @@ fn load(
     documents.load(rows, &segment.deleted).map_err(|reason| StorageError::damaged(&path, reason))
 }
 
-/// Applies the records of the log behind the checkpoint.
+/// Takes the records of the log behind the checkpoint: applies what is known to be committed, keeps the rest.
 struct Replay {
     documents: Documents,
-    window: OpWindow,
-    /// Documents that the batch touched so far.
-    batch_effects: u64,
+    applied: Applied,
+    pending: Pending,
+    commit: Lsn,
 }
 
 impl Replay {
-    fn apply(&mut self, record: &Record) -> Result<(), String> {
+    fn take(&mut self, record: &Record) -> Result<(), String> {
         let at = |reason| format!("record {}: {reason}", record.lsn);
-        let effect = Effect::decode(record).map_err(at)?;
-        self.documents.apply(record.lsn, &effect).map_err(at)?;
-        self.batch_effects += u64::from(effect.is_of_document());
-        if record.batch_end {
-            let receipt = Receipt { lsn: record.lsn, affected: std::mem::take(&mut self.batch_effects) };
-            if effect != Effect::EpochStart {
-                self.window.insert(record.op, receipt);
-            }
+        let Some(batch) = self.pending.open.add(record).map_err(at)? else { return Ok(()) };
+        if batch.last() <= self.commit {
+            return self.applied.apply(&mut self.documents, &batch);
         }
+        Outlook::new(&self.documents, &self.pending).take(&batch).map_err(at)?;
+        self.pending.push(batch);
         Ok(())
     }
 }
 
-/// Removes files that nothing names: of a checkpoint that did not come to count, or of the one before it.
-fn remove_leftovers(place: &StorePlace, manifest: &Manifest) {
+/// The reigns of the log: of what lies before it from `replica.meta`, the others from its records. `None` when they do
+/// not fit.
+fn reigns_of(meta: &ReplicaMeta, scanned: &Scanned) -> Option<Reigns> {
+    let mut earlier = meta.reigns.clone();
+    earlier.cut(Lsn(scanned.first.0 - 1));
+    Reigns::from_ordered(earlier.as_slice().iter().chain(&scanned.reigns).copied().collect())
+}
+
+/// Removes files that nothing names: other generations, what a checkpoint left that did not come to count, or the one
+/// before it.
+fn remove_leftovers(place: &StorePlace, home: &Path, manifest: &Manifest) {
     let StorePlace { disk, directory } = place;
-    let is_needed = |name: &str| {
-        manifest.segments.iter().any(|segment| file::path_of(directory, segment.id).ends_with(name))
-            || Manifest::path_of(directory, manifest.id).ends_with(name)
+    // What cannot be removed costs space, not truth; the next opening tries again.
+    for name in disk.list(directory).unwrap_or_default() {
+        let path = directory.join(&name);
+        if is_generation(&name) && path != *home {
+            let _: io::Result<()> = disk.remove_dir_all(&path);
+        } else if name.ends_with(".tmp") {
+            let _: io::Result<()> = disk.remove(&path);
+        }
+    }
+    let is_needed = |path: &Path| {
+        manifest.segments.iter().any(|segment| file::path_of(home, segment.id) == path)
+            || Manifest::path_of(home, manifest.id) == path
     };
-    let is_ours =
-        |name: &str| name.ends_with(".rows") || name.ends_with(".tmp") || name.starts_with("manifest-");
-    for folder in [directory.clone(), directory.join("segments")] {
+    let is_ours = |name: &str| {
+        name.ends_with(".rows")
+            || name.ends_with(".tmp")
+            || name.starts_with("manifest-")
+            || name == DESCRIPTION_NAME
+    };
+    for folder in [home.to_path_buf(), home.join("segments")] {
         for name in disk.list(&folder).unwrap_or_default() {
-            if is_ours(&name) && !is_needed(&name) {
-                // What cannot be removed costs space, not truth; the next opening tries again.
-                let _: io::Result<()> = disk.remove(&folder.join(&name));
+            let path = folder.join(&name);
+            if is_ours(&name) && !is_needed(&path) {
+                let _: io::Result<()> = disk.remove(&path);
             }
         }
     }

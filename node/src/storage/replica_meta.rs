@@ -1,15 +1,16 @@
 //! `replica.meta`: who a replica is, and which of its files count. Replaced whole; its rename is the moment at which a
-//! checkpoint or an epoch takes effect.
+//! checkpoint, a promise, or a snapshot from another replica takes effect.
 
 use std::path::Path;
 
 use super::StorageError;
+use super::reigns::{Reign, Reigns};
 use super::whole_file::WholeFile;
-use crate::ids::{Epoch, Lsn, ReplicaId, ShardId, ShardIndex, TableId};
+use crate::ids::{Epoch, Lsn, ReplicaId, Revision, ShardId, ShardIndex, TableId};
 use crate::runtime::disk::Disk;
 
 const REPLICA_META: WholeFile = WholeFile { magic: *b"VSREPLIC", version: 1 };
-const NAME: &str = "replica.meta";
+pub(super) const NAME: &str = "replica.meta";
 
 /// Who a replica is; written once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,23 +25,45 @@ pub struct ReplicaIdentity {
     pub dimension: u32,
 }
 
-/// The durable state of a replica beside its log and segments.
+/// The in-sync replicas as a replica last heard of them. Should the metadata store lose its newest records, what the
+/// replicas remember says which of them may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Reign in which it was told.
+    pub epoch: Epoch,
+    /// Revision of the shard's record.
+    pub configuration: Revision,
+    /// The in-sync replicas of that record.
+    pub isr: Vec<ReplicaId>,
+}
+
+/// The durable state of a replica beside its log and segments. `checkpoint ≤ commit ≤ durable`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaMeta {
     /// Who it is.
     pub identity: ReplicaIdentity,
+    /// The folder that counts: `g<generation>`.
+    pub generation: u64,
     /// The replica obeys no smaller epoch. Never falls.
     pub promised_epoch: Epoch,
-    /// Each reign since the checkpoint with the position of its first record, ascending in both.
-    pub epochs: Vec<(Epoch, Lsn)>,
+    /// Reigns of the log and of the position before it. Those that begin in the log are read from there when it is
+    /// opened.
+    pub reigns: Reigns,
     /// Everything up to here is in the manifest's segments.
     pub checkpoint: Lsn,
     /// The manifest that counts; 0: none yet.
     pub manifest: u64,
-    /// Everything up to here is durable: its absence is damage. `checkpoint ≤ durable`.
+    /// Everything up to here is committed and was applied: opening applies it again.
+    pub commit: Lsn,
+    /// Everything up to here is durable: its absence is damage.
     pub durable: Lsn,
     /// The last process closed the replica in order.
     pub clean_stop: bool,
+    /// The log's tail was torn and cut, and no commit point behind it was heard of since: the replica may lack something
+    /// that it once acknowledged.
+    pub tail_was_cut: bool,
+    /// The in-sync replicas.
+    pub membership: Membership,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -58,23 +81,49 @@ struct Stored {
     #[prost(uint64, tag = "6")]
     promised_epoch: u64,
     #[prost(message, repeated, tag = "7")]
-    epochs: Vec<StoredEpoch>,
+    reigns: Vec<StoredReign>,
     #[prost(uint64, tag = "8")]
     checkpoint_lsn: u64,
+    #[prost(uint64, tag = "9")]
+    generation: u64,
     #[prost(uint64, tag = "10")]
     manifest_id: u64,
     #[prost(uint64, tag = "11")]
     durable_lsn: u64,
     #[prost(bool, tag = "12")]
     clean_stop: bool,
+    #[prost(uint64, tag = "13")]
+    commit_lsn: u64,
+    #[prost(bool, tag = "14")]
+    tail_was_cut: bool,
+    #[prost(uint64, tag = "15")]
+    membership_epoch: u64,
+    #[prost(int64, tag = "16")]
+    configuration: i64,
+    #[prost(bytes = "vec", repeated, tag = "17")]
+    isr: Vec<Vec<u8>>,
 }
 
+/// A reign in a file.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct StoredEpoch {
+pub(super) struct StoredReign {
     #[prost(uint64, tag = "1")]
     epoch: u64,
     #[prost(uint64, tag = "2")]
     first_lsn: u64,
+}
+
+impl StoredReign {
+    pub(super) fn all(reigns: &Reigns) -> Vec<StoredReign> {
+        let stored = |reign: &Reign| StoredReign { epoch: reign.epoch.0, first_lsn: reign.first.0 };
+        reigns.as_slice().iter().map(stored).collect()
+    }
+
+    /// `None` unless they ascend.
+    pub(super) fn parse(stored: &[StoredReign]) -> Option<Reigns> {
+        let reign = |stored: &StoredReign| Reign { epoch: Epoch(stored.epoch), first: Lsn(stored.first_lsn) };
+        Reigns::from_ordered(stored.iter().map(reign).collect())
+    }
 }
 
 impl ReplicaMeta {
@@ -82,12 +131,16 @@ impl ReplicaMeta {
     pub fn fresh(identity: ReplicaIdentity) -> ReplicaMeta {
         ReplicaMeta {
             identity,
+            generation: 1,
             promised_epoch: Epoch::default(),
-            epochs: Vec::new(),
+            reigns: Reigns::default(),
             checkpoint: Lsn::ZERO,
             manifest: 0,
+            commit: Lsn::ZERO,
             durable: Lsn::ZERO,
             clean_stop: true,
+            tail_was_cut: false,
+            membership: Membership::default(),
         }
     }
 
@@ -95,41 +148,65 @@ impl ReplicaMeta {
     pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<ReplicaMeta>, StorageError> {
         let path = directory.join(NAME);
         let Some(stored) = REPLICA_META.read::<Stored>(disk, &path)? else { return Ok(None) };
-        let table = TableId::parse(&stored.table_id);
-        let replica = ReplicaId::from_bytes(&stored.replica_id);
-        let (Some(table), Some(replica)) = (table, replica) else {
-            return Err(StorageError::damaged(&path, "table or replica id is malformed"));
-        };
-        let epochs = stored.epochs.iter().map(|entry| (Epoch(entry.epoch), Lsn(entry.first_lsn)));
-        Ok(Some(ReplicaMeta {
-            identity: ReplicaIdentity {
-                cluster_uid: stored.cluster_uid,
-                shard: ShardId { table, index: ShardIndex(stored.shard) },
-                replica,
-                dimension: stored.dimension,
-            },
-            promised_epoch: Epoch(stored.promised_epoch),
-            epochs: epochs.collect(),
-            checkpoint: Lsn(stored.checkpoint_lsn),
-            manifest: stored.manifest_id,
-            durable: Lsn(stored.durable_lsn),
-            clean_stop: stored.clean_stop,
-        }))
+        match ReplicaMeta::parse(stored) {
+            Some(meta) => Ok(Some(meta)),
+            None => Err(StorageError::damaged(&path, "an id is malformed, or positions are out of order")),
+        }
     }
 
-    /// Takes in a checkpoint. Of the reigns, those that ended at or before it go: the log has none of their records.
-    pub(super) fn advance(&mut self, checkpoint: Lsn, manifest: u64) {
-        (self.checkpoint, self.manifest) = (checkpoint, manifest);
-        let begun = self.epochs.partition_point(|(_, first)| *first <= checkpoint.next());
-        self.epochs.drain(..begun.saturating_sub(1));
+    fn parse(stored: Stored) -> Option<ReplicaMeta> {
+        let isr: Option<Vec<ReplicaId>> = stored.isr.iter().map(|id| ReplicaId::from_bytes(id)).collect();
+        let meta = ReplicaMeta {
+            identity: ReplicaIdentity {
+                cluster_uid: stored.cluster_uid,
+                shard: ShardId { table: TableId::parse(&stored.table_id)?, index: ShardIndex(stored.shard) },
+                replica: ReplicaId::from_bytes(&stored.replica_id)?,
+                dimension: stored.dimension,
+            },
+            generation: stored.generation,
+            promised_epoch: Epoch(stored.promised_epoch),
+            reigns: StoredReign::parse(&stored.reigns)?,
+            checkpoint: Lsn(stored.checkpoint_lsn),
+            manifest: stored.manifest_id,
+            commit: Lsn(stored.commit_lsn),
+            durable: Lsn(stored.durable_lsn),
+            clean_stop: stored.clean_stop,
+            tail_was_cut: stored.tail_was_cut,
+            membership: Membership {
+                epoch: Epoch(stored.membership_epoch),
+                configuration: Revision(stored.configuration),
+                isr: isr?,
+            },
+        };
+        meta.is_ordered().then_some(meta)
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.checkpoint <= self.commit && self.commit <= self.durable
     }
 
     /// Makes this the durable state.
     pub fn write(&self, disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
-        let ReplicaMeta { identity, promised_epoch, epochs, checkpoint, manifest, durable, clean_stop } =
-            self;
-        assert!(checkpoint <= durable, "a checkpoint holds durable records only");
-        let stored_epoch = |(epoch, first): &(Epoch, Lsn)| StoredEpoch { epoch: epoch.0, first_lsn: first.0 };
+        assert!(
+            self.is_ordered(),
+            "checkpoint {} ≤ commit {} ≤ durable {}",
+            self.checkpoint,
+            self.commit,
+            self.durable
+        );
+        let ReplicaMeta {
+            identity,
+            generation,
+            promised_epoch,
+            reigns,
+            checkpoint,
+            manifest,
+            commit,
+            durable,
+            clean_stop,
+            tail_was_cut,
+            membership,
+        } = self;
         let stored = Stored {
             cluster_uid: identity.cluster_uid.clone(),
             table_id: identity.shard.table.to_string(),
@@ -137,11 +214,17 @@ impl ReplicaMeta {
             replica_id: identity.replica.0.to_vec(),
             dimension: identity.dimension,
             promised_epoch: promised_epoch.0,
-            epochs: epochs.iter().map(stored_epoch).collect(),
+            reigns: StoredReign::all(reigns),
             checkpoint_lsn: checkpoint.0,
+            generation: *generation,
             manifest_id: *manifest,
             durable_lsn: durable.0,
             clean_stop: *clean_stop,
+            commit_lsn: commit.0,
+            tail_was_cut: *tail_was_cut,
+            membership_epoch: membership.epoch.0,
+            configuration: membership.configuration.0,
+            isr: membership.isr.iter().map(|id| id.0.to_vec()).collect(),
         };
         REPLICA_META.replace(disk, &directory.join(NAME), &stored)
     }
@@ -158,6 +241,7 @@ mod tests {
         let directory = Path::new("replica");
         disk.create_dir_all(directory).expect("created");
         assert_eq!(ReplicaMeta::read(&disk, directory).expect("absent"), None);
+        let reigns = [(1, 1), (4, 9)].map(|(epoch, first)| Reign { epoch: Epoch(epoch), first: Lsn(first) });
         let meta = ReplicaMeta {
             identity: ReplicaIdentity {
                 cluster_uid: "c".to_owned(),
@@ -165,31 +249,22 @@ mod tests {
                 replica: ReplicaId::random(),
                 dimension: 384,
             },
+            generation: 2,
             promised_epoch: Epoch(4),
-            epochs: vec![(Epoch(1), Lsn(1)), (Epoch(4), Lsn(9))],
+            reigns: Reigns::from_ordered(reigns.to_vec()).expect("ordered"),
             checkpoint: Lsn(11),
             manifest: 3,
-            durable: Lsn(12),
+            commit: Lsn(12),
+            durable: Lsn(13),
             clean_stop: true,
+            tail_was_cut: true,
+            membership: Membership {
+                epoch: Epoch(3),
+                configuration: Revision(99),
+                isr: vec![ReplicaId::random(), ReplicaId::random()],
+            },
         };
         meta.write(&disk, directory).expect("written");
         assert_eq!(ReplicaMeta::read(&disk, directory).expect("whole"), Some(meta));
-    }
-
-    #[test]
-    fn reigns_that_ended_before_the_checkpoint_are_forgotten() {
-        let identity = ReplicaIdentity {
-            cluster_uid: String::new(),
-            shard: ShardId { table: TableId::random(), index: ShardIndex(0) },
-            replica: ReplicaId::random(),
-            dimension: 1,
-        };
-        let epochs = vec![(Epoch(1), Lsn(1)), (Epoch(2), Lsn(5)), (Epoch(4), Lsn(9))];
-        let after = |checkpoint: u64| {
-            let mut meta = ReplicaMeta { epochs: epochs.clone(), ..ReplicaMeta::fresh(identity.clone()) };
-            meta.advance(Lsn(checkpoint), 1);
-            meta.epochs.iter().map(|(epoch, _)| epoch.0).collect::<Vec<_>>()
-        };
-        assert_eq!([3, 4, 7, 8, 20].map(after), [vec![1, 2, 4], vec![2, 4], vec![2, 4], vec![4], vec![4]]);
     }
 }

@@ -50,6 +50,18 @@ impl Snapshot {
         (documents, more)
     }
 
+    /// The content digest, counted from the rows: equal to the one that is kept at this position unless a row was lost,
+    /// revived or changed.
+    pub fn content_digest(&self) -> u128 {
+        let mut sum = 0u128;
+        for segment in &self.segments {
+            for row in (0..segment.len()).filter(|row| segment.is_visible(*row, self.lsn)) {
+                sum = sum.wrapping_add(segment.digest(row));
+            }
+        }
+        sum
+    }
+
     /// Rows of all segments, deleted ones too.
     pub fn rows(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.len())).sum()

@@ -1,7 +1,8 @@
 //! [`Store`]: one replica on its disk and in memory. Log first, then documents; checkpoints beside.
 //!
-//! `checkpoint ≤ applied = durable ≤ end of the log`; applied and durable are one, since a group is applied as soon as
-//! it is durable. One owner calls everything here; all of it blocks. Readers use a [`StoreReader`].
+//! `checkpoint ≤ applied ≤ min(commit, durable)`, `durable ≤ end of the log`. What is applied is committed and never undone;
+//! what lies behind may be cut when another replica's log is the truth. One owner calls everything here; all of it
+//! blocks. Readers use a [`StoreReader`], or a [`LogReader`] for records.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,17 @@ use std::sync::{Arc, RwLock, TryLockError};
 
 use arc_swap::ArcSwap;
 
-use super::commit::Group;
+use super::applied::Applied;
+use super::data_dir::generation_directory;
 use super::documents::Documents;
-use super::effect::Effect;
-use super::log::{Log, LogPlace};
+use super::log::{Log, LogPlace, LogReader};
 use super::manifest::Manifest;
-use super::op_window::{OpKey, OpWindow, Receipt};
-use super::replica_meta::{ReplicaIdentity, ReplicaMeta};
+use super::pending::Pending;
+use super::reigns::Reigns;
+use super::replica_meta::{self, Membership, ReplicaIdentity, ReplicaMeta};
 use super::segment::SegmentId;
 use super::snapshot::Snapshot;
+use super::transfer::Pins;
 use super::{StorageError, opening};
 use crate::document::Document;
 use crate::ids::{Epoch, Lsn};
@@ -25,6 +28,8 @@ use crate::runtime::disk::Disk;
 
 /// Size of what is written to find out whether a disk is well: a block of the file system.
 const PROBE_BYTES: usize = 4096;
+/// A log that other replicas still need is kept up to this size; whoever needs more gets a snapshot.
+pub const LOG_KEEP_BYTES_MAX: u64 = 8 << 30;
 
 /// Where a replica lies.
 #[derive(Clone)]
@@ -38,16 +43,30 @@ pub struct StorePlace {
 /// One replica, open. One owner.
 pub struct Store {
     pub(super) place: StorePlace,
+    /// The generation's folder.
+    pub(super) home: PathBuf,
+    /// As it is on the disk.
     pub(super) meta: ReplicaMeta,
+    /// As it will be there with the next write, like the two below.
+    pub(super) reigns: Reigns,
+    pub(super) membership: Membership,
+    /// The end of a log whose tail was cut while opening, until a later commit point is heard of.
+    pub(super) torn_at: Option<Lsn>,
     pub(super) log: Log,
+    /// The reign that [`Store::start_epoch`] began, until another primary is heard of.
+    pub(super) leads: Option<Epoch>,
+    pub(super) pending: Pending,
+    pub(super) applied: Applied,
     pub(super) shared: StoreReader,
-    pub(super) window: OpWindow,
     pub(super) manifest: Manifest,
     /// No segment has had this number, on disk or in memory.
     pub(super) next_segment: SegmentId,
-    pub(super) epoch: Epoch,
     /// A job of [`Store::begin_checkpoint`] is under way.
     pub(super) is_checkpointing: bool,
+    /// Other replicas may ask for records behind this position.
+    pub(super) keep_from: Lsn,
+    /// Checkpoints that other replicas read.
+    pub(super) pins: Pins,
     /// Files that no checkpoint names any more and that could not be removed yet.
     pub(super) leftovers: Vec<PathBuf>,
 }
@@ -70,12 +89,34 @@ pub struct OpenReport {
     pub records: u64,
     /// Bytes of a torn tail that were cut.
     pub cut_bytes: u64,
+    /// A torn tail was cut now, or earlier and no later commit point was heard of since: the replica may lack something
+    /// that it once acknowledged.
+    pub tail_was_cut: bool,
     /// The last process closed the replica in order.
     pub clean_stop: bool,
     /// Live documents.
     pub documents: u64,
+    /// Last applied position.
+    pub applied: Lsn,
     /// Last position.
-    pub lsn: Lsn,
+    pub end: Lsn,
+}
+
+/// Where a replica's log stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// The first record that is there; the next one when there is none.
+    pub first: Lsn,
+    /// The last record.
+    pub end: Lsn,
+    /// The last durable record, which ends a batch.
+    pub durable: Lsn,
+    /// The last applied record.
+    pub applied: Lsn,
+    /// The replica obeys no smaller epoch.
+    pub promised: Epoch,
+    /// The reigns of all records that are there, and of the one before them.
+    pub reigns: Reigns,
 }
 
 /// Counts and sizes.
@@ -106,20 +147,31 @@ impl Store {
             directory.display()
         );
         disk.remove_dir_all(directory).map_err(StorageError::write(directory))?;
-        for part in ["wal", "segments"] {
-            let part = directory.join(part);
-            disk.create_dir_all(&part).map_err(StorageError::write(&part))?;
-        }
-        Log::create(log_place(place, &identity))?;
-        ReplicaMeta::fresh(identity).write(disk.as_ref(), directory)
+        let meta = ReplicaMeta::fresh(identity);
+        let home = generation_directory(directory, meta.generation);
+        make_generation(disk.as_ref(), &home)?;
+        Log::create(log_place(place, &home, &meta.identity), Lsn::ZERO, Epoch::default())?;
+        meta.write(disk.as_ref(), directory)
     }
 
-    /// Opens a replica: reads its segments, replays its log.
+    /// Opens a replica: reads its segments, replays its log, applies it up to the last known commit point.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] when anything that must be there is missing or changed; nothing is changed then.
     pub fn open(place: StorePlace, meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
         opening::open(place, meta)
+    }
+
+    /// Removes a replica, which nobody has open. After a crash it is there, or it is as if it had never been formatted.
+    pub fn remove(place: &StorePlace) -> Result<(), StorageError> {
+        let StorePlace { disk, directory } = place;
+        let meta = directory.join(replica_meta::NAME);
+        match disk.remove(&meta) {
+            Ok(()) => disk.sync_dir(directory).map_err(StorageError::sync(directory))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(StorageError::write(&meta)(error)),
+        }
+        disk.remove_dir_all(directory).map_err(StorageError::write(directory))
     }
 
     /// Writes a small file, durably, and removes it: finds out whether the disk is well again.
@@ -139,24 +191,38 @@ impl Store {
         disk.remove(&path).map_err(StorageError::write(&path))
     }
 
-    /// Begins a reign: from now on this replica writes in `epoch`.
+    /// Makes the group durable that [`Store::stage`], [`Store::start_epoch`] and [`Store::receive`] added to.
     ///
-    /// # Panics
-    /// When the replica obeyed this epoch or a later one before.
-    pub fn start_epoch(&mut self, epoch: Epoch) -> Result<Lsn, StorageError> {
-        assert!(epoch > self.meta.promised_epoch, "{epoch} does not follow {}", self.meta.promised_epoch);
-        let first = self.log.end().next();
-        self.meta.epochs.retain(|(_, start)| *start < first);
-        self.meta.epochs.push((epoch, first));
-        self.meta.promised_epoch = epoch;
-        self.meta.clean_stop = false;
-        self.save_meta()?;
-        self.epoch = epoch;
-        let (kind, body) = Effect::EpochStart.encode();
-        let lsn = self.log.append(epoch, OpKey::NONE, vec![(kind, body)])?;
-        self.log.sync()?;
-        self.apply(&Group::of_one(lsn, Effect::EpochStart));
-        Ok(lsn)
+    /// # Errors
+    /// It is unknown then which of its records a later opening finds; the replica takes nothing more until that.
+    pub fn sync(&mut self) -> Result<(), StorageError> {
+        self.log.sync()
+    }
+
+    /// Obeys no smaller epoch from now on, durably. A smaller one than before changes nothing.
+    ///
+    /// # Errors
+    /// The promise may be found by a later opening; it does not hold before.
+    pub fn promise(&mut self, epoch: Epoch) -> Result<(), StorageError> {
+        if epoch <= self.meta.promised_epoch {
+            return Ok(());
+        }
+        // Even a promise that is not known to be durable may be: nothing more is written in an earlier reign.
+        self.leads = None;
+        self.save(|meta| meta.promised_epoch = epoch)
+    }
+
+    /// Takes note of the in-sync replicas; [`Store::save_marks`] makes it durable.
+    pub fn note_membership(&mut self, membership: Membership) {
+        self.membership = membership;
+    }
+
+    /// Keeps the log behind `lsn` for other replicas, as far as [`LOG_KEEP_BYTES_MAX`] allows. What nobody needs any more,
+    /// of log and checkpoints, goes.
+    pub fn keep_from(&mut self, lsn: Lsn) -> Result<(), StorageError> {
+        self.keep_from = lsn;
+        let removed = self.remove_leftovers();
+        self.release_log().and(removed)
     }
 
     /// What readers use.
@@ -164,19 +230,41 @@ impl Store {
         self.shared.clone()
     }
 
-    /// Who this is, and what of its files counts.
+    /// Reads the durable log on any thread.
+    pub fn log_reader(&self) -> LogReader {
+        self.log.reader()
+    }
+
+    /// Who this is, and what of its files counts: as it is on the disk.
     pub fn meta(&self) -> &ReplicaMeta {
         &self.meta
     }
 
-    /// The reign in which it writes.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
+    /// Where the log stands.
+    pub fn positions(&self) -> Positions {
+        Positions {
+            first: self.log.first(),
+            end: self.log.end(),
+            durable: self.log.durable(),
+            applied: self.applied(),
+            promised: self.meta.promised_epoch,
+            reigns: self.reigns.clone(),
+        }
     }
 
-    /// Position of the last durable and applied record.
-    pub fn applied(&self) -> Lsn {
+    /// Position of the last durable record.
+    pub fn durable(&self) -> Lsn {
         self.log.durable()
+    }
+
+    /// Position of the last record.
+    pub fn end(&self) -> Lsn {
+        self.log.end()
+    }
+
+    /// See [`OpenReport::tail_was_cut`]; as it is now.
+    pub fn tail_was_cut(&self) -> bool {
+        self.torn_at.is_some()
     }
 
     /// True after a failed write: the replica takes no more writes until it is opened again.
@@ -189,25 +277,23 @@ impl Store {
         self.log.bytes() + self.manifest.bytes()
     }
 
-    /// What a checkpoint would free: bytes of the log, or of rows in memory that wait for one, whichever is more.
+    /// What a checkpoint would free: bytes of the log behind the last one, or of rows in memory that wait for one, whichever
+    /// is more.
     pub fn checkpoint_debt_bytes(&self) -> u64 {
         let documents = self.shared.documents.read().expect("no panic under this lock");
-        self.log.bytes().max(documents.mutable().content_bytes() / 2)
+        self.log.bytes_behind(self.manifest.lsn()).max(documents.mutable().content_bytes() / 2)
     }
 
-    /// Writes to `replica.meta` how far the log is durable, if that is not there yet.
-    pub fn save_durable_mark(&mut self) -> Result<(), StorageError> {
-        if self.meta.durable == self.log.durable() {
-            return Ok(());
-        }
-        self.meta.clean_stop = false;
-        self.save_meta()
+    /// Writes to `replica.meta` how far the log is durable and how far it is committed, and what else changed, if that is
+    /// not there yet.
+    pub fn save_marks(&mut self) -> Result<(), StorageError> {
+        self.save(|_| {})
     }
 
     /// The last call: leaves a mark that the process ended in order.
     pub fn close(mut self) -> Result<(), StorageError> {
-        self.meta.clean_stop = !self.is_poisoned();
-        self.save_meta()
+        let synced = self.log.sync().is_ok();
+        self.save(|meta| meta.clean_stop = synced)
     }
 
     pub(super) fn publish(&self) {
@@ -215,13 +301,33 @@ impl Store {
         self.shared.snapshot.store(Arc::new(documents.snapshot()));
     }
 
-    pub(super) fn save_meta(&mut self) -> Result<(), StorageError> {
-        let durable = std::mem::replace(&mut self.meta.durable, self.log.durable());
-        let outcome = self.meta.write(self.place.disk.as_ref(), &self.place.directory);
-        if outcome.is_err() {
-            self.meta.durable = durable;
+    /// Makes `replica.meta` what it is now, with a change, if that differs from what is on the disk. After an error the
+    /// old one or the new one is there.
+    pub(super) fn save(&mut self, change: impl FnOnce(&mut ReplicaMeta)) -> Result<(), StorageError> {
+        let mut meta = self.meta.clone();
+        meta.reigns = self.reigns.clone();
+        meta.membership = self.membership.clone();
+        meta.tail_was_cut = self.torn_at.is_some();
+        meta.clean_stop = false;
+        // After a failed write or cut nobody knows what the log has: the marks stay where they are.
+        if !self.is_poisoned() {
+            (meta.commit, meta.durable) = (self.applied(), self.log.durable());
         }
-        outcome
+        change(&mut meta);
+        if meta != self.meta {
+            meta.write(self.place.disk.as_ref(), &self.place.directory)?;
+            self.meta = meta;
+        }
+        Ok(())
+    }
+
+    /// Removes the part of the log that neither recovery nor another replica needs.
+    pub(super) fn release_log(&mut self) -> Result<(), StorageError> {
+        let checkpoint = self.manifest.lsn();
+        let wanted = checkpoint.min(self.keep_from).min(self.pins.oldest());
+        let released = self.log.release(wanted, checkpoint, LOG_KEEP_BYTES_MAX);
+        self.reigns.forget_before(Lsn(self.log.first().0 - 1));
+        released
     }
 }
 
@@ -258,11 +364,16 @@ impl StoreReader {
     }
 }
 
-/// Where the log of a replica lies.
-pub(super) fn log_place(place: &StorePlace, identity: &ReplicaIdentity) -> LogPlace {
-    let directory: &Path = &place.directory;
-    LogPlace { disk: place.disk.clone(), directory: directory.join("wal"), replica: identity.replica }
+/// Where the log of a generation lies.
+pub(super) fn log_place(place: &StorePlace, home: &Path, identity: &ReplicaIdentity) -> LogPlace {
+    LogPlace { disk: place.disk.clone(), directory: home.join("wal"), replica: identity.replica }
 }
 
-/// What became of one batch of a group.
-pub type Outcome = Result<Receipt, super::commit::Refusal>;
+/// Makes the folders of a generation.
+pub(super) fn make_generation(disk: &dyn Disk, home: &Path) -> Result<(), StorageError> {
+    for part in ["wal", "segments"] {
+        let part = home.join(part);
+        disk.create_dir_all(&part).map_err(StorageError::write(&part))?;
+    }
+    Ok(())
+}

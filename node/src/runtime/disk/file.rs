@@ -100,6 +100,11 @@ impl Disk for FileDisk {
         Ok(Box::new(RealFile(file)))
     }
 
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().append(true).custom_flags(O_NOFOLLOW).open(self.at(path))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskReader>> {
         let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.at(path))?;
         Ok(Box::new(RealFile(file)))

@@ -2,7 +2,11 @@
 //!
 //! A crash ([`MemoryDisk::crash`]) keeps what was synced and an arbitrary part of what was not: any prefix of the
 //! name changes of each directory, and of each file's unsynced suffix any of its sectors, the rest being zeros or
-//! missing. A failed sync drops the pages: readers still see them, a later sync succeeds, a crash loses them.
+//! missing. A failed sync drops the pages: readers still see them, a later sync succeeds, a crash loses them. A disk may
+//! also lie about syncs ([`MemoryDisk::forget_syncs`]), write to the wrong place ([`MemoryDisk::misdirect_next_append`]),
+//! or be an older image of itself ([`MemoryDisk::restore`]).
+
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,10 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use self::files::{Content, Files, NameChange};
 use super::{Disk, DiskFile, DiskReader, DiskSpace, parent};
-
-/// Unsynced bytes reach the disk in units of this many.
-const SECTOR_BYTES: usize = 512;
 
 /// What a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,17 +38,14 @@ pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// Everything that is on a disk at one moment, in its caches too.
+#[derive(Clone, Debug)]
+pub struct DiskImage(Files);
+
 #[derive(Debug)]
 struct State {
     random: SmallRng,
-    contents: Vec<Content>,
-    /// What a process sees.
-    names: BTreeMap<PathBuf, usize>,
-    /// What a crash keeps.
-    durable_names: BTreeMap<PathBuf, usize>,
-    /// Name changes of each directory since it was synced, in order.
-    changes: BTreeMap<PathBuf, Vec<NameChange>>,
-    directories: BTreeSet<PathBuf>,
+    files: Files,
     capacity_bytes: u64,
     /// Operations so far; each counts one.
     operations: u64,
@@ -54,22 +53,9 @@ struct State {
     power_off_at: Option<u64>,
     /// One failure each, after so many more operations of its kind.
     faults: BTreeMap<DiskOperation, (u64, io::ErrorKind)>,
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    /// Bytes from the start that are on the platter.
-    synced: usize,
-    /// A failed sync dropped everything after `synced` at that time: later syncs do not bring it back.
-    lost: Option<std::ops::Range<usize>>,
-}
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf),
+    /// So many more syncs of files succeed without doing anything.
+    forgotten_syncs: u64,
+    misdirects_next_append: bool,
 }
 
 impl MemoryDisk {
@@ -77,15 +63,13 @@ impl MemoryDisk {
     pub fn new(seed: u64) -> MemoryDisk {
         let state = State {
             random: SmallRng::seed_from_u64(seed),
-            contents: Vec::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            changes: BTreeMap::new(),
-            directories: BTreeSet::from([PathBuf::new()]),
+            files: Files { directories: BTreeSet::from([PathBuf::new()]), ..Files::default() },
             capacity_bytes: 1 << 40,
             operations: 0,
             power_off_at: None,
             faults: BTreeMap::new(),
+            forgotten_syncs: 0,
+            misdirects_next_append: false,
         };
         MemoryDisk { state: Arc::new(Mutex::new(state)) }
     }
@@ -121,6 +105,29 @@ impl MemoryDisk {
         let mut state = self.lock();
         state.power_off_at = None;
         state.faults.clear();
+        state.forgotten_syncs = 0;
+        state.misdirects_next_append = false;
+    }
+
+    /// The next `count` syncs of files say that they succeeded and do nothing: a later one makes up for it, a crash before
+    /// loses what they should have kept.
+    pub fn forget_syncs(&self, count: u64) {
+        self.lock().forgotten_syncs = count;
+    }
+
+    /// The bytes of the next append land somewhere in another file that has room for them; where they belong are zeros.
+    pub fn misdirect_next_append(&self) {
+        self.lock().misdirects_next_append = true;
+    }
+
+    /// An image of the disk.
+    pub fn image(&self) -> DiskImage {
+        DiskImage(self.lock().files.clone())
+    }
+
+    /// Makes the disk what it was when the image was taken; no file is open.
+    pub fn restore(&self, image: &DiskImage) {
+        self.lock().files = image.0.clone();
     }
 
     /// Changes the size of the volume; appends beyond it fail half-way.
@@ -132,16 +139,11 @@ impl MemoryDisk {
     pub fn crash(&self) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        for changes in std::mem::take(&mut state.changes).into_values() {
-            let kept = state.random.random_range(0..=changes.len());
-            changes[..kept].iter().for_each(|change| change.apply(&mut state.durable_names));
-        }
-        state.names = state.durable_names.clone();
-        for content in &mut state.contents {
-            content.crash(&mut state.random);
-        }
+        state.files.crash(&mut state.random);
         state.power_off_at = None;
         state.faults.clear();
+        state.forgotten_syncs = 0;
+        state.misdirects_next_append = false;
     }
 
     /// Flips one bit of a file, on the platter too.
@@ -150,8 +152,8 @@ impl MemoryDisk {
     /// When there is no such file or byte.
     pub fn flip_bit(&self, path: &Path, offset: usize, bit: u8) {
         let mut state = self.lock();
-        let index = state.names[path];
-        state.contents[index].bytes[offset] ^= 1 << bit;
+        let index = state.files.names[path];
+        state.files.contents[index].bytes[offset] ^= 1 << bit;
     }
 
     /// Replaces a file's content, synced: what a broken tool or an older image leaves.
@@ -160,13 +162,13 @@ impl MemoryDisk {
     /// When there is no such file.
     pub fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.lock();
-        let index = state.names[path];
-        state.contents[index] = Content { synced: bytes.len(), bytes, lost: None };
+        let index = state.files.names[path];
+        state.files.contents[index] = Content { synced: bytes.len(), bytes, lost: None };
     }
 
     /// Paths of all files, ascending.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.lock().names.keys().cloned().collect()
+        self.lock().files.names.keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,56 +197,19 @@ impl State {
         }
     }
 
-    fn change(&mut self, directory: PathBuf, change: NameChange) {
-        change.apply(&mut self.names);
-        self.changes.entry(directory).or_default().push(change);
-    }
-
-    fn find(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn used_bytes(&self) -> u64 {
-        self.names.values().map(|index| self.contents[*index].bytes.len() as u64).sum()
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            NameChange::Link(path, content) => {
-                names.insert(path.clone(), *content);
-            }
-            NameChange::Unlink(path) => {
-                names.remove(path);
-            }
-            NameChange::Rename(from, to) => {
-                if let Some(content) = names.remove(from) {
-                    names.insert(to.clone(), content);
-                }
-            }
+    /// Where an append to `content` lands in truth: the file that it is for, or a place in another one.
+    fn misdirection(&mut self, content: usize, length: usize) -> Option<(usize, usize)> {
+        if !std::mem::take(&mut self.misdirects_next_append) {
+            return None;
         }
-    }
-}
-
-impl Content {
-    fn crash(&mut self, random: &mut SmallRng) {
-        if let Some(lost) = self.lost.take() {
-            let end = lost.end.min(self.bytes.len());
-            self.bytes[lost.start.min(end)..end].fill(0);
+        let has_room = |index: &usize| *index != content && self.files.contents[*index].bytes.len() >= length;
+        let others: Vec<usize> = self.files.names.values().copied().filter(has_room).collect();
+        if others.is_empty() {
+            return None;
         }
-        let kept = random.random_range(self.synced..=self.bytes.len());
-        self.bytes.truncate(kept);
-        // Sectors reach the platter in any order; one that did not reads as zeros when a later one made the file long.
-        let mut start = self.synced;
-        while start < kept {
-            let end = (start / SECTOR_BYTES + 1) * SECTOR_BYTES;
-            if random.random_ratio(1, 4) {
-                self.bytes[start..end.min(kept)].fill(0);
-            }
-            start = end;
-        }
-        self.synced = kept;
+        let other = others[self.random.random_range(0..others.len())];
+        let room = self.files.contents[other].bytes.len() - length;
+        Some((other, self.random.random_range(0..=room)))
     }
 }
 
@@ -252,15 +217,23 @@ impl Disk for MemoryDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.lock();
         state.begin(DiskOperation::Directory)?;
-        if !state.directories.contains(&parent(path)) {
+        if !state.files.directories.contains(&parent(path)) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if state.names.contains_key(path) {
+        if state.files.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let content = state.contents.len();
-        state.contents.push(Content::default());
-        state.change(parent(path), NameChange::Link(path.to_path_buf(), content));
+        let content = state.files.contents.len();
+        state.files.contents.push(Content::default());
+        state.files.change(parent(path), NameChange::Link(path.to_path_buf(), content));
+        drop(state);
+        Ok(Box::new(MemoryFile { disk: self.clone(), content }))
+    }
+
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.lock();
+        state.begin(DiskOperation::Directory)?;
+        let content = state.files.find(path)?;
         drop(state);
         Ok(Box::new(MemoryFile { disk: self.clone(), content }))
     }
@@ -268,7 +241,7 @@ impl Disk for MemoryDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskReader>> {
         let mut state = self.lock();
         state.begin(DiskOperation::Read)?;
-        let content = state.find(path)?;
+        let content = state.files.find(path)?;
         drop(state);
         Ok(Box::new(MemoryFile { disk: self.clone(), content }))
     }
@@ -277,40 +250,45 @@ impl Disk for MemoryDisk {
         assert_eq!(from.parent(), to.parent(), "a rename stays in its directory");
         let mut state = self.lock();
         state.begin(DiskOperation::Directory)?;
-        state.find(from)?;
-        state.change(parent(from), NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
+        state.files.find(from)?;
+        state.files.change(parent(from), NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         state.begin(DiskOperation::Directory)?;
-        state.find(path)?;
-        state.change(parent(path), NameChange::Unlink(path.to_path_buf()));
+        state.files.find(path)?;
+        state.files.change(parent(path), NameChange::Unlink(path.to_path_buf()));
         Ok(())
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.lock();
-        state.begin(DiskOperation::Directory)?;
-        state.names.retain(|name, _| !name.starts_with(path));
-        state.durable_names.retain(|name, _| !name.starts_with(path));
-        state.changes.retain(|directory, _| !directory.starts_with(path));
-        state.directories.retain(|directory| !directory.starts_with(path));
+        let mut guard = self.lock();
+        let powered = guard.power_off_at.is_none_or(|at| guard.operations <= at);
+        let outcome = guard.begin(DiskOperation::Directory);
+        let State { random, files, .. } = &mut *guard;
+        if let Err(error) = outcome {
+            files.forget_below(path, |_| powered && random.random());
+            return Err(error);
+        }
+        files.forget_below(path, |_| true);
+        files.changes.retain(|directory, _| !directory.starts_with(path));
+        files.directories.retain(|directory| !directory.starts_with(path));
         Ok(())
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         state.begin(DiskOperation::Directory)?;
-        state.directories.extend(path.ancestors().map(Path::to_path_buf));
+        state.files.directories.extend(path.ancestors().map(Path::to_path_buf));
         Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut state = self.lock();
         state.begin(DiskOperation::Read)?;
-        let entries = state.names.keys().chain(&state.directories);
+        let entries = state.files.names.keys().chain(&state.files.directories);
         let names: BTreeSet<String> = entries
             .filter(|entry| entry.parent() == Some(path))
             .filter_map(|entry| entry.file_name().and_then(|name| name.to_str()).map(str::to_owned))
@@ -319,19 +297,16 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut guard = self.lock();
-        guard.begin(DiskOperation::Directory)?;
-        let state = &mut *guard;
-        for change in state.changes.remove(path).unwrap_or_default() {
-            change.apply(&mut state.durable_names);
-        }
+        let mut state = self.lock();
+        state.begin(DiskOperation::Directory)?;
+        state.files.sync_dir(path);
         Ok(())
     }
 
     fn space(&self) -> io::Result<DiskSpace> {
         let state = self.lock();
         let capacity_bytes = state.capacity_bytes;
-        Ok(DiskSpace { capacity_bytes, free_bytes: capacity_bytes.saturating_sub(state.used_bytes()) })
+        Ok(DiskSpace { capacity_bytes, free_bytes: capacity_bytes.saturating_sub(state.files.used_bytes()) })
     }
 }
 
@@ -343,7 +318,8 @@ struct MemoryFile {
 impl DiskFile for MemoryFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.lock();
-        let room = state.capacity_bytes.saturating_sub(state.used_bytes()) as usize;
+        self.check(&state)?;
+        let room = state.capacity_bytes.saturating_sub(state.files.used_bytes()) as usize;
         let outcome = match state.begin(DiskOperation::Append) {
             Ok(()) if room < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
             outcome => outcome,
@@ -352,15 +328,26 @@ impl DiskFile for MemoryFile {
             Ok(()) => bytes.len(),
             Err(_) => state.random.random_range(0..=bytes.len()).min(room),
         };
-        state.contents[self.content].bytes.extend_from_slice(&bytes[..written]);
+        if let Some((other, offset)) = state.misdirection(self.content, written) {
+            state.files.contents[other].bytes[offset..offset + written].copy_from_slice(&bytes[..written]);
+            let length = state.files.contents[self.content].bytes.len() + written;
+            state.files.contents[self.content].bytes.resize(length, 0);
+        } else {
+            state.files.contents[self.content].bytes.extend_from_slice(&bytes[..written]);
+        }
         outcome
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.lock();
+        self.check(&state)?;
         let outcome = state.begin(DiskOperation::Sync);
         let powered = state.power_off_at.is_none_or(|at| state.operations <= at);
-        let content = &mut state.contents[self.content];
+        if outcome.is_ok() && state.forgotten_syncs > 0 {
+            state.forgotten_syncs -= 1;
+            return outcome;
+        }
+        let content = &mut state.files.contents[self.content];
         let (start, end) = (content.synced, content.bytes.len());
         if outcome.is_ok() {
             content.synced = end;
@@ -373,15 +360,25 @@ impl DiskFile for MemoryFile {
     }
 }
 
+impl MemoryFile {
+    /// A file that was open when the disk became an older image is none of its files.
+    fn check(&self, state: &State) -> io::Result<()> {
+        if self.content < state.files.contents.len() { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
 impl DiskReader for MemoryFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().contents[self.content].bytes.len() as u64)
+        let state = self.disk.lock();
+        self.check(&state)?;
+        Ok(state.files.contents[self.content].bytes.len() as u64)
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
+        self.check(&state)?;
         state.begin(DiskOperation::Read)?;
-        let bytes = &state.contents[self.content].bytes;
+        let bytes = &state.files.contents[self.content].bytes;
         let start = offset as usize;
         let source = start.checked_add(buffer.len()).and_then(|end| bytes.get(start..end));
         buffer.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -390,49 +387,4 @@ impl DiskReader for MemoryFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_synced_survives_and_the_rest_may_be_lost() {
-        let mut lost = 0;
-        for seed in 0..50 {
-            let disk = MemoryDisk::new(seed);
-            let mut file = disk.create(Path::new("a")).expect("created");
-            file.append(&[1; 700]).expect("written");
-            file.sync().expect("synced");
-            disk.sync_dir(Path::new("")).expect("synced");
-            file.append(&[2; 700]).expect("written");
-            disk.crash();
-            let bytes = disk.read(Path::new("a")).expect("the name was synced");
-            assert!(bytes[..700].iter().all(|byte| *byte == 1));
-            lost += usize::from(bytes.len() < 1400 || bytes[700..].contains(&0));
-        }
-        assert!(lost > 40, "the disk is too kind");
-    }
-
-    #[test]
-    fn names_of_an_unsynced_directory_may_be_lost() {
-        let survived = |seed| {
-            let disk = MemoryDisk::new(seed);
-            disk.create(Path::new("a")).expect("created");
-            disk.crash();
-            disk.read(Path::new("a")).is_ok()
-        };
-        assert!((0..20).any(survived) && !(0..20).all(survived));
-    }
-
-    #[test]
-    fn a_failed_sync_loses_its_pages_for_good() {
-        let disk = MemoryDisk::new(1);
-        let mut file = disk.create(Path::new("a")).expect("created");
-        disk.sync_dir(Path::new("")).expect("synced");
-        file.append(&[7; 10]).expect("written");
-        disk.fail_next(DiskOperation::Sync, io::ErrorKind::Other);
-        assert!(file.sync().is_err());
-        assert!(file.sync().is_ok(), "the kernel says so");
-        assert_eq!(disk.read(Path::new("a")).expect("read"), [7; 10], "from the page cache");
-        disk.crash();
-        assert_eq!(disk.read(Path::new("a")).expect("read"), [0; 10]);
-    }
-}
+mod tests;

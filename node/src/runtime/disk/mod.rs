@@ -19,12 +19,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use file::{FileDisk, OpenError};
-pub use memory::{DiskOperation, MemoryDisk};
+pub use memory::{DiskImage, DiskOperation, MemoryDisk};
 
 /// A tree of files. Shared as `Arc<dyn Disk>`.
 pub trait Disk: Send + Sync + 'static {
     /// Creates an empty file to append to; an error if it exists.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file that is there to append to. What an earlier handle appended and did not sync is made durable by
+    /// [`DiskFile::sync`] of this one, too.
+    fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
     /// Opens a file for reading at any place.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskReader>>;
@@ -35,7 +39,8 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a directory and everything in it; an absent one is no error. Durable on return.
+    /// Removes a directory and everything in it; an absent one is no error. Durable on return; after a failure or crash any
+    /// part of it may be gone.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
     /// Creates a directory and those above it, durably.
@@ -128,11 +133,16 @@ mod tests {
         disk.sync_dir(Path::new("a/b")).expect("synced");
         assert_eq!(kind(disk.create(&path("x")).map(drop)), io::ErrorKind::AlreadyExists);
         assert_eq!(disk.read(&path("x")).expect("read"), b"hello world");
+        assert_eq!(kind(disk.reopen(&path("y")).map(drop)), io::ErrorKind::NotFound);
+        let mut file = disk.reopen(&path("x")).expect("there");
+        file.append(b"!").expect("written");
+        file.sync().expect("synced");
+        assert_eq!(disk.read(&path("x")).expect("read"), b"hello world!");
         let reader = disk.open(&path("x")).expect("opened");
         let mut bytes = [0; 5];
         reader.read_exact_at(&mut bytes, 6).expect("within");
-        assert_eq!((&bytes, reader.len().expect("known")), (b"world", 11));
-        assert_eq!(kind(reader.read_exact_at(&mut bytes, 7)), io::ErrorKind::UnexpectedEof);
+        assert_eq!((&bytes, reader.len().expect("known")), (b"world", 12));
+        assert_eq!(kind(reader.read_exact_at(&mut bytes, 8)), io::ErrorKind::UnexpectedEof);
 
         disk.create(&path("y")).expect("created").append(b"new").expect("written");
         disk.rename(&path("y"), &path("x")).expect("replaced");

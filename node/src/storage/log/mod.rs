@@ -2,7 +2,8 @@
 //!
 //! # Files
 //! `<number, 16 hex digits>.log`, in ascending order. A segment gets its name when its header (and what recovery puts
-//! behind it) is durable, and is made only when everything in the segment before it is durable.
+//! behind it) is durable, and is made only when everything in the segment before it is durable, or cut. A segment is void
+//! from the first position of any later segment on.
 //!
 //! | offset | bytes | segment header |
 //! |--:|--:|---|
@@ -10,8 +11,8 @@
 //! | 8 | 4 | format version, 1 |
 //! | 12 | 16 | replica id |
 //! | 28 | 8 | segment number |
-//! | 36 | 8 | position of its first record; the segment before is void from there on |
-//! | 44 | 8 | epoch in which it was begun |
+//! | 36 | 8 | position of its first record |
+//! | 44 | 8 | epoch of the record before it |
 //! | 52 | 8 | random seed |
 //! | 60 | 4 | CRC-32C of the 60 bytes before |
 //!
@@ -30,6 +31,10 @@
 //! | 46 | 8 | digest of the request |
 //! | 54 | | body |
 //!
+//! # Batches
+//! Records that apply together end with the one that has flag 1. Files hold whole batches: records of a batch that has not
+//! ended wait in memory. An epoch start ends an open batch, too: its records are *void* and never apply.
+//!
 //! # Torn or damaged
 //! Records are written in groups: write, sync, and only then the next group. So when a record does not fit its
 //! checksums, it was torn by a crash if it belongs to the last group, and damaged otherwise. It does not belong to the
@@ -37,32 +42,40 @@
 //! segment's header, or from a later record with flag 2. Damaged logs are refused and left as they are.
 //!
 //! # Recovery
-//! cuts the torn tail and an open batch by beginning a new segment behind the last whole batch. Records that are not
-//! proven durable are written again into that segment: what an earlier process could not sync can sit in the kernel's
-//! cache, readable and lost.
+//! cuts the torn tail by beginning a new segment behind the last whole batch. Records that are not proven durable are
+//! written again into that segment: what an earlier process could not sync can sit in the kernel's cache, readable and
+//! lost.
+//!
+//! # Cuts
+//! When another replica's log is the truth, records behind a position go: a new segment begins there, which makes the
+//! others void from it on, and what is void as a whole is removed. The new segment's name is the moment at which the cut
+//! counts. The durable mark of `replica.meta` must have been lowered before.
 //!
 //! # Failures
 //! After a failed write or sync the log is poisoned: it takes nothing more until it is recovered from the disk.
 
+mod extent;
+mod orphans;
+mod reader;
 mod record;
 mod recovery;
 mod segment;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use self::record::{Chain, HEADER_BYTES};
-use self::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use self::extent::{Extent, Segment, SharedExtent};
+use self::record::Chain;
+use self::segment::{Draft, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::StorageError;
-use super::op_window::OpKey;
 use crate::ids::{Epoch, Lsn, ReplicaId};
 use crate::runtime::disk::{Disk, DiskFile};
 
+pub use self::reader::{LogRead, LogReader};
 pub use self::record::{BODY_BYTES_MAX, Record, RecordKind};
-pub use self::recovery::{Recovered, RecoveryPoint};
+pub use self::recovery::{RecoveryPoint, Scanned};
 
 /// A segment that has this many bytes gets a successor before the next group.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -78,137 +91,166 @@ pub struct LogPlace {
     pub replica: ReplicaId,
 }
 
-/// The log of one replica, open for appending. One owner.
+/// The log of one replica, open for appending. One owner; [`LogReader`]s read beside.
 ///
-/// `durable ≤ end`; they differ between [`Log::append`] and [`Log::sync`].
+/// `durable ≤ end`: what lies between waits in memory for [`Log::sync`].
 pub struct Log {
     place: LogPlace,
-    /// Ascending, at least one; the last one is written to.
-    segments: VecDeque<Segment>,
+    extent: SharedExtent,
     file: Box<dyn DiskFile>,
     chain: Chain,
-    /// Encoded records of the group that is not written yet.
-    group: Vec<u8>,
-    end: Lsn,
-    durable: Lsn,
+    /// Reign of the last durable record.
+    epoch: Epoch,
+    /// Records behind the durable ones, dense.
+    group: Vec<Record>,
     poisoned: bool,
 }
 
-/// A segment as the open log knows it.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    number: u64,
-    first: Lsn,
-    bytes: u64,
-}
-
 impl Log {
-    /// Begins an empty log in an empty directory.
-    pub fn create(place: LogPlace) -> Result<Log, StorageError> {
-        Log::begin_segment(place, 1, Lsn::ZERO, Epoch::default(), &[], VecDeque::new())
+    /// Begins an empty log behind position `before`, which reign `epoch` wrote, in an empty directory.
+    pub fn create(place: LogPlace, before: Lsn, epoch: Epoch) -> Result<Log, StorageError> {
+        let extent = Extent { segments: VecDeque::new(), durable: before, cuts: 0 };
+        Log::begin(place, extent, 1, epoch, &[])
     }
 
-    /// Adds one batch, `1..` records that apply together or not at all, to the group that the next [`Log::sync`]
-    /// writes. Returns the position of its last record.
+    /// Adds records to the group that the next [`Log::sync`] writes. They follow [`Log::end`] without a gap, and their
+    /// epochs do not fall.
     ///
-    /// An error other than [`StorageError::RecordTooLarge`] poisons the log.
-    pub fn append(
-        &mut self,
-        epoch: Epoch,
-        op: OpKey,
-        effects: Vec<(RecordKind, Bytes)>,
-    ) -> Result<Lsn, StorageError> {
-        assert!(!effects.is_empty(), "a batch has records");
+    /// # Errors
+    /// [`StorageError::Poisoned`]: nothing was added.
+    pub fn append(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), StorageError> {
         self.check_poison()?;
-        if let Some((_, body)) = effects.iter().find(|(_, body)| body.len() > BODY_BYTES_MAX) {
-            return Err(StorageError::RecordTooLarge { bytes: body.len(), max: BODY_BYTES_MAX });
+        for record in records {
+            assert_eq!(record.lsn, self.end().next(), "records are dense");
+            assert!(record.epoch >= self.epoch(), "epochs do not fall");
+            assert!(record.body.len() <= BODY_BYTES_MAX, "bodies are bounded");
+            self.group.push(record);
         }
-        if self.group.is_empty() && self.last_segment().bytes >= SEGMENT_BYTES {
-            self.rotate(epoch)?;
-        }
-        let last = effects.len() - 1;
-        for (index, (kind, body)) in effects.into_iter().enumerate() {
-            let lsn = self.end.next();
-            let record = Record { kind, batch_end: index == last, epoch, lsn, op, body };
-            self.chain = record.encode(self.chain, self.group.is_empty(), &mut self.group);
-            self.end = lsn;
-        }
-        Ok(self.end)
+        Ok(())
     }
 
-    /// Writes the group and makes it durable: everything up to [`Log::end`] is then on disk.
+    /// Writes the whole batches of the group and makes them durable. Records of a batch that has not ended stay behind.
     ///
     /// After an error it is unknown which records of the group a later recovery finds.
     pub fn sync(&mut self) -> Result<(), StorageError> {
         self.check_poison()?;
-        if self.group.is_empty() {
-            return Ok(());
+        let Some(last) = self.group.iter().rposition(|record| record.batch_end) else { return Ok(()) };
+        if self.extent.lock().last_segment().bytes >= SEGMENT_BYTES {
+            self.rotate()?;
         }
-        let path = segment::path_of(&self.place.directory, self.last_segment().number);
+        let whole = &self.group[..=last];
+        let (bytes, chain) = encode(whole, self.chain);
+        let path = segment::path_of(&self.place.directory, self.extent.lock().last_segment().number);
         let outcome = self
             .file
-            .append(&self.group)
+            .append(&bytes)
             .map_err(StorageError::write(&path))
             .and_then(|()| self.file.sync().map_err(StorageError::sync(&path)));
         if let Err(error) = outcome {
             self.poisoned = true;
             return Err(error);
         }
-        let written = self.group.len() as u64;
-        self.segments.back_mut().expect("a log has a segment").bytes += written;
-        self.durable = self.end;
-        self.group.clear();
+        let mut extent = self.extent.lock();
+        extent.segments.back_mut().expect("an open log has a segment").bytes += bytes.len() as u64;
+        extent.durable = whole[last].lsn;
+        drop(extent);
+        (self.chain, self.epoch) = (chain, whole[last].epoch);
+        self.group.drain(..=last);
         Ok(())
     }
 
-    /// Begins a new segment, so that the ones before it can go once they are not needed. The group must be synced.
-    pub fn rotate(&mut self, epoch: Epoch) -> Result<(), StorageError> {
+    /// Begins a new segment behind the durable records, so that the ones before it can go once they are not needed.
+    pub fn rotate(&mut self) -> Result<(), StorageError> {
         self.check_poison()?;
-        assert_eq!(self.end, self.durable, "a segment ends with a synced group");
-        if self.last_segment().first > self.end {
+        let last = self.extent.lock().last_segment();
+        let durable = self.durable();
+        if last.first > durable {
             return Ok(());
         }
-        let number = self.last_segment().number + 1;
-        let segments = self.segments.clone();
-        match Log::begin_segment(self.place.clone(), number, self.end, epoch, &[], segments) {
-            Ok(log) => *self = log,
-            Err(error) => {
-                self.poisoned = true;
+        let segment = self.begin_segment(last.number + 1, durable, self.epoch)?;
+        self.extent.lock().segments.push_back(segment);
+        Ok(())
+    }
+
+    /// Removes every record behind `to`, which is the end of a batch and was written in reign `epoch`. Durable on return;
+    /// a crash leaves the log before or after it.
+    ///
+    /// The caller has lowered the durable mark of `replica.meta`. An error poisons the log.
+    pub fn cut(&mut self, to: Lsn, epoch: Epoch) -> Result<(), StorageError> {
+        self.check_poison()?;
+        self.group.retain(|record| record.lsn <= to);
+        if to >= self.durable() {
+            return Ok(());
+        }
+        assert!(to.next() >= self.first(), "records before the first one are not known");
+        let number = self.extent.lock().last_segment().number + 1;
+        let segment = self.begin_segment(number, to, epoch)?;
+        let mut extent = self.extent.lock();
+        let kept = extent.segments.partition_point(|segment| segment.first <= to);
+        let void: Vec<u64> = extent.segments.drain(kept..).map(|segment| segment.number).collect();
+        extent.segments.push_back(segment);
+        extent.durable = to;
+        extent.cuts += 1;
+        drop(extent);
+        // A void segment that outlived the one that makes it void would count again.
+        let removed = remove_segments(&self.place, &void);
+        self.poisoned = removed.is_err();
+        removed
+    }
+
+    /// Keeps a copy of the durable records behind `to`, which reign `epoch` wrote, as a segment file in `directory`. Of
+    /// several copies the oldest go.
+    pub fn copy_orphans(&self, directory: &Path, to: Lsn, epoch: Epoch) -> Result<(), StorageError> {
+        orphans::copy(&self.place, self.reader(), directory, to, epoch)
+    }
+
+    /// Removes segments whose records all lie at or before `wanted`; and, while the log has more than `bytes_max` bytes,
+    /// those whose records lie at or before `possible`.
+    pub fn release(&mut self, wanted: Lsn, possible: Lsn, bytes_max: u64) -> Result<(), StorageError> {
+        loop {
+            let released = self.extent.lock().pop_released(wanted, possible, bytes_max);
+            let Some(segment) = released else { return Ok(()) };
+            // In order and one by one: a gap would be taken for damage.
+            if let Err(error) = remove_segments(&self.place, &[segment.number]) {
+                self.extent.lock().segments.push_front(segment);
                 return Err(error);
             }
         }
-        Ok(())
     }
 
-    /// Removes segments whose records all lie at or before `lsn`.
-    pub fn release(&mut self, lsn: Lsn) -> Result<(), StorageError> {
-        let mut removed = false;
-        while self.segments.len() > 1 && self.segments[1].first <= lsn.next() {
-            let path = segment::path_of(&self.place.directory, self.segments[0].number);
-            self.place.disk.remove(&path).map_err(StorageError::write(&path))?;
-            self.segments.pop_front();
-            removed = true;
-        }
-        if removed {
-            let directory = &self.place.directory;
-            self.place.disk.sync_dir(directory).map_err(StorageError::sync(directory))?;
-        }
-        Ok(())
+    /// Reads beside the owner, on any thread.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.place.clone(), self.extent.clone())
+    }
+
+    /// Position of the first record that is there; of the next one when there is none.
+    pub fn first(&self) -> Lsn {
+        self.extent.lock().segments.front().expect("an open log has a segment").first
     }
 
     /// Position of the last record.
     pub fn end(&self) -> Lsn {
-        self.end
+        self.group.last().map_or_else(|| self.durable(), |record| record.lsn)
     }
 
-    /// Position of the last durable record.
+    /// Reign of the last record; of the position before the first one when there is none.
+    pub fn epoch(&self) -> Epoch {
+        self.group.last().map_or(self.epoch, |record| record.epoch)
+    }
+
+    /// Position of the last durable record, which ends a batch.
     pub fn durable(&self) -> Lsn {
-        self.durable
+        self.extent.lock().durable
     }
 
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.extent.lock().bytes()
+    }
+
+    /// Bytes of the durable records behind `lsn`, about.
+    pub fn bytes_behind(&self, lsn: Lsn) -> u64 {
+        self.extent.lock().bytes_behind(lsn)
     }
 
     /// True after a failed write or sync.
@@ -221,42 +263,80 @@ impl Log {
         self.poisoned = true;
     }
 
-    fn last_segment(&self) -> Segment {
-        *self.segments.back().expect("a log has a segment")
+    /// # Errors
+    /// [`StorageError::Poisoned`] after a failed write or sync.
+    pub fn check_poison(&self) -> Result<(), StorageError> {
+        if self.poisoned { Err(StorageError::Poisoned { end: self.durable() }) } else { Ok(()) }
     }
 
-    fn check_poison(&self) -> Result<(), StorageError> {
-        if self.poisoned { Err(StorageError::Poisoned { end: self.durable }) } else { Ok(()) }
-    }
-
-    /// Makes the segment behind `before`, with `tail` as its first group, and a log that appends to it.
-    fn begin_segment(
+    /// Makes segment `number` with `tail` as its first group, and a log that appends to it. `extent` is what stays
+    /// before it.
+    fn begin(
         place: LogPlace,
+        mut extent: Extent,
         number: u64,
-        before: Lsn,
         epoch: Epoch,
         tail: &[Record],
-        mut segments: VecDeque<Segment>,
     ) -> Result<Log, StorageError> {
-        let header = SegmentHeader {
-            replica: place.replica,
-            number,
-            first: before.next(),
-            epoch,
-            seed: rand::random(),
-        };
-        let mut chain = header.chain();
-        let bytes = tail.iter().map(|record| HEADER_BYTES + record.body.len()).sum();
-        let mut encoded = Vec::with_capacity(bytes);
-        for (index, record) in tail.iter().enumerate() {
-            chain = record.encode(chain, index == 0, &mut encoded);
-        }
-        let file = segment::create(place.disk.as_ref(), &place.directory, &header, &encoded)?;
+        let header = SegmentHeader::new(place.replica, number, extent.durable.next(), epoch);
+        let (encoded, chain) = encode(tail, header.chain());
+        let mut draft = Draft::begin(place.disk.as_ref(), &place.directory, &header)?;
+        draft.append(&encoded)?;
+        let file = draft.finish()?;
         let bytes = (SEGMENT_HEADER_BYTES + encoded.len()) as u64;
-        segments.push_back(Segment { number, first: header.first, bytes });
-        let end = tail.last().map_or(before, |record| record.lsn);
-        Ok(Log { place, segments, file, chain, group: Vec::new(), end, durable: end, poisoned: false })
+        extent.segments.push_back(Segment { number, first: header.first, bytes });
+        let mut last_epoch = epoch;
+        if let Some(last) = tail.last() {
+            (extent.durable, last_epoch) = (last.lsn, last.epoch);
+        }
+        let extent = SharedExtent::new(extent);
+        Ok(Log { place, extent, file, chain, epoch: last_epoch, group: Vec::new(), poisoned: false })
     }
+
+    /// Makes an empty segment behind position `before` of reign `epoch`, and appends to it from now on. An error poisons
+    /// the log: it is unknown whether the segment has its name.
+    fn begin_segment(&mut self, number: u64, before: Lsn, epoch: Epoch) -> Result<Segment, StorageError> {
+        let header = SegmentHeader::new(self.place.replica, number, before.next(), epoch);
+        let made =
+            Draft::begin(self.place.disk.as_ref(), &self.place.directory, &header).and_then(Draft::finish);
+        self.poisoned = made.is_err();
+        self.file = made?;
+        (self.chain, self.epoch) = (header.chain(), epoch);
+        Ok(Segment { number, first: header.first, bytes: SEGMENT_HEADER_BYTES as u64 })
+    }
+}
+
+impl Drop for Log {
+    /// Readers of a log that is closed find nothing: whoever opens it again may change it.
+    fn drop(&mut self) {
+        self.extent.lock().segments.clear();
+    }
+}
+
+/// The bytes of a group, and the chain for the next one.
+fn encode(records: &[Record], mut chain: Chain) -> (Vec<u8>, Chain) {
+    let mut bytes = Vec::with_capacity(records.iter().map(Record::stored_bytes).sum());
+    for (index, record) in records.iter().enumerate() {
+        chain = record.encode(chain, index == 0, &mut bytes);
+    }
+    (bytes, chain)
+}
+
+/// Removes segments, durably.
+fn remove_segments(place: &LogPlace, numbers: &[u64]) -> Result<(), StorageError> {
+    for number in numbers {
+        let path = segment::path_of(&place.directory, *number);
+        match place.disk.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(StorageError::write(&path)(error));
+            }
+            _ => {}
+        }
+    }
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    place.disk.sync_dir(&place.directory).map_err(StorageError::sync(&place.directory))
 }
 
 #[cfg(test)]

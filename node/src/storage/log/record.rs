@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use crc32c::{crc32c, crc32c_append};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::{Epoch, Lsn, OpId};
 use crate::storage::op_window::OpKey;
@@ -34,7 +35,8 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    fn from_number(number: u8) -> Option<RecordKind> {
+    /// The kind with this number; `None` when this version knows none.
+    pub fn from_number(number: u8) -> Option<RecordKind> {
         Some(match number {
             1 => RecordKind::Upsert,
             2 => RecordKind::Delete,
@@ -83,17 +85,44 @@ pub(super) struct Decoded {
 }
 
 /// Why bytes are no record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadRecord {
+    /// The bytes end within the record.
+    #[error("is cut off")]
+    CutOff {
+        /// How many it has at least.
+        bytes: usize,
+    },
     /// Checksums do not fit: torn, flipped, or never written.
+    #[error("{0} does not fit")]
     Invalid(&'static str),
     /// Whole, but of a kind that this version does not know.
+    #[error("is of kind {0}")]
     UnknownKind(u8),
     /// Whole, but with flags that this version does not know.
+    #[error("has flags {0:#04x}")]
     UnknownFlags(u8),
 }
 
 impl Record {
+    /// Bytes of the record in a log.
+    pub fn stored_bytes(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+
+    /// A hash of the whole record: equal for copies of it on all replicas.
+    pub fn digest(&self) -> u64 {
+        let Record { kind, batch_end, epoch, lsn, op, body } = self;
+        let mut hasher = Xxh3::new();
+        for number in [lsn.0, epoch.0, op.digest, body.len() as u64] {
+            hasher.update(&number.to_le_bytes());
+        }
+        hasher.update(&[*kind as u8, u8::from(*batch_end)]);
+        hasher.update(&op.id.0);
+        hasher.update(body);
+        hasher.digest()
+    }
+
     /// Appends the record's bytes to `out` and returns the chain for the next one.
     pub(super) fn encode(&self, chain: Chain, after_sync: bool, out: &mut Vec<u8>) -> Chain {
         let start = out.len();
@@ -121,13 +150,16 @@ impl Record {
         if rest.is_empty() {
             return Ok(None);
         }
-        let header = Header::read(rest).ok_or(BadRecord::Invalid("header is cut off"))?;
+        let header = Header::read(rest).ok_or(BadRecord::CutOff { bytes: HEADER_BYTES })?;
         if header.header_crc != header_crc(&rest[..22], chain) {
-            return Err(BadRecord::Invalid("header checksum does not fit"));
+            return Err(BadRecord::Invalid("header checksum"));
         }
-        let body = header.body(rest).ok_or(BadRecord::Invalid("body is cut off"))?;
+        if header.length > BODY_BYTES_MAX {
+            return Err(BadRecord::Invalid("length of the body"));
+        }
+        let body = header.body(rest).ok_or(BadRecord::CutOff { bytes: HEADER_BYTES + header.length })?;
         if header.body_crc != body_crc(header.header_crc, chain.seed, &header.op, body) {
-            return Err(BadRecord::Invalid("body checksum does not fit"));
+            return Err(BadRecord::Invalid("body checksum"));
         }
         let kind = RecordKind::from_number(header.kind).ok_or(BadRecord::UnknownKind(header.kind))?;
         if header.flags & !(FLAG_BATCH_END | FLAG_AFTER_SYNC) != 0 {

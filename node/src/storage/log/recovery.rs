@@ -1,15 +1,17 @@
 //! Opening a log after a stop of any kind.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::path::Path;
 
 use bytes::Bytes;
 
+use super::extent::{Extent, Segment};
 use super::record::{self, BadRecord, Record, RecordKind};
 use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::{Log, LogPlace, Segment};
+use super::{Log, LogPlace, remove_segments};
 use crate::ids::{Epoch, Lsn};
 use crate::storage::StorageError;
+use crate::storage::reigns::Reign;
 
 /// What the rest of the replica's state knows about its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,79 +22,113 @@ pub struct RecoveryPoint {
     pub durable: Lsn,
 }
 
-/// What recovery found.
-pub struct Recovered {
-    /// The log, ready for appending behind the last whole batch.
-    pub log: Log,
+/// A log that was read to its end and can be opened. Nothing was changed yet.
+pub struct Scanned {
     /// Records that were replayed.
     pub records: u64,
-    /// Bytes of a torn tail that were cut.
+    /// Bytes of a torn tail that opening cuts.
     pub cut_bytes: u64,
-    /// Reign of the last record, or of the last segment's beginning.
-    pub epoch: Epoch,
+    /// Position of the first record that is there.
+    pub first: Lsn,
+    /// Reigns that begin in the log.
+    pub reigns: Vec<Reign>,
+    place: LogPlace,
+    /// Segments that stay, and those that later ones make void.
+    segments: VecDeque<Segment>,
+    void: Vec<u64>,
+    last_number: u64,
+    /// Where the new segment begins, and the reign of the record before.
+    kept: Lsn,
+    kept_epoch: Epoch,
+    /// Records that are written again into it.
+    tail: Vec<Record>,
 }
 
 impl Log {
     /// Reads the log and hands every record behind the checkpoint to `replay`, in order, whole batches only.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] when records are missing or changed that must be there; nothing is changed then.
-    pub fn recover(
+    /// [`StorageError::Damaged`] when records are missing or changed that must be there.
+    pub fn scan(
         place: LogPlace,
         point: RecoveryPoint,
         replay: &mut dyn FnMut(Record) -> Result<(), StorageError>,
-    ) -> Result<Recovered, StorageError> {
-        let files = list_segments(&place)?;
-        let mut scan = Scan::new(&place, point, replay);
-        let mut segments: VecDeque<Segment> = VecDeque::new();
-        for (index, number) in files.iter().enumerate() {
-            let (header, bytes) = segment::read(place.disk.as_ref(), &place.directory, *number)?;
-            scan.check_header(&header)?;
-            segments.push_back(Segment { number: *number, first: header.first, bytes: bytes.len() as u64 });
-            let next = files.get(index + 1).map(|next| read_first(&place, *next)).transpose()?;
-            scan.segment(&header, bytes, next)?;
-        }
-        let Some(last) = segments.back().copied() else {
+    ) -> Result<Scanned, StorageError> {
+        let headers = read_headers(&place)?;
+        let Some((last, _)) = headers.last() else {
             return Err(StorageError::damaged(&place.directory, "log has no segment"));
         };
-        let Scan { proven, tail, committed, records, cut_bytes, epoch, .. } = scan.finish()?;
+        let last_number = last.number;
+        let mut scan = Scan::new(&place, point, replay);
+        let (mut segments, mut void) = (VecDeque::new(), Vec::new());
+        for (header, until) in headers {
+            let (number, first) = (header.number, header.first);
+            if until.is_some_and(|until| until <= first) {
+                void.push(number);
+                continue;
+            }
+            let (header, bytes) = segment::read(place.disk.as_ref(), &place.directory, number)?;
+            segments.push_back(Segment { number, first, bytes: bytes.len() as u64 });
+            scan.check_header(&header)?;
+            scan.segment(&header, bytes, until)?;
+        }
+        let first = segments.front().map_or(Lsn::ZERO, |segment: &Segment| segment.first);
+        scan.finish()?;
+        let Scan { proven, committed, tail, records, cut_bytes, mut reigns, first_epoch, .. } = scan;
         let kept = if tail.is_empty() { committed } else { proven };
-        if last.first > kept {
-            segments.pop_back();
-        }
-        let mut log = Log::begin_segment(place.clone(), last.number + 1, kept, epoch, &tail, segments)?;
-        if last.first > kept {
-            let path = segment::path_of(&place.directory, last.number);
-            place.disk.remove(&path).map_err(StorageError::write(&path))?;
-            place.disk.sync_dir(&place.directory).map_err(StorageError::sync(&place.directory))?;
-        }
-        log.release(point.checkpoint)?;
-        Ok(Recovered { log, records, cut_bytes, epoch })
+        reigns.retain(|reign| reign.first <= committed);
+        let kept_epoch =
+            reigns.iter().rfind(|reign| reign.first <= kept).map_or(first_epoch, |reign| reign.epoch);
+        Ok(Scanned {
+            records,
+            cut_bytes,
+            first,
+            reigns,
+            place,
+            segments,
+            void,
+            last_number,
+            kept,
+            kept_epoch,
+            tail,
+        })
     }
 }
 
-/// Numbers of all segments, ascending. Gaps are those of emptied segments; a missing one that had records shows by its
-/// neighbours' positions. Drafts of segments that were never named are removed.
-fn list_segments(place: &LogPlace) -> Result<Vec<u64>, StorageError> {
-    let directory = &place.directory;
-    let names = place.disk.list(directory).map_err(StorageError::read(directory))?;
-    for draft in names.iter().filter(|name| name.ends_with(".tmp")) {
-        let path = directory.join(draft);
-        place.disk.remove(&path).map_err(StorageError::write(&path))?;
+impl Scanned {
+    /// Opens the log: begins a new segment behind what is proven durable, with the rest in it.
+    pub fn open(mut self) -> Result<Log, StorageError> {
+        while let Some(last) = self.segments.pop_back_if(|last| last.first > self.kept) {
+            self.void.push(last.number);
+        }
+        let extent = Extent { segments: self.segments, durable: self.kept, cuts: 0 };
+        let log = Log::begin(self.place.clone(), extent, self.last_number + 1, self.kept_epoch, &self.tail)?;
+        remove_segments(&self.place, &self.void)?;
+        Ok(log)
     }
-    Ok(names.iter().filter_map(|name| segment::number_of(name)).collect())
 }
 
-/// The first position of a segment.
-fn read_first(place: &LogPlace, number: u64) -> Result<Lsn, StorageError> {
-    let path = segment::path_of(&place.directory, number);
-    let reader = place.disk.open(&path).map_err(StorageError::read(&path))?;
-    let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    reader.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof => StorageError::damaged(&path, "header is cut off"),
-        _ => StorageError::read(&path)(error),
-    })?;
-    Ok(SegmentHeader::decode(&path, &bytes)?.first)
+/// Headers of all segments, ascending by number; each with the position from which on later ones make it void. Gaps in
+/// the numbers are those of segments that went as a whole; a missing one that had records shows by its neighbours'
+/// positions.
+fn read_headers(place: &LogPlace) -> Result<Vec<(SegmentHeader, Option<Lsn>)>, StorageError> {
+    let mut headers = Vec::new();
+    for number in segment::list(place.disk.as_ref(), &place.directory)? {
+        let path = segment::path_of(&place.directory, number);
+        let reader = place.disk.open(&path).map_err(segment::read_error(&path))?;
+        let header = SegmentHeader::read(&path, reader.as_ref())?;
+        if header.replica != place.replica {
+            let reason = format!("belongs to replica {}, not to {}", header.replica, place.replica);
+            return Err(StorageError::damaged(&path, reason));
+        }
+        headers.push((header, None));
+    }
+    let mut until: Option<Lsn> = None;
+    for (header, void_from) in headers.iter_mut().rev() {
+        *void_from = until;
+        until = Some(until.map_or(header.first, |until| until.min(header.first)));
+    }
+    Ok(headers)
 }
 
 /// The way through all records.
@@ -112,9 +148,11 @@ struct Scan<'r> {
     tail: Vec<Record>,
     records: u64,
     cut_bytes: u64,
+    /// Reign of the last record, and of the position before the first one.
     epoch: Epoch,
+    first_epoch: Epoch,
+    reigns: Vec<Reign>,
 }
-
 impl<'r> Scan<'r> {
     fn new(
         place: &'r LogPlace,
@@ -133,15 +171,13 @@ impl<'r> Scan<'r> {
             records: 0,
             cut_bytes: 0,
             epoch: Epoch::default(),
+            first_epoch: Epoch::default(),
+            reigns: Vec::new(),
         }
     }
 
     fn check_header(&mut self, header: &SegmentHeader) -> Result<(), StorageError> {
         let path = segment::path_of(&self.place.directory, header.number);
-        if header.replica != self.place.replica {
-            let reason = format!("belongs to replica {}, not to {}", header.replica, self.place.replica);
-            return Err(StorageError::damaged(&path, reason));
-        }
         let expected = self.last.map_or(self.point.checkpoint.next(), Lsn::next);
         let fits = if self.last.is_some() { header.first == expected } else { header.first <= expected };
         if !fits {
@@ -151,29 +187,30 @@ impl<'r> Scan<'r> {
         }
         let before = Lsn(header.first.0 - 1);
         if self.last.is_none() {
-            self.committed = before;
-            self.last = Some(before);
+            (self.committed, self.last) = (before, Some(before));
+            (self.epoch, self.first_epoch) = (header.epoch, header.epoch);
+        }
+        if header.epoch != self.epoch {
+            let reason =
+                format!("follows a record of epoch {}, but there is one of {}", header.epoch, self.epoch);
+            return Err(StorageError::damaged(&path, reason));
         }
         self.proven = self.proven.max(before);
-        self.epoch = header.epoch;
         Ok(())
     }
 
-    /// Reads the records of one segment; those from `next` on are void.
+    /// Reads the records of one segment; those from `until` on are void.
     fn segment(
         &mut self,
         header: &SegmentHeader,
         bytes: Bytes,
-        next: Option<Lsn>,
+        until: Option<Lsn>,
     ) -> Result<(), StorageError> {
         let path = segment::path_of(&self.place.directory, header.number);
-        if next.is_some_and(|next| next < header.first) {
-            return Err(StorageError::damaged(&path, "a later segment begins before it"));
-        }
         let (mut offset, mut chain) = (SEGMENT_HEADER_BYTES, header.chain());
         loop {
             let lsn = self.last.expect("set by check_header").next();
-            if next == Some(lsn) {
+            if until == Some(lsn) {
                 return Ok(());
             }
             match Record::decode(&bytes, offset, chain) {
@@ -186,19 +223,14 @@ impl<'r> Scan<'r> {
                         self.proven = self.proven.max(Lsn(lsn.0 - 1));
                     }
                     (offset, chain) = (offset + decoded.bytes, decoded.chain);
-                    self.record(decoded.record)?;
+                    self.record(&path, decoded.record)?;
                 }
-                Err(BadRecord::UnknownKind(kind)) => {
-                    let reason = format!("record {lsn} is of kind {kind}");
-                    return Err(StorageError::Newer { path, reason });
+                Err(bad @ (BadRecord::UnknownKind(_) | BadRecord::UnknownFlags(_))) => {
+                    return Err(StorageError::Newer { path, reason: format!("record {lsn} {bad}") });
                 }
-                Err(BadRecord::UnknownFlags(flags)) => {
-                    let reason = format!("record {lsn} has flags {flags:#04x}");
-                    return Err(StorageError::Newer { path, reason });
-                }
-                Ok(None) => return self.cut(header, lsn, "is missing", &[], next),
-                Err(BadRecord::Invalid(reason)) => {
-                    return self.cut(header, lsn, reason, &bytes[offset..], next);
+                Ok(None) => return self.cut(header, lsn, "is missing", &[], until),
+                Err(bad @ (BadRecord::CutOff { .. } | BadRecord::Invalid(_))) => {
+                    return self.cut(header, lsn, &bad.to_string(), &bytes[offset..], until);
                 }
             }
         }
@@ -211,9 +243,9 @@ impl<'r> Scan<'r> {
         lsn: Lsn,
         reason: &str,
         rest: &[u8],
-        next: Option<Lsn>,
+        until: Option<Lsn>,
     ) -> Result<(), StorageError> {
-        let proof = if next.is_some() {
+        let proof = if until.is_some() {
             Some("a later segment".to_owned())
         } else if lsn <= self.point.durable {
             Some(format!("the durable mark {}", self.point.durable))
@@ -235,28 +267,31 @@ impl<'r> Scan<'r> {
         }
     }
 
-    fn record(&mut self, record: Record) -> Result<(), StorageError> {
-        self.last = Some(record.lsn);
-        self.epoch = record.epoch;
-        if record.kind == RecordKind::EpochStart {
-            // A batch of an earlier reign that did not end will not end any more.
-            self.open.clear();
+    fn record(&mut self, path: &Path, record: Record) -> Result<(), StorageError> {
+        if record.epoch < self.epoch {
+            let reason = format!("record {} is of epoch {} after {}", record.lsn, record.epoch, self.epoch);
+            return Err(StorageError::damaged(path, reason));
         }
+        if record.epoch > self.epoch {
+            self.reigns.push(Reign { epoch: record.epoch, first: record.lsn });
+        }
+        (self.last, self.epoch) = (Some(record.lsn), record.epoch);
         let batch_end = record.batch_end;
         self.open.push(record);
-        if batch_end {
-            self.batch()?;
-        }
-        Ok(())
+        if batch_end { self.batch() } else { Ok(()) }
     }
 
     fn batch(&mut self) -> Result<(), StorageError> {
-        for record in std::mem::take(&mut self.open) {
+        let batch = std::mem::take(&mut self.open);
+        // Records of a batch of an earlier reign that did not end stay in the log and do nothing.
+        let is_reign = batch.last().is_some_and(|record| record.kind == RecordKind::EpochStart);
+        let void = if is_reign { batch.len() - 1 } else { 0 };
+        for (index, record) in batch.into_iter().enumerate() {
             self.committed = record.lsn;
             if record.lsn > self.proven {
                 self.tail.push(record.clone());
             }
-            if record.lsn > self.point.checkpoint {
+            if record.lsn > self.point.checkpoint && index >= void {
                 self.records += 1;
                 (self.replay)(record)?;
             }
@@ -269,16 +304,15 @@ impl<'r> Scan<'r> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Self, StorageError> {
+    fn finish(&mut self) -> Result<(), StorageError> {
         let must = self.point.durable.max(self.point.checkpoint);
-        if self.last.is_some() && self.committed < must {
+        if self.committed < must {
             let reason = format!("log ends at {}, but {must} was durable", self.committed);
             return Err(StorageError::damaged(&self.place.directory, reason));
         }
         let proven = self.proven;
         self.tail.retain(|record| record.lsn > proven);
-        self.cut_bytes +=
-            self.open.iter().map(|record| (record::HEADER_BYTES + record.body.len()) as u64).sum::<u64>();
-        Ok(self)
+        self.cut_bytes += self.open.iter().map(|record| record.stored_bytes() as u64).sum::<u64>();
+        Ok(())
     }
 }

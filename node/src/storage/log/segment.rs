@@ -8,7 +8,7 @@ use crc32c::crc32c;
 
 use super::record::Chain;
 use crate::ids::{Epoch, Lsn, ReplicaId};
-use crate::runtime::disk::{Disk, DiskFile};
+use crate::runtime::disk::{Disk, DiskFile, DiskReader};
 use crate::storage::StorageError;
 
 /// Bytes of a segment before its first record.
@@ -25,13 +25,18 @@ pub(super) struct SegmentHeader {
     pub(super) number: u64,
     /// Position of the first record. What the segment before says about this position and later ones is void.
     pub(super) first: Lsn,
-    /// Reign in which the segment was begun.
+    /// Reign of the record before the first one.
     pub(super) epoch: Epoch,
     /// Random: makes bytes of other segments invalid here.
     pub(super) seed: u64,
 }
 
 impl SegmentHeader {
+    /// Of a new segment.
+    pub(super) fn new(replica: ReplicaId, number: u64, first: Lsn, epoch: Epoch) -> SegmentHeader {
+        SegmentHeader { replica, number, first, epoch, seed: rand::random() }
+    }
+
     fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
@@ -67,6 +72,13 @@ impl SegmentHeader {
         })
     }
 
+    /// Reads the header of an open segment.
+    pub(super) fn read(path: &Path, reader: &dyn DiskReader) -> Result<SegmentHeader, StorageError> {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        reader.read_exact_at(&mut bytes, 0).map_err(read_error(path))?;
+        SegmentHeader::decode(path, &bytes)
+    }
+
     /// What the first record's checksum starts from.
     pub(super) fn chain(&self) -> Chain {
         Chain { seed: self.seed, previous: crc32c(&self.encode()) }
@@ -84,31 +96,14 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// Makes a segment that begins with `records` (encoded with the header's chain). It gets its name when all of it is
-/// durable, so that there is never a half-made segment.
-pub(super) fn create(
-    disk: &dyn Disk,
-    directory: &Path,
-    header: &SegmentHeader,
-    records: &[u8],
-) -> Result<Box<dyn DiskFile>, StorageError> {
-    let path = path_of(directory, header.number);
-    let draft = path.with_extension("tmp");
-    match disk.remove(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(StorageError::write(&draft)(error));
-        }
-        _ => {}
+/// Numbers of all segments in a directory, ascending. Drafts of segments that were never named are removed.
+pub(super) fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<u64>, StorageError> {
+    let names = disk.list(directory).map_err(StorageError::read(directory))?;
+    for draft in names.iter().filter(|name| name.ends_with(".tmp")) {
+        let path = directory.join(draft);
+        disk.remove(&path).map_err(StorageError::write(&path))?;
     }
-    let mut file = disk.create(&draft).map_err(StorageError::write(&draft))?;
-    file.append(&header.encode()).map_err(StorageError::write(&draft))?;
-    if !records.is_empty() {
-        file.append(records).map_err(StorageError::write(&draft))?;
-    }
-    file.sync().map_err(StorageError::sync(&draft))?;
-    disk.rename(&draft, &path).map_err(StorageError::write(&path))?;
-    disk.sync_dir(directory).map_err(StorageError::sync(directory))?;
-    Ok(file)
+    Ok(names.iter().filter_map(|name| number_of(name)).collect())
 }
 
 /// Reads a segment: its header and all its bytes.
@@ -118,10 +113,66 @@ pub(super) fn read(
     number: u64,
 ) -> Result<(SegmentHeader, Bytes), StorageError> {
     let path = path_of(directory, number);
-    let bytes = disk.read(&path).map_err(StorageError::read(&path))?;
+    let bytes = disk.read(&path).map_err(read_error(&path))?;
     let header = SegmentHeader::decode(&path, &bytes)?;
     if header.number != number {
         return Err(StorageError::damaged(&path, format!("holds segment {}", header.number)));
     }
     Ok((header, bytes.into()))
+}
+
+/// What a failed read of a segment that must be there says.
+pub(super) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+    |error| match error.kind() {
+        io::ErrorKind::NotFound => StorageError::damaged(path, "is missing"),
+        io::ErrorKind::UnexpectedEof => StorageError::damaged(path, "is cut off"),
+        _ => StorageError::read(path)(error),
+    }
+}
+
+/// A segment that is being made. It gets its name when all of it is durable, so that there is never a half-made one.
+pub(super) struct Draft<'d> {
+    disk: &'d dyn Disk,
+    directory: &'d Path,
+    draft: PathBuf,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+}
+
+impl<'d> Draft<'d> {
+    /// Begins a segment with its header.
+    pub(super) fn begin(
+        disk: &'d dyn Disk,
+        directory: &'d Path,
+        header: &SegmentHeader,
+    ) -> Result<Draft<'d>, StorageError> {
+        let path = path_of(directory, header.number);
+        let draft = path.with_extension("tmp");
+        match disk.remove(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StorageError::write(&draft)(error));
+            }
+            _ => {}
+        }
+        let file = disk.create(&draft).map_err(StorageError::write(&draft))?;
+        let mut segment = Draft { disk, directory, draft, path, file };
+        segment.append(&header.encode())?;
+        Ok(segment)
+    }
+
+    /// Adds records, encoded with the header's chain.
+    pub(super) fn append(&mut self, records: &[u8]) -> Result<(), StorageError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.file.append(records).map_err(StorageError::write(&self.draft))
+    }
+
+    /// Lets the segment count, durably.
+    pub(super) fn finish(mut self) -> Result<Box<dyn DiskFile>, StorageError> {
+        self.file.sync().map_err(StorageError::sync(&self.draft))?;
+        self.disk.rename(&self.draft, &self.path).map_err(StorageError::write(&self.path))?;
+        self.disk.sync_dir(self.directory).map_err(StorageError::sync(self.directory))?;
+        Ok(self.file)
+    }
 }

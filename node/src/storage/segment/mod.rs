@@ -12,6 +12,7 @@ use bytes::Bytes;
 use vectorsphere_index::{Rows, RowsView};
 
 use self::entries::{Entries, EntriesView};
+use super::digest;
 use crate::document::{Document, Metadata};
 use crate::ids::{DocumentId, Lsn};
 
@@ -71,6 +72,16 @@ impl MutableSegment {
     /// Id of a document's row.
     pub fn document_id(&self, row: u32) -> &str {
         self.entries.id(row)
+    }
+
+    /// Position at which a row was written.
+    pub fn created(&self, row: u32) -> Lsn {
+        self.entries.created(row)
+    }
+
+    /// A row's part in the content digest.
+    pub fn digest(&self, row: u32) -> u128 {
+        row_digest(&self.rows, &self.entries, row)
     }
 
     /// Norm of a row's vector.
@@ -155,6 +166,11 @@ impl SegmentView {
         self.created(row) <= lsn && lsn < self.deleted(row)
     }
 
+    /// A row's part in the content digest.
+    pub fn digest(&self, row: u32) -> u128 {
+        row_digest(&self.rows, &self.entries, row)
+    }
+
     /// Makes a row invisible from `lsn` on.
     pub fn delete(&self, row: u32, lsn: Lsn) {
         self.entries.delete(row, lsn);
@@ -207,4 +223,8 @@ impl SegmentView {
     pub fn bytes(&self) -> usize {
         self.rows.bytes() + self.entries.bytes()
     }
+}
+
+fn row_digest(rows: &RowsView, entries: &EntriesView, row: u32) -> u128 {
+    digest::of_row(entries.id(row), entries.created(row), rows.row(row), entries.metadata(row))
 }

@@ -3,17 +3,11 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::model_tests::{State, apply_to, documents_of, format, open, open_and_lead, random_batch};
-use super::op_window::OpKey;
-use super::store::Busy;
 use super::*;
-use crate::document::{Document, Metadata};
-use crate::ids::{DocumentId, OpId};
-use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
+use crate::storage::op_window::OpKey;
+use crate::storage::store::Busy;
 
 /// A replica with two segments, deleted rows in both, and a log behind them.
 fn replica_before_checkpoint(seed: u64) -> (MemoryDisk, Store, State) {
@@ -25,7 +19,7 @@ fn replica_before_checkpoint(seed: u64) -> (MemoryDisk, Store, State) {
         for _ in 0..20 {
             let batch = random_batch(&mut random);
             apply_to(&mut state, &batch).ok();
-            store.commit(vec![batch]).expect("the disk is well");
+            commit(&mut store, vec![batch]).expect("the disk is well");
         }
         if round < 2 {
             store.checkpoint().expect("the disk is well").expect("there is something to do");
@@ -48,7 +42,7 @@ fn a_crash_at_any_operation_of_a_checkpoint_leaves_the_documents_as_they_were() 
             // Whatever was left behind does not stand in the way of going on.
             let batch = random_batch(&mut SmallRng::seed_from_u64(1000 + operation));
             apply_to(&mut state, &batch).ok();
-            store.commit(vec![batch]).expect("the disk is well");
+            commit(&mut store, vec![batch]).expect("the disk is well");
             store.checkpoint().expect("the disk is well").expect("there is something to do");
             store.close().expect("the disk is well");
             let (store, report) = open(&disk).expect("whole");
@@ -70,17 +64,19 @@ fn writes_during_a_checkpoint_are_in_it_or_behind_it() {
     for _ in 0..30 {
         let batch = random_batch(&mut random);
         apply_to(&mut state, &batch).ok();
-        store.commit(vec![batch]).expect("the disk is well");
+        commit(&mut store, vec![batch]).expect("the disk is well");
     }
     assert!(store.begin_checkpoint().expect("the disk is well").is_none(), "one at a time");
     store.finish_checkpoint(job.run()).expect("the disk is well");
     assert_eq!(documents_of(&store.reader().snapshot()), state);
     let batch = random_batch(&mut random);
     apply_to(&mut state, &batch).ok();
-    store.commit(vec![batch]).expect("the disk is well");
+    commit(&mut store, vec![batch]).expect("the disk is well");
     drop(store);
-    let (store, report) = open(&disk).expect("whole");
+    let (mut store, report) = open(&disk).expect("whole");
     assert!(report.records >= 31);
+    assert!(report.applied < report.end, "the last write is not known to be committed");
+    lead(&mut store).expect("well");
     assert_eq!(documents_of(&store.reader().snapshot()), state);
 }
 
@@ -111,10 +107,11 @@ fn an_operation_sent_again_is_done_once_even_after_a_checkpoint_and_a_restart() 
     let mut store = open_and_lead(&disk).expect("fresh");
     let id = DocumentId::parse("a").expect("valid");
     let document = Document { id: id.clone(), vector: vec![1.0; 3], metadata: Metadata::empty() };
-    let upsert = Batch { op_id: OpId([1; 16]), operations: vec![Operation::Upsert(document)] };
-    let delete = Batch { op_id: OpId([2; 16]), operations: vec![Operation::Delete(id)] };
-    let nothing = Batch { op_id: OpId([3; 16]), operations: delete.operations.clone() };
-    let first = store.commit(vec![upsert.clone(), upsert.clone(), delete, nothing.clone()]).expect("well");
+    let upsert = Batch { op_id: OpId([1; 16]), base: None, operations: vec![upsert(document)] };
+    let delete = Batch { op_id: OpId([2; 16]), base: None, operations: vec![delete(id)] };
+    let nothing = Batch { op_id: OpId([3; 16]), base: None, operations: delete.operations.clone() };
+    let first =
+        commit(&mut store, vec![upsert.clone(), upsert.clone(), delete, nothing.clone()]).expect("well");
     let receipts: Vec<Receipt> = first.into_iter().map(|outcome| outcome.expect("accepted")).collect();
     assert_eq!(receipts[0], receipts[1]);
     assert_eq!(receipts.iter().map(|receipt| receipt.affected).collect::<Vec<_>>(), [1, 1, 1, 0]);
@@ -124,7 +121,7 @@ fn an_operation_sent_again_is_done_once_even_after_a_checkpoint_and_a_restart() 
         }
         store.close().expect("well");
         store = open_and_lead(&disk).expect("whole");
-        let again = store.commit(vec![upsert.clone(), nothing.clone()]).expect("well");
+        let again = commit(&mut store, vec![upsert.clone(), nothing.clone()]).expect("well");
         assert_eq!(again, [Ok(receipts[0]), Ok(receipts[3])]);
         assert_eq!(store.reader().get("a", false), None, "a late retry brought it back");
     }
@@ -140,10 +137,10 @@ fn many_checkpoints_leave_few_segments_and_no_dead_rows_for_long() {
             // Half of the ids are new in each round, half are written again and again.
             let id = if number < 5 { number } else { round * 10 + number };
             let id = DocumentId::parse(&id.to_string()).expect("valid");
-            Operation::Upsert(Document { id, vector: vec![1.0; 3], metadata: Metadata::empty() })
+            upsert(Document { id, vector: vec![1.0; 3], metadata: Metadata::empty() })
         });
-        let batch = Batch { op_id: OpId(rand::random()), operations: operations.collect() };
-        store.commit(vec![batch]).expect("well")[0].as_ref().expect("accepted");
+        let batch = Batch { op_id: OpId(rand::random()), base: None, operations: operations.collect() };
+        commit(&mut store, vec![batch]).expect("well")[0].as_ref().expect("accepted");
         store.checkpoint().expect("well");
         let statistics = store.reader().statistics();
         assert_eq!(statistics.documents, 5 + 5 * (u64::from(round) + 1));
@@ -191,9 +188,9 @@ fn an_operation_id_with_another_body_is_refused() {
     let batch = |id: &str, value: f32| {
         let id = DocumentId::parse(id).expect("valid");
         let document = Document { id, vector: vec![value; 3], metadata: Metadata::empty() };
-        Batch { op_id: OpId([1; 16]), operations: vec![Operation::Upsert(document)] }
+        Batch { op_id: OpId([1; 16]), base: None, operations: vec![upsert(document)] }
     };
-    let first = store.commit(vec![batch("a", 1.0), batch("a", 2.0), batch("a", 1.0)]).expect("well");
+    let first = commit(&mut store, vec![batch("a", 1.0), batch("a", 2.0), batch("a", 1.0)]).expect("well");
     assert!(first[0].is_ok() && first[0] == first[2]);
     assert_eq!(first[1], Err(Refusal::OtherBatch), "within a group");
     for round in 0..3 {
@@ -201,7 +198,7 @@ fn an_operation_id_with_another_body_is_refused() {
             store.checkpoint().expect("well");
         }
         store = open_and_lead(&disk).expect("whole");
-        let again = store.commit(vec![batch("a", 1.0), batch("b", 1.0)]).expect("well");
+        let again = commit(&mut store, vec![batch("a", 1.0), batch("b", 1.0)]).expect("well");
         assert_eq!(again, [first[0].clone(), Err(Refusal::OtherBatch)]);
     }
     assert_eq!(store.reader().get("b", false), None);
@@ -212,11 +209,8 @@ fn digests_of_operations_never_change() {
     // They are in logs and manifests of every version.
     let id = DocumentId::parse("a").expect("valid");
     let document = Document { id: id.clone(), vector: vec![1.0, -2.0], metadata: Metadata::empty() };
-    let operations = vec![
-        Operation::Upsert(document),
-        Operation::Delete(id.clone()),
-        Operation::SetMetadata(id, Metadata::empty()),
-    ];
+    let operations =
+        vec![upsert(document), delete(id.clone()), Operation::SetMetadata(id, Metadata::empty())];
     let mut parts = Vec::new();
     let texts: [&[u8]; 9] = [
         b"upsert",
@@ -233,7 +227,7 @@ fn digests_of_operations_never_change() {
         parts.extend_from_slice(&(text.len() as u64).to_le_bytes());
         parts.extend_from_slice(text);
     }
-    let key = Batch { op_id: OpId([1; 16]), operations }.key();
+    let key = Batch { op_id: OpId([1; 16]), base: None, operations }.key();
     assert_eq!(key, OpKey { id: OpId([1; 16]), digest: xxh3_64(&parts) });
 }
 
@@ -279,7 +273,7 @@ fn files_that_cannot_be_removed_do_not_fail_the_checkpoint_and_go_with_the_next_
         }
         kept += 1;
         assert!(!store.is_poisoned());
-        store.commit(vec![random_batch(&mut SmallRng::seed_from_u64(1))]).expect("the disk is well");
+        commit(&mut store, vec![random_batch(&mut SmallRng::seed_from_u64(1))]).expect("the disk is well");
         let report = store.checkpoint().expect("well").expect("there is something to do");
         assert!(report.not_removed.is_none());
         let manifests =
@@ -301,8 +295,8 @@ fn nothing_is_merged_into_the_last_half_of_a_nearly_full_volume() {
         let text = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
         let metadata = Metadata::from_stored(text.into()).expect("object");
         let document = Document { id, vector: vec![1.0; 3], metadata };
-        let batch = Batch { op_id: OpId(rand::random()), operations: vec![Operation::Upsert(document)] };
-        store.commit(vec![batch]).expect("well")[0].as_ref().expect("accepted");
+        let batch = Batch { op_id: OpId(rand::random()), base: None, operations: vec![upsert(document)] };
+        commit(store, vec![batch]).expect("well")[0].as_ref().expect("accepted");
     };
     let merged = |store: &mut Store| store.checkpoint().expect("well").expect("something to do").merged;
     write(&mut store, 0);
@@ -336,9 +330,9 @@ fn what_a_look_up_finds_is_in_the_snapshot_too() {
             let batches = (0..500).map(|_| {
                 let id = DocumentId::parse("a").expect("valid");
                 let document = Document { id, vector: vec![1.0; 3], metadata: Metadata::empty() };
-                Batch { op_id: OpId(rand::random()), operations: vec![Operation::Upsert(document)] }
+                Batch { op_id: OpId(rand::random()), base: None, operations: vec![upsert(document)] }
             });
-            store.commit(batches.collect()).expect("well");
+            commit(&mut store, batches.collect()).expect("well");
         }
         is_done.store(true, Ordering::Relaxed);
     });
