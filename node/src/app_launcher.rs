@@ -116,6 +116,7 @@ impl AppLauncher {
         let kernels = Kernels::detect(Some(config.kernel_tier.as_str()).filter(|tier| !tier.is_empty()))?;
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&config.data_dir)?);
         let id = identity::node_id(&config)?;
+        let predecessor_ended = identity::predecessor_ended(&config)?;
         let listeners = Listeners::bind(&config).await?;
         let keys = match &config.etcd.prefix {
             Some(prefix) => Keys::with_prefix(prefix),
@@ -129,7 +130,7 @@ impl AppLauncher {
         // From here on there are tasks: every way out of a failure leads through the order of a stop.
         let node = RunningNode::new(id, listeners.ports(), self.config.clone());
         let (live, metrics) = (self.config, self.metrics);
-        let parts = Parts { node: &node, config, live, keys, store, disk, kernels, metrics };
+        let parts = Parts { node: &node, config, live, keys, store, disk, kernels, metrics, predecessor_ended };
         let started = tokio::select! {
             started = parts.start(listeners, &stop) => started,
             () = node.failed() => Err(LaunchError::Failed),

@@ -43,6 +43,22 @@ fn kept_node_id(path: &Path) -> io::Result<NodeId> {
     }
 }
 
+/// True when no earlier process can be running over the data directory, whose lock this process holds: either there was
+/// none, or it ran on this very machine since it was started, where the lock is proof.
+pub(super) fn predecessor_ended(config: &Config) -> Result<bool, LaunchError> {
+    let path = config.data_dir.join("boot_id");
+    let failed = |source| LaunchError::File { path: path.clone(), source };
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
+    let before = match fs::read_to_string(&path) {
+        Ok(before) => Some(before),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(error)),
+    };
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, &boot).and_then(|()| fs::rename(&fresh, &path)).map_err(failed)?;
+    Ok(before.is_none_or(|before| before == boot))
+}
+
 /// What this process registers.
 pub(super) fn node_record(config: &Config, id: &NodeId, ports: &Ports) -> meta::NodeRecord {
     let host = advertised_host(config);

@@ -57,6 +57,8 @@ pub(super) struct Parts<'n> {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) kernels: Kernels,
     pub(super) metrics: Metrics,
+    /// No earlier process can be running over the data directory.
+    pub(super) predecessor_ended: bool,
 }
 
 impl Parts<'_> {
@@ -227,12 +229,14 @@ impl Parts<'_> {
                 policy: EtcdPolicy::Strict,
                 timing: Timing::default(),
                 leaving_grace: LEAVING_GRACE,
-                predecessor_ended: false,
+                predecessor_ended: self.predecessor_ended,
             },
             comm,
             metrics: metrics.expect("registered just now"),
         };
         let service = Arc::new(IndexService::start(parts, node.shards.clone()));
+        // Set once: parts are started once.
+        let _ = node.index_service.set(service.clone());
         node.readiness.set(OPENED, false);
         let (mut all_opened, readiness) = (service.all_opened(), node.readiness.clone());
         let cancel = node.base.cancellation().clone();
@@ -254,7 +258,7 @@ impl Parts<'_> {
         health: HealthServer<impl Health>,
     ) {
         let replicas = index_service.clone().map(|service| {
-            ReplicationServiceServer::new(ReplicationRpc(service))
+            ReplicationServiceServer::new(ReplicationRpc::new(service, self.node.core.cancellation().clone()))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         });

@@ -1,6 +1,6 @@
 //! A node that runs, and the order in which it stops.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,9 +13,12 @@ use super::listeners::Ports;
 use crate::config::Config;
 use crate::ids::NodeId;
 use crate::runtime::{Readiness, TaskGroup};
+use crate::shard::IndexService;
 
 /// Time beyond the grace of the requests in which everything else ends: shards close their logs.
 const PARTS_GRACE: Duration = Duration::from_secs(10);
+/// What handing all shards over may take.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
 /// What resigning, or ending the session, may take at least, however late it is: they are bounded themselves.
 const LEAVE_GRACE: Duration = Duration::from_secs(3);
 
@@ -28,6 +31,8 @@ pub struct RunningNode {
     /// Port of the public gRPC API; `None` on slaves.
     pub grpc_port: Option<u16>,
     config: watch::Receiver<Arc<Config>>,
+    /// Its replicas, when it holds any.
+    pub(super) index_service: OnceLock<Arc<IndexService>>,
     pub(super) readiness: Readiness,
     /// The public API.
     pub(super) edge: TaskGroup,
@@ -48,6 +53,7 @@ impl RunningNode {
             http_port: ports.http,
             grpc_port: ports.grpc,
             config,
+            index_service: OnceLock::new(),
             readiness: Readiness::default(),
             edge: group(),
             core: group(),
@@ -79,6 +85,10 @@ impl RunningNode {
         info!(node = %self.id, ?grace, "stopping: no more requests");
         self.readiness.set("accepting requests", false);
         let edge_ended = end(&self.edge, requests_end).await;
+        if let Some(shards) = self.index_service.get() {
+            // While its replicas still answer each other: others lead then, and nobody has to find out that this node is gone.
+            shards.hand_over_all(HAND_OVER_LIMIT).await;
+        }
         let core_ended = end(&self.core, requests_end.max(leave())).await;
         let shards_ended = end(&self.shards, all_end).await;
         let base_ended = end(&self.base, all_end.max(leave())).await;

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{info, warn};
 use vectorsphere_index::Kernels;
 use vectorsphere_proto::keys::Keys;
 
@@ -168,6 +170,19 @@ impl IndexService {
     /// opened.
     pub fn all_opened(&self) -> watch::Receiver<bool> {
         self.all_opened.clone()
+    }
+
+    /// Lets other copies lead every shard that this node leads, as far as there are some and they take over in time.
+    pub async fn hand_over_all(&self, limit: Duration) {
+        let leading = self.open_replicas().into_iter().filter(|replica| replica.state().leads.is_some());
+        let handed = leading.map(async |replica| replica.hand_over(None).await.is_ok());
+        match tokio::time::timeout(limit, join_all(handed)).await {
+            Ok(handed) => {
+                let (done, all) = (handed.iter().filter(|done| **done).count(), handed.len());
+                info!(handed_over = done, led = all, "handed shards over");
+            }
+            Err(_) => warn!("shards were not all handed over in time"),
+        }
     }
 
     /// Stops taking writes, finishes what was begun and closes all replicas in order.

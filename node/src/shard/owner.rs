@@ -375,6 +375,9 @@ impl Owner {
             Alarm::DiskLied(replica) => {
                 error!(shard = %self.shard, %replica, "a replica came back without records that it had said to be durable");
             }
+            Alarm::LacksCommitted => {
+                error!(shard = %self.shard, replica = %self.id, "this copy lacks records that are committed: its volume went back in time");
+            }
             Alarm::StoreWentBack { shown, promised } => {
                 error!(shard = %self.shard, %shown, %promised, "the metadata store was put back to an older state");
             }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 use vectorsphere_proto::internal::replication_service_server::ReplicationService;
@@ -24,7 +25,18 @@ use crate::storage::{PinnedCheckpoint, StorageError};
 const PART_BYTES: usize = 1 << 20;
 
 /// The replicas of this node, for other nodes.
-pub struct ReplicationRpc(pub Arc<IndexService>);
+pub struct ReplicationRpc {
+    service: Arc<IndexService>,
+    /// Streams of other nodes never end by themselves.
+    cancel: CancellationToken,
+}
+
+impl ReplicationRpc {
+    /// Serves until `cancel`.
+    pub fn new(service: Arc<IndexService>, cancel: CancellationToken) -> ReplicationRpc {
+        ReplicationRpc { service, cancel }
+    }
+}
 
 #[tonic::async_trait]
 impl ReplicationService for ReplicationRpc {
@@ -33,10 +45,10 @@ impl ReplicationService for ReplicationRpc {
         request: Request<Streaming<proto::ReplicationFrame>>,
     ) -> Result<Response<proto::ReplicateResponse>, Status> {
         let mut frames = request.into_inner();
-        while let Some(frame) = frames.message().await? {
+        while let Some(frame) = self.cancel.run_until_cancelled(frames.message()).await.transpose()?.flatten() {
             for message in frame.messages {
                 match Letter::from_proto(message) {
-                    Ok(letter) => self.0.deliver(letter),
+                    Ok(letter) => self.service.deliver(letter),
                     // Of a newer version, or damaged on its way: as if it were lost.
                     Err(error) => debug!(%error, "a replication message was not understood"),
                 }
@@ -52,8 +64,8 @@ impl ReplicationService for ReplicationRpc {
         request: Request<proto::FetchSnapshotRequest>,
     ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
         let (shard, _) = parse::shard(request.into_inner().shard.as_ref()).map_err(|error| to_status(&error))?;
-        let replica = self.0.replica(shard).map_err(|error| to_status(&error))?;
-        let permit = self.0.snapshot_permit().await;
+        let replica = self.service.replica(shard).map_err(|error| to_status(&error))?;
+        let permit = self.service.snapshot_permit().await;
         let pinned = replica.pin().await.map_err(|error| to_status(&error))?.ok_or_else(|| {
             let message = format!("shard {} has no checkpoint: its log reaches back to the beginning", shard.index);
             to_status(&Error::new(ErrorCode::ShardUnavailable, message))
@@ -70,7 +82,7 @@ impl ReplicationService for ReplicationRpc {
         let shards = wanted.iter().map(|shard| parse::shard(Some(shard)).map(|(shard, _)| shard));
         let shards: Vec<_> = shards.collect::<Result<_, _>>().map_err(|error| to_status(&error))?;
         let mut replicas = Vec::new();
-        for replica in self.0.open_replicas() {
+        for replica in self.service.open_replicas() {
             if !shards.is_empty() && !shards.contains(&replica.shard()) {
                 continue;
             }
@@ -93,7 +105,7 @@ impl ReplicationService for ReplicationRpc {
                     Error::invalid("/to", "to must have 16 bytes")
                 })?),
             };
-            self.0.replica(shard)?.hand_over(to).await
+            self.service.replica(shard)?.hand_over(to).await
         };
         let epoch = handed.await.map_err(|error| to_status(&error))?;
         Ok(Response::new(proto::HandOverResponse { epoch: epoch.0 }))

@@ -79,6 +79,7 @@ fn append_to_proto(append: Append, records: Vec<Record>, enclosed: Enclosed) -> 
     let (configuration, isr) = enclosed.membership.unwrap_or_default();
     proto::Append {
         epoch: append.epoch.0,
+        start: append.start.0,
         prev: Some(position_to_proto(append.prev)),
         records: records.into_iter().map(record_to_proto).collect(),
         commit_lsn: append.commit.0,
@@ -110,6 +111,7 @@ fn append_from_proto(append: proto::Append) -> Result<(Message, Vec<Record>, Enc
     let isr = append.isr.iter().map(|id| replica_id("isr", id)).collect::<Result<_, _>>()?;
     let message = Message::Append(Append {
         epoch: Epoch(append.epoch),
+        start: Lsn(append.start),
         prev,
         last: lsn,
         starts,
@@ -140,6 +142,7 @@ fn reply_to_proto(reply: Reply, enclosed: Enclosed) -> proto::Reply {
             })
         }
         ReplyOutcome::Refused => reply::Outcome::Refused(proto::Refused {}),
+        ReplyOutcome::Contradicted => reply::Outcome::Contradicted(proto::Contradicted {}),
         ReplyOutcome::Installing => reply::Outcome::Installing(proto::Installing {}),
     };
     let disk = match reply.disk {
@@ -176,6 +179,7 @@ fn reply_from_proto(reply: proto::Reply) -> Result<(Reply, Enclosed), Error> {
             ReplyOutcome::Mismatch { epochs: EpochHistory(epochs), end: Lsn(mismatch.end_lsn) }
         }
         reply::Outcome::Refused(proto::Refused {}) => ReplyOutcome::Refused,
+        reply::Outcome::Contradicted(proto::Contradicted {}) => ReplyOutcome::Contradicted,
         reply::Outcome::Installing(proto::Installing {}) => ReplyOutcome::Installing,
     };
     let (session, epoch) = (Session(reply.session), Epoch(reply.epoch));

@@ -7,6 +7,7 @@ mod documents;
 mod hostile;
 #[path = "../support/ports.rs"]
 mod ports;
+mod replication;
 mod search;
 mod support;
 mod tables;

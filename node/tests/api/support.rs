@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Sandbox {
     folder: TempDir,
     types: Vec<&'static str>,
+    store: Option<Arc<dyn MetaStore>>,
     settings: Vec<(&'static str, String)>,
     pub(crate) nodes: Vec<RunningNode>,
     http: reqwest::Client,
@@ -66,6 +67,7 @@ impl Sandbox {
         let mut sandbox = Sandbox {
             folder: tempfile::tempdir().expect("a folder"),
             types: types.to_vec(),
+            store: None,
             settings: settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect(),
             nodes: Vec::new(),
             http: reqwest::Client::new(),
@@ -75,9 +77,21 @@ impl Sandbox {
         sandbox
     }
 
+    /// Starts the last node again, over its data.
+    pub(crate) async fn restart_missing(&mut self) {
+        let index = self.nodes.len();
+        let launcher = AppLauncher::new(self.config(index, self.types[index]).subscribe());
+        let store = self.store.clone().expect("nodes were launched");
+        let started = launcher.with_store(store).start(CancellationToken::new()).await;
+        self.nodes.push(started.expect("the node starts"));
+    }
+
     async fn launch(&mut self) {
+        // The store of an earlier launch goes first: its files are locked.
+        self.store = None;
         let store = EmbeddedStore::open(&self.folder.path().join("meta")).expect("a store");
         let store: Arc<dyn MetaStore> = Arc::new(store);
+        self.store = Some(store.clone());
         let started = self.types.iter().enumerate().map(|(index, node_type)| {
             let launcher = AppLauncher::new(self.config(index, node_type).subscribe());
             launcher.with_store(store.clone()).start(CancellationToken::new())

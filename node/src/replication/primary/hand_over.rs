@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::in_sync_set::Proposal;
 use super::{NotAdmitted, Primary};
 use crate::ids::{ReplicaId, Session};
 use crate::replication::configuration::Change;
@@ -17,7 +16,7 @@ pub(in crate::replication) struct HandOver {
 
 impl Primary {
     pub(super) fn may_have_handed_over(&self) -> bool {
-        self.proposals.iter().any(Proposal::is_hand_over)
+        self.proposals.iter().any(|proposal| matches!(proposal.change, Change::HandOver { .. }))
     }
 }
 

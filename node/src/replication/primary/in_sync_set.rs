@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{NotAdmitted, Primary};
+use super::Primary;
 use crate::ids::{Epoch, ReplicaId, Revision, Session};
 use crate::replication::configuration::{Change, Configuration};
 use crate::replication::message::DiskCondition;
@@ -23,12 +23,6 @@ pub(super) struct Proposal {
     pub(super) change: Change,
     /// Until then nothing else is asked for, unless it is settled; on the monotonic clock.
     pub(super) again_at: Duration,
-}
-
-impl Proposal {
-    pub(super) fn is_hand_over(&self) -> bool {
-        matches!(self.change, Change::HandOver { .. })
-    }
 }
 
 impl Primary {
@@ -221,13 +215,6 @@ impl Replica {
                     }
                     self.adopt_configuration(given);
                 }
-            }
-            // It may still happen; the copies will tell of the new reign. Until then this one goes on.
-            Outcome::NotMade | Outcome::Unknown if primary.proposals[at].is_hand_over() => {
-                primary.proposals.remove(at);
-                primary.hand_over = None;
-                given.command(Command::HandedOver(Err(NotAdmitted::NobodyElse)));
-                given.command(Command::Reload);
             }
             Outcome::Unknown if self.rules.hold(Rule::TimeoutIsUnknown) => given.command(Command::Reload),
             Outcome::NotMade | Outcome::Unknown => {
