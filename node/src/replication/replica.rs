@@ -399,6 +399,7 @@ impl Replica {
     }
 
     fn on_durable(&mut self, ticket: Ticket, given: &mut Given<'_>) {
+        let before = self.tickets.len();
         while let Some((_, effect)) = self.tickets.pop_front_if(|(given_out, _)| *given_out <= ticket) {
             match effect {
                 LogEffect::Promised(epoch) => self.promised_durable = self.promised_durable.max(epoch),
@@ -408,6 +409,7 @@ impl Replica {
         }
         match &self.standing {
             Standing::Primary(_) => self.advance_commit(given),
+            Standing::Following(_) if self.tickets.len() == before => {}
             Standing::Following(_) => self.reply_when_durable(given),
             Standing::Idle => {}
         }

@@ -18,6 +18,9 @@ pub enum Rule {
     /// A copy enters the in-sync set only with all of the primary's log up to the beginning of its reign, and all that is
     /// committed.
     GrowWhenComplete,
+    /// R2. A dead copy's place is given to a complete one before anything of the reign is committed: nothing would be while
+    /// the dead copy counts.
+    ReplaceBeforeCommit,
     /// A new primary commits only when the promise that it gave to earlier ones has passed.
     PromiseRunsOut,
     /// A promise is only ever prolonged.
@@ -34,11 +37,11 @@ pub enum Rule {
     IdentityIsNew,
     /// R1. A new process takes a new epoch: what it had written and not synced may be on other disks.
     NeverResume,
+    /// R4. A refusal that depends on documents is told as a strong read is. (The driver's.)
+    RefusalsAreReads,
     /// R5. A new primary waits for its promise unless the one before, in the session that led, has answered it: what that
     /// one had agreed to is no proof, for it may have gone back to leading.
     FormerPrimaryAnswers,
-    /// R6. A backup's cut counts only when each primary confirms that it held since its mark, in the same epoch.
-    HeldSinceMark,
     /// R7. Commit stops only where a batch ends.
     BatchesAreWhole,
     /// R8. A copy that lacks what another one knows to be committed does not lead: its disk holds an earlier state.
@@ -47,6 +50,8 @@ pub enum Rule {
     PredecessorEnds,
     /// R9. The only copy in sync, which asks nobody, serves and commits only while its node's session is certain.
     SoleMemberHasSession,
+    /// R11. No copy of a node that is being drained enters the in-sync set: its volume may be deleted. (The metadata store's.)
+    DrainsAreCompared,
 }
 
 /// Which rules hold: all of them, but in tests of the rules.
@@ -61,18 +66,6 @@ impl Rules {
     #[cfg(test)]
     pub(crate) fn without(rule: Rule) -> Rules {
         Rules { removed: Some(rule) }
-    }
-
-    /// For the model's Master, which must not leave too few copies in sync either.
-    #[cfg(test)]
-    pub(super) fn hold_min_isr(self) -> bool {
-        self.hold(Rule::MinIsr)
-    }
-
-    /// For the model's nodes.
-    #[cfg(test)]
-    pub(super) fn hold_identity(self) -> bool {
-        self.hold(Rule::IdentityIsNew)
     }
 
     /// True when the rule holds.

@@ -3,6 +3,13 @@
 //! [`world::World`] is a shard with its disks, messages, metadata store and clock; [`Protocol`] lets the checker choose
 //! what happens next. The rules must hold in every state; with any one rule removed a broken state must be found.
 
+mod actions;
+mod invariants;
+mod limits;
+mod mutants;
+mod node;
+mod quiet;
+mod stories;
 mod world;
 
 use std::time::Duration;
@@ -11,10 +18,14 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use stateright::{Checker, Chooser, HasDiscoveries, Model, Property};
 
-use self::world::{Action, Limits, World};
-use super::{Rule, Rules};
+use self::limits::Limits;
+use self::world::{Action, World};
+use super::Rules;
 
 const UNBROKEN: &str = "nothing is broken";
+const COMPLETE: &str = "all writes are acknowledged after all elections";
+/// Actions of one walk.
+const DEPTH: usize = 80;
 
 struct Protocol(Limits);
 
@@ -39,12 +50,9 @@ impl Model for Protocol {
     fn properties(&self) -> Vec<Property<Protocol>> {
         vec![
             Property::always(UNBROKEN, |_, state: &World| state.broken.is_none()),
-            Property::sometimes(
-                "all writes are acknowledged after all elections",
-                |model: &Protocol, state: &World| {
-                    state.elections == model.0.elections && state.has_acknowledged(model.0.writes)
-                },
-            ),
+            Property::sometimes(COMPLETE, |model: &Protocol, state: &World| {
+                state.happened.elections == model.0.elections && state.has_acknowledged(model.0.writes)
+            }),
         ]
     }
 }
@@ -81,96 +89,78 @@ fn weight(action: &Action) -> u32 {
     match action {
         Action::Deliver { again: false, .. } | Action::Sync(_) | Action::Land { answered: true, .. } => 8,
         Action::Write(_) | Action::Watch(_) | Action::Replace(_) => 6,
-        Action::Time | Action::Tick(_) | Action::Elect { .. } => 3,
+        Action::Time | Action::Tick(_) | Action::Elect { .. } | Action::Refuse(_) => 3,
         Action::Deliver { again: true, .. }
         | Action::Land { answered: false, .. }
         | Action::TimeOut(_)
         | Action::HandOver(_)
-        | Action::Confirm(_) => 2,
-        Action::Crash { .. } | Action::Wipe(_) => 1,
+        | Action::Confirm(_)
+        | Action::Inspect(_)
+        | Action::Discard(_) => 2,
+        Action::Crash { .. } | Action::Wipe(_) | Action::Succeed(_) | Action::Drain(_) => 1,
     }
 }
 
-/// Actions of one walk.
-const DEPTH: usize = 80;
+/// What walks found.
+#[derive(Debug)]
+struct Found {
+    broken: Option<&'static str>,
+    states: usize,
+    /// What led there.
+    story: Vec<Action>,
+    /// A walk got through all that may happen.
+    is_complete: bool,
+}
 
-/// Walks at random until something breaks or the time is up: what broke, after how many states.
-fn walk(limits: Limits, time: Duration, threads: usize) -> (Option<&'static str>, usize, Vec<Action>) {
+/// Walks at random, on two threads, until something breaks or the time is up.
+fn walk(limits: Limits, time: Duration) -> Found {
     let checker = Protocol(limits)
         .checker()
-        .threads(threads)
+        .threads(2)
         .target_max_depth(DEPTH)
         .timeout(time)
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_simulation(7, Weighted)
         .join();
-    let states = checker.state_count();
-    match checker.discovery(UNBROKEN) {
-        None => (None, states, Vec::new()),
-        Some(path) => (path.last_state().broken, states, path.into_actions()),
-    }
+    let (states, is_complete) = (checker.state_count(), checker.discovery(COMPLETE).is_some());
+    let (broken, story) = match checker.discovery(UNBROKEN) {
+        None => (None, Vec::new()),
+        Some(path) => (path.last_state().broken, path.into_actions()),
+    };
+    Found { broken, states, story, is_complete }
 }
 
 #[test]
-fn try_it() {
-    let time = Duration::from_secs(20);
-    for limits in [
-        Limits::of_three(Rules::default()),
-        Limits::of_two(Rules::default()),
-        Limits { batch: 2, ..Limits::of_two(Rules::default()) },
-    ] {
-        let (broken, states, actions) = walk(limits, time, 2);
-        println!("{broken:?} {states} states");
-        if broken.is_some() {
-            let mut world = World::new(&limits);
-            for action in actions {
-                println!("{action:?}");
-                world.act(action, &limits);
-            }
-            println!("{world:#?}");
-            break;
-        }
+fn no_walk_breaks_the_protocol() {
+    let rules = Rules::default();
+    let settings = [
+        Limits::of_three(rules),
+        Limits { batch: 2, ..Limits::of_two(rules) },
+        Limits::of_two_with_more(rules),
+    ];
+    for limits in settings {
+        let found = walk(limits, Duration::from_secs(10));
+        assert_eq!(found.broken, None, "{limits:#?}\n{:#?}", found.story);
+        assert!(found.is_complete, "{} states, and none with everything: {limits:#?}", found.states);
     }
 }
 
+/// Every state of the smallest world that has an election: two copies, one write, and every order of messages, syncs,
+/// changes of the record and steps of the clock, up to this many actions.
 #[test]
-fn mutants() {
-    use Rule::*;
-    std::panic::set_hook(Box::new(|_| {}));
-    for rule in [
-        MaximalIsr,
-        ShrinkIsConfirmed,
-        TimeoutIsUnknown,
-        CutWhereLogsPart,
-        ServeAfterStart,
-        GrowWhenComplete,
-        PromiseRunsOut,
-        PromiseIsMaximum,
-        EpochIsChecked,
-        MinIsr,
-        AcksOfThisEpoch,
-        PromiseIsDurable,
-        NeverResume,
-        FormerPrimaryAnswers,
-        BatchesAreWhole,
-        IdentityIsNew,
-    ] {
-        let rules = Rules::without(rule);
-        let mut found = None;
-        let three = Limits::of_three(rules);
-        let two = Limits::of_two(rules);
-        for limits in [
-            Limits { wipes: 0, confirmations: 0, hand_overs: 0, crashes: 0, ..three },
-            three,
-            two,
-            Limits { batch: 4, ..two },
-        ] {
-            let (broken, states, actions) = walk(limits, Duration::from_secs(8), 2);
-            if broken.is_some() {
-                found = Some((limits.copies, limits.crashes, broken, states, actions.len()));
-                break;
-            }
-        }
-        println!("{rule:?}: {found:?}");
-    }
+fn every_state_of_a_small_world_is_sound() {
+    let limits = Limits {
+        writes: 1,
+        elections: 1,
+        confirmations: 0,
+        hand_overs: 0,
+        crashes: 0,
+        time: 2,
+        ..Limits::of_two(Rules::default())
+    };
+    let depth = 10;
+    let checker = Protocol(limits).checker().threads(2).target_max_depth(depth).spawn_bfs().join();
+    let broken = checker.discovery(UNBROKEN).map(|path| (path.last_state().broken, path.into_actions()));
+    assert!(broken.is_none(), "{broken:#?}");
+    println!("{} distinct states up to {depth} actions", checker.unique_state_count());
 }

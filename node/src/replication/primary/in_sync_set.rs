@@ -74,10 +74,8 @@ impl Replica {
             (Some(_), None) | (None, None) => return self.settle(given),
         };
         let grows = isr.iter().find(|id| !configuration.is_in_sync(**id)).copied();
-        if let Some(lost) = lost.filter(|lost| !isr.contains(lost)) {
-            self.note_leaving(lost, given.now);
-        }
-        self.propose_in_sync(isr, grows, given);
+        let leaves = lost.filter(|lost| !isr.contains(lost));
+        self.propose_in_sync(isr, grows, leaves, given);
     }
 
     /// Asks for the set as it is, when there is a change whose fate is not known: once this is made, that one never will be,
@@ -123,7 +121,8 @@ impl Replica {
         let joins = |id: ReplicaId| {
             let peer = primary.peers.get(&id)?;
             let flushed = peer.flushed?;
-            let is_complete = flushed >= primary.start && flushed >= self.commit;
+            let waits = !rules.hold(Rule::ReplaceBeforeCommit) && self.commit < primary.start;
+            let is_complete = flushed >= primary.start && flushed >= self.commit && !waits;
             let keeps_up = self.log.end.0 - flushed.0.min(self.log.end.0) < JOIN_LAG_RECORDS;
             let is_well = peer.disk == DiskCondition::Well && !peer.is_lost(self.log.end, &self.timing, now);
             let is_admitted = is_needed || now.monotonic >= peer.readmit_at;
@@ -149,8 +148,19 @@ impl Replica {
         peer.readmit_at = now.monotonic + stays_out;
     }
 
-    fn propose_in_sync(&mut self, mut isr: Vec<ReplicaId>, grows: Option<ReplicaId>, given: &mut Given<'_>) {
+    fn propose_in_sync(
+        &mut self,
+        mut isr: Vec<ReplicaId>,
+        grows: Option<ReplicaId>,
+        leaves: Option<ReplicaId>,
+        given: &mut Given<'_>,
+    ) {
         isr.sort_unstable();
+        let Standing::Primary(primary) = &self.standing else { return };
+        let is_asked = primary.proposals.iter().any(|asked| asked.change == Change::InSync(isr.clone()));
+        if let (Some(leaves), false) = (leaves, is_asked) {
+            self.note_leaving(leaves, given.now);
+        }
         let Standing::Primary(primary) = &self.standing else { return };
         let session = |id: ReplicaId| (id, primary.peers.get(&id).map_or(Session(0), |peer| peer.session));
         let guards = grows.map(session).into_iter().collect();

@@ -8,6 +8,8 @@ mod in_sync_set;
 mod peer;
 mod reads;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
