@@ -27,6 +27,7 @@ impl Owner {
                 epoch,
                 leads,
                 in_sync,
+                has_enough_others: in_sync && record.isr.len() > record.min_isr as usize,
                 fresh,
                 incarnation: record.incarnation,
                 applied: state.applied,

@@ -172,16 +172,14 @@ impl IndexService {
         self.all_opened.clone()
     }
 
-    /// Lets other copies lead every shard that this node leads, as far as there are some and they take over in time.
-    pub async fn hand_over_all(&self, limit: Duration) {
-        let leading = self.open_replicas().into_iter().filter(|replica| replica.state().leads.is_some());
-        let handed = leading.map(async |replica| replica.hand_over(None).await.is_ok());
-        match tokio::time::timeout(limit, join_all(handed)).await {
-            Ok(handed) => {
-                let (done, all) = (handed.iter().filter(|done| **done).count(), handed.len());
-                info!(handed_over = done, led = all, "handed shards over");
-            }
-            Err(_) => warn!("shards were not all handed over in time"),
+    /// Lets other copies lead, and leaves the in-sync set of every shard, as far as there are copies enough and it takes no
+    /// longer than `limit`.
+    pub async fn leave_all(&self, limit: Duration) {
+        let shared = self.open_replicas().into_iter().filter(|replica| replica.state().has_enough_others);
+        let left = shared.map(async |replica| replica.leave().await);
+        match tokio::time::timeout(limit, join_all(left)).await {
+            Ok(left) => info!(shards = left.len(), "other copies serve the shards of this node"),
+            Err(_) => warn!("shards could not all be handed to other copies in time"),
         }
     }
 

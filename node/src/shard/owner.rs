@@ -34,7 +34,7 @@ use crate::cluster::view::Shard;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, Revision, Session, ShardId};
 use crate::replication::{
-    Alarm, Command, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica, Standing, Ticket,
+    Alarm, Command, DiskCondition, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica, Standing, Ticket,
 };
 use crate::runtime::clock::{boot_time, monotonic_time};
 use crate::storage::{Batch, Membership, Operation, Record, RecordKind, StorageError, Store};
@@ -307,6 +307,10 @@ impl Owner {
             Request::HandOver(to, reply) => {
                 self.hand_overs.push(reply);
                 self.step(Event::HandOver(to), Vec::new());
+            }
+            Request::Leave => {
+                self.step(Event::HandOver(None), Vec::new());
+                self.step(Event::Disk(DiskCondition::Leaving), Vec::new());
             }
             Request::Describe(reply) => {
                 let _ = reply.send(self.describe());

@@ -52,6 +52,8 @@ pub struct ReplicaState {
     pub leads: Option<Epoch>,
     /// It is in the in-sync set, by the record that it knows.
     pub in_sync: bool,
+    /// The shard has more copies in sync than a write needs.
+    pub has_enough_others: bool,
     /// When it last heard of a position at which it knows everything that was acknowledged, on the monotonic clock, and
     /// that position.
     pub fresh: Option<(Lsn, Duration)>,
@@ -91,6 +93,8 @@ pub(super) enum Request {
     Confirm(ConfirmReply),
     /// Let another copy lead; `None`: any.
     HandOver(Option<ReplicaId>, oneshot::Sender<Result<Epoch, NotAdmitted>>),
+    /// The node is about to stop: let another copy lead, then leave the in-sync set.
+    Leave,
     /// Say where the replica stands.
     Describe(oneshot::Sender<ReplicaStatus>),
     /// Keep the newest checkpoint for somebody who fetches it.
@@ -256,6 +260,16 @@ impl Replica {
     pub(super) async fn hand_over(&self, to: Option<ReplicaId>) -> Result<Epoch, Error> {
         let outcome = self.ask(|reply| Request::HandOver(to, reply)).await?;
         outcome.map_err(|why| refused_by(self.shard, why))
+    }
+
+    /// Lets another copy lead, and leaves the in-sync set, so that nobody waits for this one when its node stops. Returns
+    /// when that is done; never, when there are too few other copies.
+    pub(super) async fn leave(&self) {
+        let mut state = self.state.clone();
+        if self.mailbox.send(Request::Leave).await.is_ok() {
+            // An owner that ends has left, too.
+            let _ = state.wait_for(|state| !state.in_sync && state.leads.is_none()).await;
+        }
     }
 
     /// The newest checkpoint, kept while the answer lives.

@@ -171,6 +171,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         epoch: positions.promised,
         leads: None,
         in_sync: false,
+        has_enough_others: false,
         fresh: None,
         incarnation: 0,
         applied: positions.applied,

@@ -148,6 +148,7 @@ fn reply_to_proto(reply: Reply, enclosed: Enclosed) -> proto::Reply {
     let disk = match reply.disk {
         DiskCondition::Well => proto::DiskCondition::Unspecified,
         DiskCondition::Full => proto::DiskCondition::Full,
+        DiskCondition::Leaving => proto::DiskCondition::Leaving,
     };
     proto::Reply {
         session: reply.session.0,
@@ -162,6 +163,7 @@ fn reply_from_proto(reply: proto::Reply) -> Result<(Reply, Enclosed), Error> {
     let mut enclosed = Enclosed::default();
     let disk = match reply.disk() {
         proto::DiskCondition::Unspecified => DiskCondition::Well,
+        proto::DiskCondition::Leaving => DiskCondition::Leaving,
         proto::DiskCondition::Full | proto::DiskCondition::Failed => DiskCondition::Full,
     };
     let outcome = match reply.outcome.ok_or_else(|| invalid("outcome", "is missing"))? {
