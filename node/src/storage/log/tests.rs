@@ -224,6 +224,27 @@ fn released_segments_are_gone_and_the_rest_is_replayed() {
 }
 
 #[test]
+fn a_release_that_fails_half_way_leaves_no_segment_that_is_not_there() {
+    for count in 0..5 {
+        let disk = MemoryDisk::new(count);
+        let mut log = new_log(&disk);
+        for body in 1..=3 {
+            batch(&mut log, &[body]).expect("appended");
+            log.sync().expect("synced");
+            log.rotate().expect("rotated");
+        }
+        disk.fail_after(count, DiskOperation::Directory, ErrorKind::Other);
+        let failed = log.release(Lsn(2), Lsn(2), u64::MAX).is_err();
+        assert_eq!(failed, count < 3);
+        let first = log.first();
+        assert!(read_all(&mut log.reader(), first.0, 100).is_some());
+        disk.heal();
+        log.release(Lsn(2), Lsn(2), u64::MAX).expect("released");
+        assert_eq!((log.first(), log.extent.lock().segments.len()), (Lsn(3), disk.files().len()));
+    }
+}
+
+#[test]
 fn a_failed_write_or_sync_poisons_the_log() {
     for fault in [DiskOperation::Append, DiskOperation::Sync] {
         let disk = MemoryDisk::new(1);
