@@ -5,10 +5,12 @@
 //! exactly the model's documents at its applied position; replicas have equal digests at equal positions; a log holds the
 //! records that were put into it, and nothing else.
 
+mod kinds;
 mod node;
 mod oracle;
 mod world;
 
+use self::kinds::Counters;
 use self::world::World;
 
 /// Document operations of one seed.
@@ -40,7 +42,7 @@ fn seeds() -> std::ops::Range<u64> {
 fn thousands_of_operations_with_crashes_lose_nothing_and_halve_nothing() {
     let seeds = seeds();
     let count = seeds.end - seeds.start;
-    let mut happened = world::Counters::default();
+    let mut happened = Counters::default();
     for seed in seeds {
         let _replay = Replay(seed);
         let mut world = World::new(seed);

@@ -1,6 +1,8 @@
 //! Replicas under crashes, faults and cuts.
 
+mod broken_disks;
 mod checkpoints;
+mod decoders;
 mod followers;
 mod primaries;
 mod snapshots;

@@ -1,0 +1,121 @@
+//! Reading beside the owner.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+#[test]
+fn a_reader_finds_every_record_from_everywhere() {
+    let disk = MemoryDisk::new(1);
+    let mut log = new_log(&disk);
+    let mut reader = log.reader();
+    for body in 1..=40u8 {
+        let bodies: Vec<u8> = vec![body; usize::from(body % 3) + 1];
+        batch(&mut log, &bodies).expect("appended");
+        let unsynced = read_all(&mut reader, 1, 1 << 20).expect("there");
+        assert_eq!(unsynced.len() as u64, log.durable().0, "only what is durable");
+        log.sync().expect("synced");
+        if body % 10 == 0 {
+            log.rotate().expect("rotated");
+        }
+    }
+    let all = read_all(&mut log.reader(), 1, usize::MAX).expect("there");
+    assert_eq!(all.last().map(|record| record.lsn), Some(log.end()));
+    for from in 1..=log.end().0 {
+        for bytes in [0, 60, 1000, usize::MAX] {
+            let found = read_all(&mut reader, from, bytes).expect("there");
+            assert_eq!(found, all[from as usize - 1..], "from {from}, {bytes} bytes at once");
+        }
+    }
+    assert_eq!(reader.read(log.end().next(), 1).expect("well"), LogRead::Records(Vec::new()));
+    log.release(Lsn(30), Lsn(30), u64::MAX).expect("released");
+    let first = log.first().0;
+    assert!(first > 1);
+    assert_eq!(reader.read(Lsn(first - 1), 1).expect("well"), LogRead::Gone);
+    assert_eq!(read_all(&mut reader, first, 100).expect("there"), all[first as usize - 1..]);
+    drop(log);
+    assert_eq!(reader.read(Lsn(first), 1).expect("well"), LogRead::Gone, "the log is closed");
+}
+
+#[test]
+fn a_reader_reads_records_of_every_size() {
+    let disk = MemoryDisk::new(1);
+    let mut log = new_log(&disk);
+    let sizes = [0, 1, 5000, 3 << 20, 10, BODY_BYTES_MAX, 7];
+    for (index, size) in sizes.into_iter().enumerate() {
+        let mut records = records_of(&log, EPOCH, &[0], true);
+        records[0].body = Bytes::from(vec![index as u8; size]);
+        log.append(records).expect("appended");
+    }
+    log.sync().expect("synced");
+    for bytes in [1, 1 << 16, 1 << 22] {
+        let found = read_all(&mut log.reader(), 1, bytes).expect("there");
+        assert_eq!(found.iter().map(|record| record.body.len()).collect::<Vec<_>>(), sizes);
+    }
+}
+
+#[test]
+fn a_reader_sees_damage() {
+    let disk = MemoryDisk::new(1);
+    let (path, bytes, _) = three_groups(&disk);
+    let (log, _) = recover(&disk, 8).expect("whole");
+    for offset in SEGMENT_HEADER_BYTES..bytes.len() {
+        disk.flip_bit(&path, offset, 3);
+        let mut reader = log.reader();
+        let mut next = Lsn(1);
+        let damaged = loop {
+            match reader.read(next, 1) {
+                Ok(LogRead::Records(records)) if !records.is_empty() => next = records[0].lsn.next(),
+                outcome => break outcome.is_err_and(|error| error.is_lasting()),
+            }
+        };
+        assert!(damaged, "byte {offset}");
+        disk.flip_bit(&path, offset, 3);
+    }
+}
+
+#[test]
+fn a_reader_on_another_thread_never_sees_what_is_not_in_the_log() {
+    let disk = MemoryDisk::new(1);
+    let mut log = new_log(&disk);
+    let mut reader = log.reader();
+    let read = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut from = Lsn(1);
+            loop {
+                match reader.read(from, 200).expect("no damage was done") {
+                    LogRead::Gone => break,
+                    LogRead::Records(records) if !records.is_empty() => {
+                        for pair in records.windows(2) {
+                            assert!(pair[0].epoch <= pair[1].epoch && pair[0].lsn.next() == pair[1].lsn);
+                        }
+                        assert!(
+                            records.iter().all(|record| u64::from(record.body[0]) == record.epoch.0 % 256)
+                        );
+                        read.fetch_add(records.len(), Ordering::Relaxed);
+                        from = if records.len() % 2 == 0 { Lsn(1) } else { records[records.len() - 1].lsn };
+                    }
+                    LogRead::Records(_) => from = Lsn(1),
+                }
+            }
+        });
+        // A record's body is its epoch.
+        for epoch in 1.. {
+            let body = (epoch % 256) as u8;
+            reign(&mut log, Epoch(epoch), body).expect("appended");
+            batch(&mut log, &[body; 7]).expect("appended");
+            log.sync().expect("synced");
+            let to = log.end().0 - 8;
+            if epoch % 3 == 0 && to > 0 {
+                log.cut(Lsn(to), Epoch(epoch - 1)).expect("cut");
+                reign(&mut log, Epoch(epoch), body).expect("appended");
+                log.sync().expect("synced");
+            }
+            if epoch > 300 && read.load(Ordering::Relaxed) > 1000 {
+                break;
+            }
+        }
+        drop(log);
+    });
+}
