@@ -213,7 +213,8 @@ impl Node {
     /// The content counted from the rows is what was kept.
     pub(super) fn scrub(&mut self) {
         let snapshot = self.store().reader().snapshot();
-        assert_eq!(self.store().digest().content, snapshot.content_digest());
+        assert_eq!(snapshot.content, snapshot.content_digest());
+        assert_eq!(snapshot.content, self.store().digest().content);
         self.views.push((snapshot, self.applied.documents.clone()));
     }
 
@@ -221,6 +222,7 @@ impl Node {
     pub(super) fn check_views(&self) {
         for (snapshot, rows) in &self.views {
             assert_eq!(&rows_of(snapshot), rows, "a snapshot changed");
+            assert_eq!(snapshot.content, snapshot.content_digest());
         }
     }
 }
