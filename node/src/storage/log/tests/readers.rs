@@ -1,6 +1,7 @@
 //! Reading beside the owner.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
 
@@ -75,18 +76,39 @@ fn a_reader_sees_damage() {
 }
 
 #[test]
+fn a_reader_does_not_outlive_a_cut() {
+    let disk = MemoryDisk::new(1);
+    let mut log = new_log(&disk);
+    for body in 1..=4 {
+        batch(&mut log, &[body]).expect("appended");
+    }
+    log.sync().expect("synced");
+    batch(&mut log, &[5]).expect("appended");
+    let mut reader = log.reader();
+    log.cut(Lsn(4), EPOCH).expect("cut");
+    assert_eq!(bodies(&read_all(&mut reader, 1, 100).expect("nothing durable went")), [1, 2, 3, 4]);
+    log.cut(Lsn(3), EPOCH).expect("cut");
+    for from in [1, 3, 4, 9] {
+        assert_eq!(reader.read(Lsn(from), 100).expect("well"), LogRead::Gone, "from {from}");
+        assert_eq!(reader.clone().read(Lsn(from), 100).expect("well"), LogRead::Gone);
+    }
+    assert_eq!(bodies(&read_all(&mut log.reader(), 1, 100).expect("there")), [1, 2, 3]);
+}
+
+#[test]
 fn a_reader_on_another_thread_never_sees_what_is_not_in_the_log() {
     let disk = MemoryDisk::new(1);
     let mut log = new_log(&disk);
-    let mut reader = log.reader();
-    let read = AtomicUsize::new(0);
+    let (newest, read, is_over) = (Mutex::new(log.reader()), AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut from = Lsn(1);
-            loop {
+            let (mut reader, mut from) = (newest.lock().expect("no panic").clone(), Lsn(1));
+            while !is_over.load(Ordering::Relaxed) {
                 match reader.read(from, 200).expect("no damage was done") {
-                    LogRead::Gone => break,
-                    LogRead::Records(records) if !records.is_empty() => {
+                    LogRead::Gone => (reader, from) = (newest.lock().expect("no panic").clone(), Lsn(1)),
+                    LogRead::Records(records) if records.is_empty() => from = Lsn(1),
+                    LogRead::Records(records) => {
+                        assert_eq!(records[0].lsn, from);
                         for pair in records.windows(2) {
                             assert!(pair[0].epoch <= pair[1].epoch && pair[0].lsn.next() == pair[1].lsn);
                         }
@@ -94,9 +116,8 @@ fn a_reader_on_another_thread_never_sees_what_is_not_in_the_log() {
                             records.iter().all(|record| u64::from(record.body[0]) == record.epoch.0 % 256)
                         );
                         read.fetch_add(records.len(), Ordering::Relaxed);
-                        from = if records.len() % 2 == 0 { Lsn(1) } else { records[records.len() - 1].lsn };
+                        from = records[records.len() - 1].lsn.next();
                     }
-                    LogRead::Records(_) => from = Lsn(1),
                 }
             }
         });
@@ -109,6 +130,7 @@ fn a_reader_on_another_thread_never_sees_what_is_not_in_the_log() {
             let to = log.end().0 - 8;
             if epoch % 3 == 0 && to > 0 {
                 log.cut(Lsn(to), Epoch(epoch - 1)).expect("cut");
+                *newest.lock().expect("no panic") = log.reader();
                 reign(&mut log, Epoch(epoch), body).expect("appended");
                 log.sync().expect("synced");
             }
@@ -116,6 +138,6 @@ fn a_reader_on_another_thread_never_sees_what_is_not_in_the_log() {
                 break;
             }
         }
-        drop(log);
+        is_over.store(true, Ordering::Relaxed);
     });
 }
