@@ -22,7 +22,7 @@ pub(super) struct Extent {
     pub(super) segments: VecDeque<Segment>,
     /// Position of the last durable record.
     pub(super) durable: Lsn,
-    /// Cuts so far: no reader outlives one.
+    /// Cuts so far.
     pub(super) cuts: u64,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct SharedExtent(Arc<Mutex<Extent>>);
 pub(super) enum Place {
     /// Not written yet.
     Ahead,
-    /// Released, or the log was cut or closed.
+    /// Released, or the log is closed, or there was a cut that the reader does not know of.
     Gone,
     /// In this segment, whose records up to `last` count.
     In { segment: Segment, last: Lsn },
@@ -56,7 +56,7 @@ impl Extent {
         *self.segments.back().expect("an open log has a segment")
     }
 
-    /// Where a position is, for a reader that was made after so many cuts.
+    /// Where a position is, for a reader that knows of so many cuts.
     pub(super) fn find(&self, lsn: Lsn, cuts: u64) -> Place {
         let begun = self.segments.partition_point(|segment| segment.first <= lsn);
         let Some(index) = begun.checked_sub(1).filter(|_| cuts == self.cuts) else { return Place::Gone };

@@ -20,11 +20,11 @@ const READ_BYTES_MIN: usize = 4 << 10;
 /// Reads a log from any position on. Going on where the last read ended is cheap; any other position costs a way through
 /// the segment that holds it. A clone has a place of its own.
 ///
-/// A reader does not outlive a cut of the log: what it read before and what it would read after are two histories.
+/// After a cut of the log the next read says so, once: what was read before and what will be read are two histories.
 pub struct LogReader {
     place: LogPlace,
     extent: SharedExtent,
-    /// Cuts of the log before the reader was made.
+    /// Cuts of the log that the reader knows of.
     cuts: u64,
     cursor: Option<Cursor>,
 }
@@ -34,7 +34,7 @@ pub struct LogReader {
 pub enum LogRead {
     /// Records from the position on that are durable; none when the log ends before it.
     Records(Vec<Record>),
-    /// The log does not reach back to the position any more; or it was cut or closed, and another reader is to be made.
+    /// The log does not reach back to the position any more, or is closed; or it was cut since the last read.
     Gone,
 }
 
@@ -53,8 +53,7 @@ struct Cursor {
 
 impl Clone for LogReader {
     fn clone(&self) -> LogReader {
-        let (place, extent) = (self.place.clone(), self.extent.clone());
-        LogReader { place, extent, cuts: self.cuts, cursor: None }
+        LogReader::new(self.place.clone(), self.extent.clone())
     }
 }
 
@@ -71,20 +70,25 @@ impl LogReader {
     /// [`StorageError::Damaged`] when durable records are missing or changed.
     pub fn read(&mut self, from: Lsn, bytes_max: usize) -> Result<LogRead, StorageError> {
         let (segment, last) = match self.find(from) {
-            Place::Gone => return Ok(LogRead::Gone),
+            Place::Gone => return Ok(self.gone()),
             Place::Ahead => return Ok(LogRead::Records(Vec::new())),
             Place::In { segment, last } => (segment, last),
         };
         let outcome = self.read_segment(segment, from, last, bytes_max);
         // Files that are cut or released disappear under the reader: whatever it made of them does not count.
         match self.find(from) {
-            Place::Gone => Ok(LogRead::Gone),
+            Place::Gone => Ok(self.gone()),
             Place::Ahead | Place::In { .. } => outcome.map(LogRead::Records),
         }
     }
 
     fn find(&self, lsn: Lsn) -> Place {
         self.extent.lock().find(lsn, self.cuts)
+    }
+
+    fn gone(&mut self) -> LogRead {
+        (self.cuts, self.cursor) = (self.extent.lock().cuts, None);
+        LogRead::Gone
     }
 
     fn read_segment(
