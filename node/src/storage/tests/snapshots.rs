@@ -44,7 +44,9 @@ fn install(disk: &MemoryDisk, pinned: &PinnedCheckpoint) -> Result<ReplicaMeta, 
 /// Takes the rest of the source's log, and must be equal to it then.
 fn follow(store: &mut Store, source: &Store) {
     store.promise(source.meta().promised_epoch).expect("well");
-    store.receive(read_log(source, store.end().0 + 1).expect("the log reaches back")).expect("fits");
+    store
+        .receive(read_log(source, store.end().0 + 1).expect("whole").expect("the log reaches back"))
+        .expect("fits");
     store.sync().expect("well");
     assert_eq!(store.apply(source.applied()), source.applied());
     assert_eq!(store.digest(), source.digest());
