@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "gateway::violations",
     "ids",
     "router::merge",
+    "router::readers",
     "router::session_token",
     "search",
     "shard::decide",

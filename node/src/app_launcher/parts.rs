@@ -27,7 +27,7 @@ use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
 use crate::coordinator::{CatalogRpc, Coordinator, CoordinatorRpc};
 use crate::gateway::{self, ApiGateway, GatewayParts};
-use crate::router::Router;
+use crate::router::{Router, RouterMetrics};
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
@@ -66,9 +66,13 @@ impl Parts<'_> {
         let is_gateway = self.config.node_type.is_gateway();
         readiness.set(JOINED, false);
         let (cluster_metrics, comm_metrics) = (ClusterMetrics::default(), CommMetrics::default());
+        let router_metrics = RouterMetrics::default();
         self.metrics.register(|registry| {
             cluster_metrics.register(registry);
             comm_metrics.register(registry);
+            if is_gateway {
+                router_metrics.register(registry);
+            }
         });
 
         let discovery =
@@ -77,8 +81,9 @@ impl Parts<'_> {
         node.base.spawn("service discovery", async move { following.run(cancel).await });
         let channels = settings::channels(&self.config);
         let comm = Arc::new(CommunicationService::new(discovery.subscribe(), channels, comm_metrics));
+        let router = || Router::new(discovery.subscribe(), comm.clone(), node.id.clone(), router_metrics);
         let gateway = ApiGateway::new(GatewayParts {
-            router: is_gateway.then(|| Router::new(discovery.subscribe(), comm.clone())),
+            router: is_gateway.then(router),
             discovery: discovery.clone(),
             config: self.live.clone(),
             readiness: readiness.clone(),

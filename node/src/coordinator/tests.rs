@@ -6,8 +6,8 @@ use vectorsphere_index::Metric;
 
 use super::*;
 use crate::cluster::ClusterMetrics;
-use crate::cluster::view::Replica;
 use crate::cluster::meta_store::EmbeddedStore;
+use crate::cluster::view::Replica;
 use crate::comm::{ChannelSettings, CommMetrics};
 use crate::ids::{Epoch, ShardIndex};
 use crate::runtime::TaskGroup;

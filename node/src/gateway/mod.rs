@@ -32,6 +32,7 @@ use crate::telemetry::Metrics;
 
 use auth::Caller;
 use door::Door;
+use validate::TableDefaults;
 
 /// What the API is made of.
 pub struct GatewayParts {
@@ -90,6 +91,14 @@ impl ApiGateway {
 
     fn table(&self, name: &str) -> Result<Arc<Table>, Error> {
         self.router().table(&validate::table_name(name)?)
+    }
+
+    /// What a new table gets where its creator is silent: no more copies than there are slaves.
+    fn table_defaults(&self) -> TableDefaults {
+        let (config, view) = (self.config(), self.view());
+        let slaves = view.nodes.values().filter(|node| node.holds_shards()).count() as u32;
+        let replicas = config.default_replicas.min(slaves.max(1));
+        TableDefaults { shards: config.default_shards, replicas }
     }
 
     fn table_name(name: &str) -> Result<TableName, Error> {

@@ -11,6 +11,7 @@ use super::write_room::TakenRoom;
 use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
+use crate::search::Consistency;
 use crate::storage::{Batch, Snapshot, StoreReader, StoreStatistics};
 
 /// How long a read waits for a position that the caller has seen. A primary has applied what it acknowledged, so only
@@ -75,6 +76,17 @@ pub struct WriteReceipt {
     pub durable_copies: u32,
 }
 
+/// What a read must reflect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRule {
+    /// How fresh it must be.
+    pub consistency: Consistency,
+    /// It sees everything up to here; [`Lsn::ZERO`]: no demand.
+    pub min_lsn: Lsn,
+    /// Incarnation of the shard when `min_lsn` was given out.
+    pub incarnation: u64,
+}
+
 impl Replica {
     /// Which shard.
     pub fn shard(&self) -> ShardId {
@@ -132,21 +144,26 @@ impl Replica {
         })
     }
 
-    /// The newest snapshot, in which everything up to `min_lsn` is visible.
-    pub async fn snapshot(&self, epoch: Epoch, min_lsn: Lsn) -> Result<Arc<Snapshot>, Error> {
-        self.readable_at(epoch, min_lsn).await?;
+    /// How often the shard went on without a copy that had everything: never, since it has one copy.
+    pub fn incarnation(&self) -> u64 {
+        0
+    }
+
+    /// The newest snapshot, which satisfies `rule`. The caller's epoch counts where the primary is to answer.
+    pub async fn snapshot(&self, epoch: Epoch, rule: ReadRule) -> Result<Arc<Snapshot>, Error> {
+        self.satisfies(epoch, rule).await?;
         Ok(self.reader.snapshot())
     }
 
-    /// The newest version of a document, and its number.
+    /// The newest version of a document, and its number, as [`Replica::snapshot`] would show it.
     pub async fn get(
         &self,
         epoch: Epoch,
-        min_lsn: Lsn,
+        rule: ReadRule,
         id: &str,
         with_vector: bool,
     ) -> Result<Option<(Document, Lsn)>, Error> {
-        self.readable_at(epoch, min_lsn).await?;
+        self.satisfies(epoch, rule).await?;
         if let Ok(found) = self.reader.try_get(id, with_vector) {
             return Ok(found);
         }
@@ -177,8 +194,14 @@ impl Replica {
         while state.changed().await.is_ok() {}
     }
 
-    async fn readable_at(&self, epoch: Epoch, min_lsn: Lsn) -> Result<(), Error> {
-        self.check_epoch(epoch)?;
+    async fn satisfies(&self, epoch: Epoch, rule: ReadRule) -> Result<(), Error> {
+        let ReadRule { consistency, min_lsn, incarnation } = rule;
+        if consistency.needs_primary() {
+            self.check_epoch(epoch)?;
+        }
+        if min_lsn > Lsn::ZERO && incarnation < self.incarnation() {
+            return Err(session_expired(self.shard));
+        }
         let mut state = self.state.clone();
         let reached = tokio::time::timeout(POSITION_WAIT, state.wait_for(|state| state.applied >= min_lsn));
         match reached.await {
@@ -210,6 +233,15 @@ impl Replica {
 pub(super) fn closed(shard: ShardId, state: &ReplicaState) -> Error {
     let reason = state.failure.as_deref().unwrap_or("the node is stopping");
     Error::new(ErrorCode::ShardUnavailable, format!("shard {} takes no writes: {reason}", shard.index))
+}
+
+/// The answer to a caller whose token may name writes that were lost.
+fn session_expired(shard: ShardId) -> Error {
+    let message = format!(
+        "shard {} was recovered by force after the session token was given out, what the token names may be lost: read without it",
+        shard.index
+    );
+    Error::new(ErrorCode::SessionExpired, message)
 }
 
 /// The answer to a caller that believes in another reign.

@@ -229,7 +229,8 @@ impl World {
         let request = proto::WriteRequest {
             shard: self.shard_ref(epoch),
             op_id: OpId::random().0.to_vec().into(),
-            operations: vec![proto::Operation { kind: Some(kind) }],
+            operations: vec![proto::Operation { kind: Some(kind), if_version: None }],
+            base_lsn: 0,
         };
         Ok(self.service.write(Request::new(request)).await?.into_inner())
     }
@@ -239,7 +240,7 @@ impl World {
             shard: self.shard_ref(epoch),
             id: id.to_owned(),
             with_vector: true,
-            min_lsn: 0,
+            rule: strong(),
         };
         let answer = self.service.get(Request::new(request)).await?.into_inner();
         Ok(answer.document.map(|document| document.vector.to_vec()))
@@ -248,7 +249,7 @@ impl World {
     /// Ids of the nearest documents to `vector`.
     async fn search(&self, epoch: u64, vector: [f32; 2], top_k: u32) -> proto::ShardAnswer {
         let request = proto::SearchRequest {
-            parts: vec![proto::ShardPart { shard: self.shard_ref(epoch), min_lsn: 0 }],
+            parts: vec![proto::ShardPart { shard: self.shard_ref(epoch), rule: strong() }],
             vector: vector_to_bytes(&vector),
             top_k,
             ..proto::SearchRequest::default()
@@ -316,6 +317,11 @@ fn upsert(id: &str, x: f32) -> Kind {
 
 pub(super) fn code(status: &tonic::Status) -> i32 {
     status.code() as i32
+}
+
+/// A read that only the primary may answer.
+pub(super) fn strong() -> Option<proto::ReadRule> {
+    Some(proto::ReadRule { level: proto::Level::Strong.into(), ..proto::ReadRule::default() })
 }
 
 #[tokio::test]

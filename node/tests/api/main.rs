@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod consistency;
 mod description;
 mod documents;
 mod hostile;

@@ -16,6 +16,7 @@ pub(super) fn document_draft(document: proto::Document) -> DocumentDraft {
         id: Some(document.document_id),
         vector: document.vector.map(vector_draft),
         metadata: document.metadata.map(metadata),
+        if_version: document.if_version,
     }
 }
 
@@ -111,24 +112,30 @@ pub(super) fn document_message(document: &Document) -> proto::Document {
         document_id: document.id.to_string(),
         vector: (!document.vector.is_empty()).then(|| vector_message(&document.vector)),
         metadata: Some(metadata_message(&document.metadata)),
+        if_version: None,
     }
 }
 
-pub(super) fn read_draft(read: Option<proto::ReadOptions>) -> ReadDraft {
+/// What a read must reflect; an enum value of a newer client is an error.
+pub(super) fn read_draft(read: Option<proto::ReadOptions>) -> Result<ReadDraft, Error> {
     let read = read.unwrap_or_default();
-    let consistency = match read.consistency() {
-        proto::Consistency::Unspecified => "",
-        proto::Consistency::Strong => "strong",
-        proto::Consistency::StrongNoclock => "strong_noclock",
-        proto::Consistency::Session => "session",
-        proto::Consistency::Bounded => "bounded",
-        proto::Consistency::Eventual => "eventual",
+    let consistency = match proto::Consistency::try_from(read.consistency) {
+        Ok(proto::Consistency::Unspecified) => "",
+        Ok(proto::Consistency::Strong) => "strong",
+        Ok(proto::Consistency::StrongNoclock) => "strong-noclock",
+        Ok(proto::Consistency::Session) => "session",
+        Ok(proto::Consistency::Bounded) => "bounded",
+        Ok(proto::Consistency::Eventual) => "eventual",
+        Err(_) => {
+            let message = format!("consistency {} is not known, must be 1 to 5", read.consistency);
+            return Err(Error::invalid("/consistency", message));
+        }
     };
-    ReadDraft {
+    Ok(ReadDraft {
         consistency: consistency.to_owned(),
         max_staleness_ms: (read.max_staleness_ms > 0).then_some(u64::from(read.max_staleness_ms)),
         session_token: read.session_token,
-    }
+    })
 }
 
 pub(super) fn receipt_message(document_ids: Vec<String>, receipt: WriteReceipt) -> proto::WriteResponse {

@@ -28,7 +28,7 @@ impl TableService for Api {
                 replicas: given(request.replicas),
                 min_isr: given(request.min_isr),
             };
-            let schema = validate::table_schema(&draft, gateway.config().default_shards)?;
+            let schema = validate::table_schema(&draft, gateway.table_defaults())?;
             let table = gateway.router().create_table(&context, schema).await?;
             Ok(table_message(&table))
         })

@@ -86,6 +86,13 @@ pub(super) struct ReadQuery {
     pub(super) session_token: String,
 }
 
+/// The version at which a document is deleted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VersionQuery {
+    pub(super) if_version: Option<u64>,
+}
+
 impl ReadQuery {
     pub(super) fn read(&mut self) -> ReadDraft {
         ReadDraft {

@@ -18,7 +18,7 @@ use serde::de::DeserializeSeed;
 use super::violations::Violations;
 use crate::error_code::Error;
 
-pub(super) use bodies::{batch_too_large, delete, document, metadata_change, search, table, upsert};
+pub(super) use bodies::{batch_too_large, delete, metadata_change, search, table, upsert, upserts};
 
 /// One parse: what was found on the way, beside the value itself.
 #[derive(Default)]
