@@ -21,7 +21,7 @@ use super::join::{await_session, join};
 use super::listeners::Listeners;
 use super::{LaunchError, RunningNode, identity, settings};
 use crate::cluster::{
-    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery,
+    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery, StepBack,
 };
 use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
@@ -105,8 +105,8 @@ impl Parts<'_> {
         let held = session.subscribe();
         let index_service =
             self.config.node_type.holds_shards().then(|| self.index_service(&discovery, held.clone()));
-        let role = self.manager(&discovery, &record.borrow(), cluster_metrics);
-        let coordinator = self.coordinator(discovery.clone(), comm.clone(), role);
+        let (role, step_back) = self.manager(&discovery, &record.borrow(), cluster_metrics);
+        let coordinator = self.coordinator(discovery.clone(), comm.clone(), role, step_back);
         // Served as soon as it listens: nobody waits for a node that has not joined.
         let internal = listeners.internal.listen()?;
         self.internal_server(internal, coordinator, discovery.clone(), index_service, health);
@@ -158,7 +158,7 @@ impl Parts<'_> {
         discovery: &ServiceDiscovery,
         record: &meta::NodeRecord,
         metrics: ClusterMetrics,
-    ) -> watch::Receiver<Role> {
+    ) -> (watch::Receiver<Role>, StepBack) {
         let live = self.live.clone();
         let manager = DistributedManager::new(
             self.store.clone(),
@@ -172,12 +172,12 @@ impl Parts<'_> {
             discovery.subscribe(),
             metrics,
         );
-        let role = manager.subscribe();
+        let (role, step_back) = (manager.subscribe(), manager.step_back());
         if self.config.node_type.is_gateway() {
             let cancel = self.node.core.cancellation().clone();
             self.node.core.spawn("election", async move { manager.run(cancel).await });
         }
-        role
+        (role, step_back)
     }
 
     fn coordinator(
@@ -185,9 +185,10 @@ impl Parts<'_> {
         discovery: Arc<ServiceDiscovery>,
         comm: Arc<CommunicationService>,
         role: watch::Receiver<Role>,
+        step_back: StepBack,
     ) -> Arc<Coordinator> {
-        let coordinator =
-            Arc::new(Coordinator::new(self.store.clone(), self.keys.clone(), discovery, comm, role));
+        let (store, keys) = (self.store.clone(), self.keys.clone());
+        let coordinator = Arc::new(Coordinator::new(store, keys, discovery, comm, role, step_back));
         if self.config.node_type.is_gateway() {
             let (driven, cancel) = (coordinator.clone(), self.node.core.cancellation().clone());
             self.node.core.spawn("coordinator", async move { driven.run(cancel).await });

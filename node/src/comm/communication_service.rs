@@ -15,6 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tracing::debug;
 use vectorsphere_proto::internal::catalog_service_client::CatalogServiceClient;
 use vectorsphere_proto::internal::coordinator_service_client::CoordinatorServiceClient;
+use vectorsphere_proto::internal::replication_service_client::ReplicationServiceClient;
 use vectorsphere_proto::internal::shard_service_client::ShardServiceClient;
 use vectorsphere_proto::internal::{AwaitRevisionRequest, AwaitRevisionResponse};
 
@@ -79,6 +80,15 @@ impl CommunicationService {
     /// When the node is not there.
     pub fn shard_client(&self, node: &NodeId) -> Result<ShardServiceClient<Channel>, Error> {
         let client = ShardServiceClient::new(self.channel(node)?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// The replicas on a node, for other replicas and for the Master.
+    ///
+    /// # Errors
+    /// When the node is not there.
+    pub fn replication_client(&self, node: &NodeId) -> Result<ReplicationServiceClient<Channel>, Error> {
+        let client = ReplicationServiceClient::new(self.channel(node)?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 

@@ -3,9 +3,11 @@
 //! Knows formats, callers and limits; knows no shards. `json` and `grpc` parse into drafts, `validate` turns drafts into
 //! domain values, [`Router`] does the work, `http` and `grpc` answer.
 
+mod admin;
 pub mod auth;
 mod door;
 pub mod grpc;
+mod health;
 pub mod http;
 mod json;
 mod limits;
@@ -21,13 +23,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::cluster::ServiceDiscovery;
-use crate::cluster::view::{ClusterView, Node, Shard};
+use crate::cluster::view::ClusterView;
 use crate::config::Config;
 use crate::error_code::Error;
 use crate::ids::{NodeId, TableName};
 use crate::router::{RequestContext, Router};
 use crate::runtime::Readiness;
-use crate::table::{Table, TableState};
+use crate::table::Table;
 use crate::telemetry::Metrics;
 
 use auth::Caller;
@@ -122,38 +124,4 @@ struct Admitted {
 
 fn new_request_id() -> String {
     Uuid::new_v4().to_string()
-}
-
-/// How the cluster is, in one word and the numbers behind it.
-struct ClusterHealth {
-    status: &'static str,
-    shards: usize,
-    unavailable: usize,
-}
-
-fn cluster_health(view: &ClusterView, reachable: bool) -> ClusterHealth {
-    let served = |shard: &&Arc<Shard>| {
-        view.tables_by_id.get(&shard.id.table).is_some_and(|table| table.state == TableState::Active)
-    };
-    let shards: Vec<_> = view.shards.values().filter(served).collect();
-    let unavailable = shards.iter().filter(|shard| !view.is_served(shard)).count();
-    let status = match (unavailable, view.master.is_some() && reachable) {
-        (0, true) => "green",
-        (0, false) => "yellow",
-        _ => "red",
-    };
-    ClusterHealth { status, shards: shards.len(), unavailable }
-}
-
-/// What a node is in the cluster.
-fn role_of(view: &ClusterView, node: &Node) -> &'static str {
-    match &view.master {
-        Some(master) if master.node == node.id => "Master",
-        _ if node.node_type == "slave" => "slave",
-        _ => "candidate",
-    }
-}
-
-fn shards_on(view: &ClusterView, node: &NodeId) -> usize {
-    view.shards.values().filter(|shard| shard.staying().any(|replica| replica.node == *node)).count()
 }

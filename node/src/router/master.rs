@@ -45,6 +45,19 @@ impl Router {
         }
     }
 
+    /// Calls the Master, again only where no Master took the call.
+    pub(super) async fn ask_master<T, F>(
+        &self,
+        context: &RequestContext,
+        call: impl Fn(CoordinatorServiceClient<Channel>) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let nobody_took_it = |code| matches!(code, ErrorCode::NotMaster | ErrorCode::NoMaster);
+        self.on_master(context, nobody_took_it, call).await.map_err(|failure| failure.error)
+    }
+
     fn master_client(&self, master: Option<&Master>) -> Result<CoordinatorServiceClient<Channel>, Error> {
         match master {
             Some(master) => self.comm.coordinator_client(&master.node),

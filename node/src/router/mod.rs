@@ -2,6 +2,7 @@
 //!
 //! Knows shards and nodes, not formats: requests arrive parsed and validated against the table.
 
+mod admin;
 mod attempts;
 mod known;
 mod master;
@@ -13,6 +14,7 @@ mod replica_read;
 mod scatter;
 mod search;
 pub mod session_token;
+mod shards;
 mod tables;
 mod traffic;
 mod write;
@@ -30,6 +32,7 @@ use crate::ids::{Epoch, Lsn, NodeId, ShardIndex, TableName};
 use crate::table::{Table, TableState};
 
 pub use metrics::RouterMetrics;
+pub use shards::{CopyDescription, CopyStatus, ShardDescription};
 pub use write::Upsert;
 
 use known::KnownPositions;
@@ -161,7 +164,7 @@ impl Totals {
 
 /// Routes requests. Cheap to clone: clones count their calls together.
 ///
-/// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`. All of them are
+/// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`, `shards`, `admin`. All of them are
 /// cancel-safe: a dropped read leaves nothing behind, a dropped write may or may not have happened.
 #[derive(Clone)]
 pub struct Router {

@@ -103,6 +103,14 @@ impl ReadQuery {
     }
 }
 
+/// A JSON body within its limit, or the empty object where there is no body.
+pub(super) async fn json_body_or_empty(parts: &Parts, body: Body) -> Result<Vec<u8>, Error> {
+    match body.is_end_stream() {
+        true => Ok(b"{}".to_vec()),
+        false => json_body(parts, body).await,
+    }
+}
+
 /// A JSON body within its limit.
 pub(super) async fn json_body(parts: &Parts, mut body: Body) -> Result<Vec<u8>, Error> {
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");

@@ -97,7 +97,7 @@ pub(in crate::gateway) fn delete(body: &[u8]) -> Result<DeleteBody, Error> {
     Ok(body)
 }
 
-fn object<T>(target: T, reader: &Reader) -> ObjectSeed<'_, T> {
+pub(super) fn object<T>(target: T, reader: &Reader) -> ObjectSeed<'_, T> {
     ObjectSeed { target, reader, pointer: at_body, index: 0 }
 }
 
@@ -276,11 +276,11 @@ impl<'de> Object<'de> for DeleteBody {
     }
 }
 
-fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
+pub(super) fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
     Ok(map.next_value::<Option<String>>()?.unwrap_or_default())
 }
 
-fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>, A::Error> {
+pub(super) fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>, A::Error> {
     Ok(map.next_value::<WholeNumber>()?.0)
 }
 
