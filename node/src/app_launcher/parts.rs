@@ -22,13 +22,13 @@ use super::join::{await_session, join};
 use super::listeners::Listeners;
 use super::{LaunchError, RunningNode, identity, settings};
 use crate::cluster::{
-    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery,
+    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery, StepBack,
 };
 use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
 use crate::coordinator::{CatalogRpc, Coordinator, CoordinatorRpc};
 use crate::gateway::{self, ApiGateway, GatewayParts};
-use crate::router::Router;
+use crate::router::{Router, RouterMetrics};
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
@@ -72,9 +72,13 @@ impl Parts<'_> {
         let is_gateway = self.config.node_type.is_gateway();
         readiness.set(JOINED, false);
         let (cluster_metrics, comm_metrics) = (ClusterMetrics::default(), CommMetrics::default());
+        let router_metrics = RouterMetrics::default();
         self.metrics.register(|registry| {
             cluster_metrics.register(registry);
             comm_metrics.register(registry);
+            if is_gateway {
+                router_metrics.register(registry);
+            }
         });
 
         let discovery =
@@ -83,8 +87,9 @@ impl Parts<'_> {
         node.base.spawn("service discovery", async move { following.run(cancel).await });
         let channels = settings::channels(&self.config);
         let comm = Arc::new(CommunicationService::new(discovery.subscribe(), channels, comm_metrics));
+        let router = || Router::new(discovery.subscribe(), comm.clone(), node.id.clone(), router_metrics);
         let gateway = ApiGateway::new(GatewayParts {
-            router: is_gateway.then(|| Router::new(discovery.subscribe(), comm.clone())),
+            router: is_gateway.then(router),
             discovery: discovery.clone(),
             config: self.live.clone(),
             readiness: readiness.clone(),
@@ -106,8 +111,8 @@ impl Parts<'_> {
         let held = session.subscribe();
         let index_service =
             self.config.node_type.holds_shards().then(|| self.index_service(&discovery, comm.clone(), held.clone()));
-        let role = self.manager(&discovery, &record.borrow(), cluster_metrics);
-        let coordinator = self.coordinator(discovery.clone(), comm.clone(), role);
+        let (role, step_back) = self.manager(&discovery, &record.borrow(), cluster_metrics);
+        let coordinator = self.coordinator(discovery.clone(), comm.clone(), role, step_back);
         // Served as soon as it listens: nobody waits for a node that has not joined.
         let internal = listeners.internal.listen()?;
         self.internal_server(internal, coordinator, (discovery.clone(), comm.clone()), index_service, health);
@@ -159,7 +164,7 @@ impl Parts<'_> {
         discovery: &ServiceDiscovery,
         record: &meta::NodeRecord,
         metrics: ClusterMetrics,
-    ) -> watch::Receiver<Role> {
+    ) -> (watch::Receiver<Role>, StepBack) {
         let live = self.live.clone();
         let manager = DistributedManager::new(
             self.store.clone(),
@@ -173,12 +178,12 @@ impl Parts<'_> {
             discovery.subscribe(),
             metrics,
         );
-        let role = manager.subscribe();
+        let (role, step_back) = (manager.subscribe(), manager.step_back());
         if self.config.node_type.is_gateway() {
             let cancel = self.node.core.cancellation().clone();
             self.node.core.spawn("election", async move { manager.run(cancel).await });
         }
-        role
+        (role, step_back)
     }
 
     fn coordinator(
@@ -186,9 +191,10 @@ impl Parts<'_> {
         discovery: Arc<ServiceDiscovery>,
         comm: Arc<CommunicationService>,
         role: watch::Receiver<Role>,
+        step_back: StepBack,
     ) -> Arc<Coordinator> {
-        let coordinator =
-            Arc::new(Coordinator::new(self.store.clone(), self.keys.clone(), discovery, comm, role));
+        let (store, keys) = (self.store.clone(), self.keys.clone());
+        let coordinator = Arc::new(Coordinator::new(store, keys, discovery, comm, role, step_back));
         if self.config.node_type.is_gateway() {
             let (driven, cancel) = (coordinator.clone(), self.node.core.cancellation().clone());
             self.node.core.spawn("coordinator", async move { driven.run(cancel).await });

@@ -156,6 +156,17 @@ pub struct Drain {
     pub mod_revision: Revision,
 }
 
+impl ReplicaRole {
+    /// The word that users read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReplicaRole::Full => "full",
+            ReplicaRole::Learner => "learner",
+            ReplicaRole::Leaving => "leaving",
+        }
+    }
+}
+
 impl Shard {
     /// The node of the primary.
     pub fn primary_node(&self) -> Option<&NodeId> {

@@ -185,6 +185,13 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("default_shards", Kind::Integer(1, 1024), "8", HOT, "Shards of a new table that asks for no number."),
     key(
+        "table.default_replicas",
+        Kind::Integer(1, 7),
+        "1",
+        HOT,
+        "Copies of each shard of a new table that asks for no number; fewer where there are fewer slaves.",
+    ),
+    key(
         "checkpoint_log_bytes",
         Kind::Integer(64 * 1024, 16 * GIB),
         "67108864",

@@ -89,6 +89,7 @@ impl Reader<'_> {
             grpc_keepalive_time: self.duration("grpc_keepalive_time"),
             grpc_keepalive_timeout: self.duration("grpc_keepalive_timeout"),
             default_shards: self.integer("default_shards") as u32,
+            default_replicas: self.integer("table.default_replicas") as u32,
             checkpoint_log_bytes: self.integer("checkpoint_log_bytes"),
             max_concurrent_requests: self.integer("max_concurrent_requests") as usize,
             etcd: self.etcd(),

@@ -1,10 +1,13 @@
-//! Table changes. Runs in every gateway node, decides only where this node is the Master.
+//! Table changes and what operators ask of the Master. Runs in every gateway node, decides only where this node is the
+//! Master.
 //!
 //! A change is a record first: creating writes the table in state *creating* and its shards without a primary; deleting
 //! writes the state *deleting* and frees the name. One loop ([`Coordinator::run`]) then drives every table that is in
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
+mod admin;
 mod detection;
+pub mod drain;
 mod failover;
 mod rpc;
 mod settle;
@@ -25,7 +28,7 @@ pub use rpc::{CatalogRpc, CoordinatorRpc};
 use crate::cluster::meta_store::{Condition, MetaError, MetaStore, Operation, Txn, TxnOutcome};
 use crate::cluster::placement::Host;
 use crate::cluster::view::ClusterView;
-use crate::cluster::{Role, ServiceDiscovery};
+use crate::cluster::{Role, ServiceDiscovery, StepBack};
 use crate::comm::CommunicationService;
 use detection::Detection;
 use crate::error_code::{Error, ErrorCode};
@@ -44,18 +47,20 @@ pub struct Coordinator {
     discovery: Arc<ServiceDiscovery>,
     comm: Arc<CommunicationService>,
     role: watch::Receiver<Role>,
+    step_back: StepBack,
 }
 
 impl Coordinator {
-    /// Decides nothing unless `role` says Master.
+    /// Decides nothing unless `role` says Master; `step_back` ends that.
     pub fn new(
         meta: Arc<dyn MetaStore>,
         keys: Keys,
         discovery: Arc<ServiceDiscovery>,
         comm: Arc<CommunicationService>,
         role: watch::Receiver<Role>,
+        step_back: StepBack,
     ) -> Coordinator {
-        Coordinator { meta, keys, discovery, comm, role }
+        Coordinator { meta, keys, discovery, comm, role, step_back }
     }
 
     /// Drives tables that are being created or deleted, until `cancel`.

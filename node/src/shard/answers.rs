@@ -82,7 +82,7 @@ pub(super) fn refuse(refusals: Vec<(Refusal, WriteReply)>) {
             Refusal::VersionMismatch { .. } => ErrorCode::VersionMismatch,
             Refusal::OtherBatch => ErrorCode::RequestIdReused,
             Refusal::TooLarge { .. } => ErrorCode::PayloadTooLarge,
-            Refusal::TooLate => ErrorCode::OutcomeUnknown,
+            Refusal::TooLate => ErrorCode::RetryTooLate,
         };
         let _ = reply.send(Err(Error::new(code, refusal.to_string())));
     }

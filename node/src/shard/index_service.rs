@@ -36,6 +36,9 @@ const OPENING_PAUSE: Duration = Duration::from_millis(200);
 /// Snapshots that are sent at once.
 const SNAPSHOTS_SENT_MAX: usize = 1;
 
+/// Checkpoints that are written at once: each may hold a copy of the rows that it merges.
+const CHECKPOINTS_MAX: usize = 1;
+
 /// What the service is made of.
 pub struct IndexServiceParts {
     /// The data directory, locked for this process.
@@ -87,6 +90,8 @@ pub struct IndexService {
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
     snapshot_permits: Arc<Semaphore>,
+    /// Checkpoints that may be written at once.
+    pub(super) checkpoint_permits: Arc<Semaphore>,
     table: SharedTable,
     tasks: TaskGroup,
     all_opened: watch::Receiver<bool>,
@@ -112,6 +117,7 @@ impl IndexService {
     pub fn start(parts: IndexServiceParts, tasks: TaskGroup) -> IndexService {
         let table = SharedTable::default();
         let (tell, all_opened) = watch::channel(false);
+        let checkpoint_permits = Arc::new(Semaphore::new(CHECKPOINTS_MAX));
         let service = IndexService {
             node_id: parts.node_id.clone(),
             kernels: parts.kernels,
@@ -119,12 +125,13 @@ impl IndexService {
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
             snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
+            checkpoint_permits: checkpoint_permits.clone(),
             table: table.clone(),
             tasks: tasks.clone(),
             all_opened,
         };
         let links = Arc::new(Links::new(parts.comm.clone(), tasks.clone()));
-        let keeper = Keeper::new(parts, table, links, tell, tasks.cancellation().clone());
+        let keeper = Keeper::new(parts, table, links, checkpoint_permits, tell, tasks.cancellation().clone());
         tasks.spawn("shards", keeper.run());
         service
     }

@@ -27,8 +27,6 @@ use crate::table::{Table, TableState};
 const TICK: Duration = Duration::from_secs(1);
 /// Replicas that are opened at once: they read at the disk's speed.
 const OPENS_MAX: usize = 4;
-/// Checkpoints that are written at once: each may hold a copy of the rows that it merges.
-const CHECKPOINTS_MAX: usize = 1;
 /// Reads of old log records for copies that are behind, at once.
 const CATCH_UP_READS_MAX: usize = 2;
 /// Snapshots that are fetched at once.
@@ -101,6 +99,7 @@ impl Keeper {
         parts: IndexServiceParts,
         table: SharedTable,
         links: Arc<Links>,
+        checkpoint_permits: Arc<Semaphore>,
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
@@ -116,7 +115,7 @@ impl Keeper {
             steps: JoinSet::new(),
             owners: JoinSet::new(),
             open_permits: permits(OPENS_MAX),
-            checkpoint_permits: permits(CHECKPOINTS_MAX),
+            checkpoint_permits,
             catch_up_permits: permits(CATCH_UP_READS_MAX),
             fetch_permits: permits(FETCHES_MAX),
             disk_stage: SharedDiskStage::default(),

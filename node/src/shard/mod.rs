@@ -35,7 +35,7 @@ mod write_room;
 pub use disk_stage::{DiskStage, DiskThresholds};
 pub use index_service::{IndexService, IndexServiceParts, ShardSettings};
 pub use metrics::ShardMetrics;
-pub use replica::{ReadLevel, Replica};
+pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;
 
 #[cfg(test)]

@@ -625,7 +625,7 @@ impl Owner {
 fn bytes_of(batch: &Batch) -> usize {
     let bytes = |operation: &Operation| match operation {
         Operation::Upsert { document, .. } => document.vector.len() * 4 + document.metadata.as_json().len(),
-        Operation::SetMetadata(_, metadata) => metadata.as_json().len(),
+        Operation::SetMetadata { metadata, .. } => metadata.as_json().len(),
         Operation::Delete { id, .. } => id.as_str().len(),
     };
     batch.operations.iter().map(bytes).sum()

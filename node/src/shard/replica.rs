@@ -19,6 +19,7 @@ use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
 use crate::replication::{Grant, NotAdmitted};
 use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
 /// How long a read waits for a position that the caller has seen, before it is sent to the primary.
@@ -67,22 +68,15 @@ pub struct ReplicaState {
     pub failure: Option<String>,
 }
 
-/// How much a read must see.
+/// What a read must reflect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadLevel {
-    /// Everything that was acknowledged before, by the primary of this reign; clocks may be trusted or not.
-    Strong {
-        /// The reign that the caller believes in.
-        epoch: Epoch,
-        /// Ask the other copies, and trust no clock.
-        without_clock: bool,
-    },
-    /// Everything up to this position, by a copy in sync.
-    Session(Lsn),
-    /// Everything that was acknowledged this long ago.
-    Bounded(Duration),
-    /// Whatever is there.
-    Eventual,
+pub struct ReadRule {
+    /// How fresh it must be.
+    pub consistency: Consistency,
+    /// It sees everything up to here; [`Lsn::ZERO`]: no demand.
+    pub min_lsn: Lsn,
+    /// Incarnation of the shard when `min_lsn` was given out.
+    pub incarnation: u64,
 }
 
 /// What the owner is asked to do.
@@ -193,37 +187,35 @@ impl Replica {
         })
     }
 
-    /// A snapshot that sees what `level` demands.
-    pub async fn snapshot(&self, level: ReadLevel) -> Result<Arc<Snapshot>, Error> {
-        if let ReadLevel::Strong { epoch, without_clock } = level {
-            self.check_leads(epoch)?;
-            let snapshot = self.reader.snapshot();
-            // In this order: the grant covers the moment at which the snapshot was taken.
-            if !without_clock && self.is_granted(epoch, snapshot.lsn) {
-                return Ok(snapshot);
-            }
-            self.confirm(epoch).await?;
-            return Ok(self.reader.snapshot());
+    /// How often the shard was forced to go on without a copy that had everything.
+    pub fn incarnation(&self) -> u64 {
+        self.state.borrow().incarnation
+    }
+
+    /// The newest snapshot, which satisfies `rule`. The caller's epoch counts where the primary is to answer.
+    pub async fn snapshot(&self, epoch: Epoch, rule: ReadRule) -> Result<Arc<Snapshot>, Error> {
+        self.satisfies(epoch, rule).await?;
+        let snapshot = self.reader.snapshot();
+        // In this order: the grant covers the moment at which the snapshot was taken.
+        if !rule.consistency.needs_primary() || self.is_granted(epoch, rule, snapshot.lsn) {
+            return Ok(snapshot);
         }
-        self.weakly_readable(level).await?;
+        self.confirm(epoch).await?;
         Ok(self.reader.snapshot())
     }
 
-    /// The newest version of a document that `level` demands, and its number.
+    /// The newest version of a document, and its number, as [`Replica::snapshot`] would show it.
     pub async fn get(
         &self,
-        level: ReadLevel,
+        epoch: Epoch,
+        rule: ReadRule,
         id: &str,
         with_vector: bool,
     ) -> Result<Option<(Document, Lsn)>, Error> {
-        let ReadLevel::Strong { epoch, without_clock } = level else {
-            self.weakly_readable(level).await?;
-            return self.look_up(id, with_vector).await;
-        };
-        self.check_leads(epoch)?;
+        self.satisfies(epoch, rule).await?;
         let seen = self.reader.snapshot().lsn;
         let found = self.look_up(id, with_vector).await?;
-        if !without_clock && self.is_granted(epoch, seen) {
+        if !rule.consistency.needs_primary() || self.is_granted(epoch, rule, seen) {
             return Ok(found);
         }
         self.confirm(epoch).await?;
@@ -292,9 +284,10 @@ impl Replica {
         }
     }
 
-    /// True when everything that was acknowledged before now is at or before `seen`.
-    fn is_granted(&self, epoch: Epoch, seen: Lsn) -> bool {
-        self.grant.now().is_some_and(|grant| grant.epoch == epoch && seen >= grant.start)
+    /// True when everything that was acknowledged before now is at or before `seen`, and the clocks may be trusted.
+    fn is_granted(&self, epoch: Epoch, rule: ReadRule, seen: Lsn) -> bool {
+        let granted = self.grant.now().is_some_and(|grant| grant.epoch == epoch && seen >= grant.start);
+        granted && rule.consistency == Consistency::Strong
     }
 
     /// Asks the other copies whether this one still leads; afterwards everything acknowledged before is visible.
@@ -308,28 +301,33 @@ impl Replica {
         self.check_leads(epoch)
     }
 
-    async fn weakly_readable(&self, level: ReadLevel) -> Result<(), Error> {
-        match level {
-            ReadLevel::Strong { .. } => unreachable!("handled by the callers"),
-            ReadLevel::Eventual => Ok(()),
-            ReadLevel::Session(position) => {
-                if !self.state.borrow().in_sync {
-                    let message = format!("the copy of shard {} here is not in sync", self.shard.index);
-                    return Err(Error::new(ErrorCode::ShardUnavailable, message));
-                }
-                self.await_applied(position, POSITION_WAIT).await
-            }
-            ReadLevel::Bounded(staleness) => {
-                let known = self.staleness();
-                if known.is_some_and(|known| known <= staleness) {
-                    return Ok(());
-                }
-                let shard = self.shard.index;
-                let age = known.map_or("an unknown time".to_owned(), |known| format!("{} ms", known.as_millis()));
-                let message = format!("the copy of shard {shard} here is {age} behind");
-                Err(Error::new(ErrorCode::ShardUnavailable, message))
-            }
+    /// Waits until the copy is what `rule` asks for; that a primary still leads is for its callers to find out.
+    async fn satisfies(&self, epoch: Epoch, rule: ReadRule) -> Result<(), Error> {
+        let ReadRule { consistency, min_lsn, incarnation } = rule;
+        if min_lsn > Lsn::ZERO && incarnation < self.incarnation() {
+            return Err(session_expired(self.shard));
         }
+        match consistency {
+            Consistency::Strong | Consistency::StrongNoClock => self.check_leads(epoch)?,
+            Consistency::Session if !self.state.borrow().in_sync => {
+                let message = format!("the copy of shard {} here is not in sync", self.shard.index);
+                return Err(Error::new(ErrorCode::ShardUnavailable, message));
+            }
+            Consistency::Bounded(most) => self.check_staleness(most)?,
+            Consistency::Session | Consistency::Eventual => {}
+        }
+        self.await_applied(min_lsn, POSITION_WAIT).await
+    }
+
+    fn check_staleness(&self, most: Duration) -> Result<(), Error> {
+        let known = self.staleness();
+        if known.is_some_and(|known| known <= most) {
+            return Ok(());
+        }
+        let shard = self.shard.index;
+        let age = known.map_or("an unknown time".to_owned(), |known| format!("{} ms", known.as_millis()));
+        let message = format!("the copy of shard {shard} here is {age} behind");
+        Err(Error::new(ErrorCode::ShardUnavailable, message))
     }
 
     /// Everything that was acknowledged this long ago is visible here; `None`: nobody knows.
@@ -371,6 +369,15 @@ impl Replica {
 pub(super) fn closed(shard: ShardId, state: &ReplicaState) -> Error {
     let reason = state.failure.as_deref().unwrap_or("the replica is stopping");
     Error::new(ErrorCode::ShardUnavailable, format!("shard {} takes no writes: {reason}", shard.index))
+}
+
+/// The answer to a caller whose token may name writes that were lost.
+fn session_expired(shard: ShardId) -> Error {
+    let message = format!(
+        "shard {} was recovered by force after the session token was given out, what the token names may be lost: read without it",
+        shard.index
+    );
+    Error::new(ErrorCode::SessionExpired, message)
 }
 
 /// The answer to a caller that believes in another reign.

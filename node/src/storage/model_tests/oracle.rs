@@ -68,7 +68,7 @@ impl Oracle {
 fn change(documents: &mut BTreeMap<String, Row>, operation: &Operation, lsn: Lsn) -> Result<bool, Refusal> {
     let (Operation::Upsert { document: crate::document::Document { id, .. }, .. }
     | Operation::Delete { id, .. }
-    | Operation::SetMetadata(id, _)) = operation;
+    | Operation::SetMetadata { id, .. }) = operation;
     let found = documents.get(id.as_str()).map_or(Lsn::ZERO, |(_, _, version)| *version);
     if let Operation::Upsert { if_version: Some(wanted), .. }
     | Operation::Delete { if_version: Some(wanted), .. } = operation
@@ -82,7 +82,7 @@ fn change(documents: &mut BTreeMap<String, Row>, operation: &Operation, lsn: Lsn
             documents.insert(id.as_str().to_owned(), row);
         }
         Operation::Delete { .. } => return Ok(documents.remove(id.as_str()).is_some()),
-        Operation::SetMetadata(_, metadata) => {
+        Operation::SetMetadata { metadata, .. } => {
             let row = documents.get_mut(id.as_str()).ok_or_else(|| Refusal::NoSuchDocument(id.clone()))?;
             (row.1, row.2) = (metadata.as_json().to_owned(), lsn);
         }

@@ -202,7 +202,7 @@ impl World {
                     Operation::Upsert { document: Document { id, vector, metadata }, if_version }
                 }
                 6..9 => Operation::Delete { id, if_version },
-                _ => Operation::SetMetadata(id, metadata),
+                _ => Operation::SetMetadata { id, metadata, if_version: None },
             }
         };
         let count = random.random_range(1..5);

@@ -210,7 +210,7 @@ fn digests_of_operations_never_change() {
     let id = DocumentId::parse("a").expect("valid");
     let document = Document { id: id.clone(), vector: vec![1.0, -2.0], metadata: Metadata::empty() };
     let operations =
-        vec![upsert(document), delete(id.clone()), Operation::SetMetadata(id, Metadata::empty())];
+        vec![upsert(document), delete(id.clone()), Operation::SetMetadata { id, metadata: Metadata::empty(), if_version: None }];
     let mut parts = Vec::new();
     let texts: [&[u8]; 9] = [
         b"upsert",

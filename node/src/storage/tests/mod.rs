@@ -132,7 +132,7 @@ fn apply_to(state: &mut State, batch: &Batch) -> Result<u64, ()> {
                 affected += 1;
             }
             Operation::Delete { id, .. } => affected += u64::from(after.remove(id.as_str()).is_some()),
-            Operation::SetMetadata(id, metadata) => {
+            Operation::SetMetadata { id, metadata, .. } => {
                 after.get_mut(id.as_str()).ok_or(())?.1 = metadata.as_json().to_owned();
                 affected += 1;
             }
@@ -153,7 +153,7 @@ fn random_batch(random: &mut SmallRng) -> Batch {
                 upsert(Document { id, vector, metadata })
             }
             6..9 => delete(id),
-            _ => Operation::SetMetadata(id, metadata),
+            _ => Operation::SetMetadata { id, metadata, if_version: None },
         }
     };
     let count = random.random_range(1..5);
