@@ -267,8 +267,10 @@ mod tests {
         let explained = page.lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(explained, ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
-            let line =
-                page.lines().find(|line| line.starts_with(&format!("| `{code}` |"))).expect(code.as_str());
+            let line = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{code}` |")))
+                .unwrap_or_else(|| panic!("{code} is not explained"));
             let has = |cell: String| line.split('|').any(|other| other.trim().ends_with(&cell));
             assert!(
                 has(code.http_status().to_string()) && has(format!("({})", code.grpc_status())),

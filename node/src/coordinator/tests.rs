@@ -87,6 +87,7 @@ impl World {
             let record = meta::ShardRecord {
                 epoch: 1,
                 primary: replica.0.to_vec(),
+                isr: vec![replica.0.to_vec()],
                 ..fresh_record(std::slice::from_ref(node), 1)
             };
             let record = meta::ShardRecord {

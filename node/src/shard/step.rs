@@ -223,7 +223,17 @@ pub(super) async fn remove(
     replica: ReplicaId,
     session: Session,
 ) -> Result<(), StepFailure> {
-    let run = move || Store::remove(&StorePlace { disk, directory: data_dir::replica_directory(shard, replica) });
+    let run = move || {
+        let directory = data_dir::replica_directory(shard, replica);
+        Store::remove(&StorePlace { disk: disk.clone(), directory })?;
+        // Of the shard, or of the whole table, nothing may be left.
+        for above in [data_dir::shard_directory(shard), data_dir::table_directory(shard)] {
+            if disk.list(&above).map_err(StorageError::read(&above))?.is_empty() {
+                disk.remove_dir_all(&above).map_err(StorageError::write(&above))?;
+            }
+        }
+        Ok(())
+    };
     let removed = spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?;
     removed.map_err(StepFailure::Storage)?;
     match records.withdraw(shard, replica, session).await {

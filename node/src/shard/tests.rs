@@ -252,12 +252,17 @@ impl World {
     }
 
     async fn get(&self, epoch: u64, id: &str) -> Result<Option<Vec<u8>>, tonic::Status> {
-        let request = proto::GetRequest {
-            shard: self.shard_ref(epoch),
-            id: id.to_owned(),
-            with_vector: true,
-            rule: strong(),
-        };
+        self.get_by(strong(), epoch, id).await
+    }
+
+    async fn get_by(
+        &self,
+        rule: Option<proto::ReadRule>,
+        epoch: u64,
+        id: &str,
+    ) -> Result<Option<Vec<u8>>, tonic::Status> {
+        let (shard, id) = (self.shard_ref(epoch), id.to_owned());
+        let request = proto::GetRequest { shard, id, with_vector: true, rule };
         let answer = self.service.get(Request::new(request)).await?.into_inner();
         Ok(answer.document.map(|document| document.vector.to_vec()))
     }
@@ -265,7 +270,7 @@ impl World {
     /// Ids of the nearest documents to `vector`.
     async fn search(&self, epoch: u64, vector: [f32; 2], top_k: u32) -> proto::ShardAnswer {
         let request = proto::SearchRequest {
-            parts: vec![proto::ShardPart { shard: self.shard_ref(epoch), rule: strong() }],
+            parts: vec![proto::ShardPart { shard: self.shard_ref(epoch), rule: session() }],
             vector: vector_to_bytes(&vector),
             top_k,
             ..proto::SearchRequest::default()
@@ -346,6 +351,11 @@ pub(super) fn strong() -> Option<proto::ReadRule> {
     Some(proto::ReadRule { level: proto::Level::Strong.into(), ..proto::ReadRule::default() })
 }
 
+/// A read that any copy in sync may answer.
+fn session() -> Option<proto::ReadRule> {
+    Some(proto::ReadRule { level: proto::Level::Session.into(), ..proto::ReadRule::default() })
+}
+
 #[tokio::test]
 async fn a_fresh_shard_is_claimed_written_and_searched() {
     let world = World::new();
@@ -395,8 +405,9 @@ async fn without_a_session_writes_are_refused_and_reads_go_on() {
     world.session.send_replace(None);
     let refused = world.write(1, upsert("b", 1.0)).await.expect_err("no session");
     assert_eq!(code(&refused), ErrorCode::ShardUnavailable.grpc_status());
-    assert!(world.get(1, "a").await.expect("read").is_some());
+    assert!(world.get_by(session(), 1, "a").await.expect("read").is_some());
     assert_eq!(world.search(1, [0.0, 0.0], 9).await.hits.len(), 1);
+    assert!(world.get(1, "a").await.is_err(), "another process may lead by now");
     world.begin_session(200);
     world.until_led(2).await;
     world.write(2, upsert("b", 1.0)).await.expect("written");
@@ -512,11 +523,8 @@ async fn a_volume_that_is_nearly_full_takes_deletes_only() {
 
 #[tokio::test]
 async fn searches_and_checkpoints_go_on_while_documents_are_written() {
-    let mut world = World::new();
-    world.checkpoint_log_bytes = 20_000;
-    world.restart(200).await;
-    world.until("led", |world| world.state().is_ok_and(|state| state.leads > Some(Epoch(1)))).await;
-    let epoch = world.state().expect("open").epoch.0;
+    let world = World::with_checkpoints_of(20_000).await;
+    let epoch = world.leads().await;
     let world = &world;
     let writes = async {
         for round in 0..40 {
@@ -562,7 +570,7 @@ async fn a_session_whose_time_is_over_takes_no_writes() {
     world.hold_session(100, Duration::ZERO);
     let refused = world.write(1, upsert("a", 1.0)).await.expect_err("the session is not certain");
     assert_eq!(code(&refused), ErrorCode::ShardUnavailable.grpc_status());
-    assert_eq!(world.get(1, "a").await.expect("readable"), None, "nothing was appended");
+    assert_eq!(world.get_by(session(), 1, "a").await.expect("readable"), None, "nothing was appended");
     world.hold_session(100, Duration::MAX);
     world.write(1, upsert("a", 1.0)).await.expect("written");
     world.service.stop().await;
