@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
     "cluster::election",
     "cluster::placement",
     "cluster::view",
+    "coordinator::edits",
+    "coordinator::plan",
     "coordinator::drain",
     "document",
     "error_code",

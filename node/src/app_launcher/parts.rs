@@ -40,8 +40,6 @@ use crate::telemetry::Metrics;
 const ZONE_LOOK: Duration = Duration::from_secs(5);
 /// Connections of other nodes at once.
 const CONNECTIONS_MAX: usize = 8_192;
-/// How long the data of a copy that left its shard is kept.
-const LEAVING_GRACE: Duration = Duration::from_secs(15 * 60);
 /// Conditions of readiness.
 const JOINED: &str = "joined the cluster";
 const OPENED: &str = "opened its replicas";
@@ -194,7 +192,10 @@ impl Parts<'_> {
         step_back: StepBack,
     ) -> Arc<Coordinator> {
         let (store, keys) = (self.store.clone(), self.keys.clone());
-        let coordinator = Arc::new(Coordinator::new(store, keys, discovery, comm, role, step_back));
+        let live = self.live.clone();
+        let rereplicate_after = move || live.borrow().rereplicate_after;
+        let coordinator =
+            Arc::new(Coordinator::new(store, keys, discovery, comm, role, step_back, rereplicate_after));
         if self.config.node_type.is_gateway() {
             let (driven, cancel) = (coordinator.clone(), self.node.core.cancellation().clone());
             self.node.core.spawn("coordinator", async move { driven.run(cancel).await });
@@ -232,9 +233,9 @@ impl Parts<'_> {
             settings: ShardSettings {
                 checkpoint_log_bytes,
                 disk_thresholds: DiskThresholds::default(),
-                policy: EtcdPolicy::Strict,
+                policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
                 timing: Timing::default(),
-                leaving_grace: LEAVING_GRACE,
+                leaving_grace: self.config.leaving_grace,
                 predecessor_ended: self.predecessor_ended,
             },
             comm,

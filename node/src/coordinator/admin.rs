@@ -1,13 +1,13 @@
 //! What operators ask of the Master: to empty a node, to move copies and primaries, to step back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use tracing::info;
 use vectorsphere_proto::meta;
 
-use super::{Coordinator, unavailable};
+use super::{Coordinator, unavailable, unix_ms};
 use crate::cluster::Role;
 use crate::cluster::meta_store::{Operation, Txn, TxnOutcome};
 use crate::cluster::view::{ClusterView, Master, Shard};
@@ -85,8 +85,26 @@ impl Coordinator {
     /// When there is no such shard, `from` holds no copy of it, or `to` holds one, is away, or is drained.
     pub async fn move_replica(&self, shard: ShardId, from: &NodeId, to: &NodeId) -> Result<ReplicaId, Error> {
         self.guard()?;
-        self.shard(shard)?;
-        Err(not_supported(&format!("moving shard {} from node {from} to node {to}", shard.index)))
+        let view = self.discovery.view();
+        let record = self.shard(shard)?;
+        let moved = record.staying().find(|replica| replica.node == *from);
+        let moved = moved.ok_or_else(|| {
+            Error::new(ErrorCode::InvalidArgument, format!("node {from} holds no copy of shard {}", shard.index))
+        })?;
+        if let Some(under_way) = record.staying().find(|replica| replica.replaces == Some(moved.id)) {
+            if under_way.node == *to {
+                return Ok(under_way.id);
+            }
+            let message = format!("the copy is being moved to node {} already", under_way.node);
+            return Err(Error::new(ErrorCode::InvalidArgument, message));
+        }
+        if let Some(why) = self.cannot_take(&view, &record, to) {
+            return Err(Error::new(ErrorCode::InvalidArgument, format!("node {to} {why}")));
+        }
+        match self.add(&view, shard, to, Some(moved.id)).await.map_err(unavailable)? {
+            Some((_, learner)) => Ok(learner),
+            None => Err(Error::new(ErrorCode::NotReady, "the shard's record changed meanwhile, ask again")),
+        }
     }
 
     /// Asks the primary of `shard` to hand over to the copy on `to` (`None`: it chooses). Returns the new primary's reign and
@@ -98,12 +116,25 @@ impl Coordinator {
         &self,
         shard: ShardId,
         to: Option<&NodeId>,
-        _deadline: Instant,
+        deadline: Instant,
     ) -> Result<(Epoch, NodeId), Error> {
         self.guard()?;
-        self.shard(shard)?;
-        let to = to.map_or("another copy", NodeId::as_str);
-        Err(not_supported(&format!("handing over shard {} to {to}", shard.index)))
+        let record = self.shard(shard)?;
+        let wanted = to.map(|to| {
+            let copy = record.staying().find(|replica| replica.node == *to && record.is_in_sync(replica.id));
+            let missing = format!("node {to} holds no copy of shard {} that is in sync", shard.index);
+            copy.map(|copy| copy.id).ok_or_else(|| Error::new(ErrorCode::InvalidArgument, missing))
+        });
+        let epoch = self.ask_to_hand_over(&record, wanted.transpose()?).await?;
+        let mut view = self.discovery.subscribe();
+        let led = view.wait_for(|view| view.shards.get(&shard).is_none_or(|now| now.epoch >= epoch));
+        let seen = tokio::time::timeout_at(deadline.into(), led).await;
+        let node = match &seen {
+            Ok(Ok(view)) => view.shards.get(&shard).and_then(|now| now.primary_node().cloned()),
+            _ => None,
+        };
+        let late = "the shard was handed over, but this node has not seen it before the deadline";
+        Ok((epoch, node.ok_or_else(|| Error::new(ErrorCode::DeadlineExceeded, late))?))
     }
 
     /// Lets `shard` go on from the copy on `node`, in a new incarnation, though it may lack acknowledged writes.
@@ -127,6 +158,25 @@ impl Coordinator {
             return Err(Error::invalid("/confirmation", format!("confirmation must be {wanted}")));
         }
         Err(not_supported(&format!("forcing shard {} to node {node}", shard.index)))
+    }
+
+    /// Why a node cannot take a copy of a shard; `None`: it can.
+    fn cannot_take(&self, view: &ClusterView, record: &Shard, node: &NodeId) -> Option<&'static str> {
+        let host = view.nodes.get(node);
+        if host.is_none_or(|host| self.comm.is_suspect(host)) {
+            return Some("is away");
+        }
+        if !host.is_some_and(|host| host.holds_shards()) {
+            return Some("holds no shards");
+        }
+        if view.drains.contains_key(node) {
+            return Some("is being drained");
+        }
+        if record.staying().any(|replica| replica.node == *node) {
+            return Some("holds a copy of the shard");
+        }
+        let is_moving = record.staying().any(|replica| !record.is_in_sync(replica.id) && !replica.damaged);
+        is_moving.then_some("cannot take it while another copy of the shard is catching up")
     }
 
     fn shard(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
@@ -155,9 +205,4 @@ fn is_known(view: &ClusterView, node: &NodeId) -> bool {
 
 fn not_supported(what: &str) -> Error {
     Error::new(ErrorCode::NotReady, format!("{what} needs replicas, which this version does not have"))
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-    since.as_millis() as u64
 }

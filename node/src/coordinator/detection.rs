@@ -42,9 +42,11 @@ impl Detection {
         self.present = view.nodes.values().map(|node| (node.id.clone(), node.session)).collect();
     }
 
-    /// How long each node of the records has not been registered.
-    pub(super) fn gone_for(&self, now: Instant) -> BTreeMap<NodeId, Duration> {
-        self.gone.iter().map(|(id, since)| (id.clone(), now.saturating_duration_since(*since))).collect()
+    /// Now, and since when each node of the records is not registered, on one clock.
+    pub(super) fn clock(&self, now: Instant) -> (Duration, BTreeMap<NodeId, Duration>) {
+        let begin = self.gone.values().min().copied().unwrap_or(now);
+        let at = |time: Instant| time.saturating_duration_since(begin);
+        (at(now), self.gone.iter().map(|(id, since)| (id.clone(), at(*since))).collect())
     }
 
     /// True while so many nodes have vanished at once that something between them and the metadata store is the likelier

@@ -6,15 +6,16 @@
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
 mod admin;
+mod carry_out;
 mod detection;
-pub mod drain;
-mod failover;
+pub mod edits;
+pub mod plan;
 mod rpc;
 mod settle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prost::Message as _;
 use tokio::sync::watch;
@@ -48,6 +49,8 @@ pub struct Coordinator {
     comm: Arc<CommunicationService>,
     role: watch::Receiver<Role>,
     step_back: StepBack,
+    /// After how long without its node a copy is made anew elsewhere; asked at each use.
+    rereplicate_after: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 impl Coordinator {
@@ -59,8 +62,10 @@ impl Coordinator {
         comm: Arc<CommunicationService>,
         role: watch::Receiver<Role>,
         step_back: StepBack,
+        rereplicate_after: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Coordinator {
-        Coordinator { meta, keys, discovery, comm, role, step_back }
+        let rereplicate_after = Box::new(rereplicate_after);
+        Coordinator { meta, keys, discovery, comm, role, step_back, rereplicate_after }
     }
 
     /// Drives tables that are being created or deleted, until `cancel`.
@@ -287,6 +292,12 @@ fn hosts(view: &ClusterView) -> Vec<Host> {
             replicas: held.get(&node.id).copied().unwrap_or(0),
         })
         .collect()
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    since.as_millis() as u64
 }
 
 fn unavailable(error: MetaError) -> Error {

@@ -3,8 +3,6 @@
 use prost::Message as _;
 use tracing::info;
 
-use std::time::Instant;
-
 use super::detection::Detection;
 use super::{Coordinator, RECORDS_PER_TXN, fresh_record, hosts};
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn};
@@ -31,27 +29,7 @@ impl Coordinator {
                 return Ok(changed);
             }
         }
-        if detection.must_wait(Instant::now()) {
-            return Ok(None);
-        }
-        self.settle_primaries(view).await
-    }
-
-    /// Elects a primary for every shard that has lost its own.
-    async fn settle_primaries(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
-        let is_there = |shard: &Shard| {
-            view.tables_by_id.get(&shard.id.table).is_some_and(|table| table.state != TableState::Deleting)
-        };
-        let lost = view.shards.values().filter(|shard| {
-            let primary = shard.primary.and_then(|primary| shard.replica(primary));
-            is_there(shard) && primary.is_some_and(|primary| primary.damaged || !view.is_served(shard))
-        });
-        let mut last = None;
-        let elections = futures::future::join_all(lost.map(|shard| self.elect(view, shard))).await;
-        for election in elections {
-            last = election?.max(last);
-        }
-        Ok(last)
+        self.settle_copies(view, detection).await
     }
 
     async fn settle_creation(

@@ -58,6 +58,7 @@ impl World {
             Arc::new(comm),
             role_seen,
             StepBack::default(),
+            || Duration::from_secs(600),
         ));
         let tasks = TaskGroup::new(CancellationToken::new());
         let (following, cancel) = (discovery.clone(), tasks.cancellation().clone());

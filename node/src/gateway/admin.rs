@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ApiGateway;
 use super::violations::Violations;
 use crate::cluster::view::{ClusterView, Drain};
-use crate::coordinator::drain::{DrainProgress, drain_progress};
+use crate::coordinator::plan::{DrainProgress, drain_progress};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ShardId, ShardIndex};
 use crate::table::Table;

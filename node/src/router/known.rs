@@ -36,8 +36,13 @@ impl KnownPositions {
 
     /// The last one seen; [`Lsn::ZERO`]: none.
     pub(super) fn position(&self, shard: ShardId) -> Lsn {
+        self.seen(shard).lsn
+    }
+
+    /// As [`KnownPositions::position`], with the incarnation of the shard.
+    pub(super) fn seen(&self, shard: ShardId) -> SeenPosition {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.positions.get(&shard).map_or(Lsn::ZERO, |position| position.lsn)
+        known.positions.get(&shard).copied().unwrap_or_default()
     }
 }
 

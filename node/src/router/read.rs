@@ -6,7 +6,6 @@ use futures::future::join_all;
 use vectorsphere_proto::internal as proto;
 
 use super::attempts::{before, with_deadline};
-use super::replica_read::rule;
 use super::session_token::SessionToken;
 use super::traffic::ReadKind;
 use super::{
@@ -47,7 +46,7 @@ impl Router {
     ) -> Result<Option<(Document, u64)>, Error> {
         let index = id.shard(table.schema.shards);
         let shard = ShardId { table: table.id, index };
-        let rule = rule(consistency, token, index);
+        let rule = self.rule(consistency, token, shard);
         let answer = self
             .read(context, shard, (ReadKind::Get, consistency), |mut client, shard| {
                 let (shard, id) = (Some(shard), id.to_string());
@@ -86,7 +85,7 @@ impl Router {
                 after_id: at.after.clone(),
                 limit: wanted,
                 with_vector: page.with_vector,
-                rule: Some(rule(read.consistency, &token, at.shard)),
+                rule: Some(self.rule(read.consistency, &token, shard)),
                 bytes_max: room as u64,
             };
             let answer = self.list_shard(context, shard, read.consistency, request).await?;

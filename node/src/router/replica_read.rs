@@ -11,7 +11,7 @@ use super::session_token::{SeenPosition, SessionToken};
 use super::traffic::ReadKind;
 use super::{RequestContext, Router};
 use crate::error_code::Error;
-use crate::ids::{Lsn, ShardId, ShardIndex};
+use crate::ids::{Lsn, ShardId};
 use crate::search::Consistency;
 
 impl Router {
@@ -114,8 +114,18 @@ impl Router {
     }
 }
 
-/// What a read of one shard must reflect.
-pub(super) fn rule(consistency: Consistency, token: &SessionToken, shard: ShardIndex) -> proto::ReadRule {
+impl Router {
+    /// What a read of one shard must reflect. A session without a token sees at least what this gateway has seen.
+    pub(super) fn rule(&self, consistency: Consistency, token: &SessionToken, shard: ShardId) -> proto::ReadRule {
+        let mut position = token.position(shard.index);
+        if consistency == Consistency::Session && position.lsn == Lsn::ZERO {
+            position = self.known.seen(shard);
+        }
+        rule(consistency, position)
+    }
+}
+
+fn rule(consistency: Consistency, position: SeenPosition) -> proto::ReadRule {
     let (level, max_staleness_ms) = match consistency {
         Consistency::Strong => (proto::Level::Strong, 0),
         Consistency::StrongNoClock => (proto::Level::StrongNoclock, 0),
@@ -123,6 +133,6 @@ pub(super) fn rule(consistency: Consistency, token: &SessionToken, shard: ShardI
         Consistency::Bounded(most) => (proto::Level::Bounded, most.as_millis() as u32),
         Consistency::Eventual => (proto::Level::Eventual, 0),
     };
-    let SeenPosition { incarnation, lsn } = token.position(shard);
+    let SeenPosition { incarnation, lsn } = position;
     proto::ReadRule { level: level.into(), min_lsn: lsn.0, max_staleness_ms, incarnation }
 }

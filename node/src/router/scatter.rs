@@ -163,7 +163,7 @@ impl Router {
         let answer = match self.shard_client(node) {
             Ok(mut client) => {
                 let _flight = self.traffic.begin(node);
-                let request = with_deadline(context, query.to_proto(shards));
+                let request = with_deadline(context, query.to_proto(self, shards));
                 before(context, client.search(request)).await
             }
             Err(error) => Err(error),

@@ -5,7 +5,6 @@ use vectorsphere_proto::internal as proto;
 
 use super::merge::merge;
 use super::read::session;
-use super::replica_read::rule;
 use super::session_token::SessionToken;
 use super::{RequestContext, Router};
 use crate::document::{Metadata, vector_from_bytes, vector_to_bytes};
@@ -87,10 +86,11 @@ pub(super) struct Query<'r> {
 }
 
 impl Query<'_> {
-    pub(super) fn to_proto(&self, shards: Vec<proto::ShardRef>) -> proto::SearchRequest {
-        let part = |shard: proto::ShardRef| proto::ShardPart {
-            rule: Some(rule(self.request.read.consistency, &self.token, ShardIndex(shard.shard))),
-            shard: Some(shard),
+    pub(super) fn to_proto(&self, router: &Router, shards: Vec<proto::ShardRef>) -> proto::SearchRequest {
+        let part = |shard: proto::ShardRef| {
+            let id = ShardId { table: self.table.id, index: ShardIndex(shard.shard) };
+            let rule = router.rule(self.request.read.consistency, &self.token, id);
+            proto::ShardPart { rule: Some(rule), shard: Some(shard) }
         };
         proto::SearchRequest {
             parts: shards.into_iter().map(part).collect(),

@@ -20,16 +20,18 @@ impl Owner {
             Standing::Idle | Standing::Following(_) => None,
         };
         let (epoch, fresh) = (self.core.promised(), self.core.freshness());
-        let record = self.record.borrow().clone();
-        let in_sync = record.is_in_sync(self.id);
+        let incarnation = self.record.borrow().incarnation;
+        let known = self.core.configuration();
+        let in_sync = known.is_some_and(|known| known.is_in_sync(self.id));
+        let has_enough_others = in_sync && known.is_some_and(|known| known.isr.len() > known.min_isr);
         self.state.send_if_modified(|state| {
             let after = ReplicaState {
                 epoch,
                 leads,
                 in_sync,
-                has_enough_others: in_sync && record.isr.len() > record.min_isr as usize,
+                has_enough_others,
                 fresh,
-                incarnation: record.incarnation,
+                incarnation,
                 applied: state.applied,
                 disk_bytes: state.disk_bytes,
                 failure: state.failure.clone(),

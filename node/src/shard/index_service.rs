@@ -91,6 +91,7 @@ pub struct IndexService {
     pub(super) write_room: WriteRoom,
     snapshot_permits: Arc<Semaphore>,
     /// Checkpoints that may be written at once.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests take one to see what waits for it"))]
     pub(super) checkpoint_permits: Arc<Semaphore>,
     table: SharedTable,
     tasks: TaskGroup,

@@ -11,7 +11,7 @@ const DRAIN: &str = "/api/v1/cluster/nodes/node-1/drain";
 /// Table `t` with four shards on two nodes.
 async fn sandbox() -> Sandbox {
     let sandbox = Sandbox::start(2).await;
-    sandbox.table("t", 2, json!({"metric": "l2", "shards": 4})).await;
+    sandbox.table("t", 2, json!({"metric": "l2", "shards": 4, "replicas": 1})).await;
     sandbox
 }
 

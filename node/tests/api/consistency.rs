@@ -111,7 +111,6 @@ async fn reads_say_how_fresh_they_must_be_over_grpc() {
 /// Steps: a document is inserted where none may be, replaced and changed at its version, refused at another one, and
 /// deleted at its version.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the storage of this version compares no versions"]
 async fn a_write_with_a_version_happens_at_that_version_alone() {
     let sandbox = sandbox().await;
     let put = async |version: u64, value: u32| {
