@@ -52,6 +52,27 @@ fn a_crash_at_any_operation_of_a_cut_leaves_the_log_before_or_after_it() {
 }
 
 #[test]
+fn a_cut_that_fails_half_way_poisons_the_log_and_recovery_ends_it() {
+    for count in 0.. {
+        let disk = MemoryDisk::new(count);
+        let mut log = four_reigns(&disk);
+        disk.fail_after(count, DiskOperation::Directory, ErrorKind::Other);
+        let outcome = log.cut(Lsn(4), Epoch(2));
+        disk.heal();
+        assert_eq!(log.is_poisoned(), outcome.is_err(), "void segments may be there");
+        drop(log);
+        let (log, batches) = recover(&disk, 4).expect("no damage was done");
+        assert!(batches.len() == 4 || outcome.is_err() && batches.len() == 12);
+        let names = log.extent.lock().segments.len();
+        assert_eq!(disk.files().len(), names, "what is void is gone");
+        if outcome.is_ok() {
+            assert!(count > 3);
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_cut_reaches_what_was_never_written_too() {
     let disk = MemoryDisk::new(1);
     let mut log = new_log(&disk);

@@ -1,8 +1,11 @@
 //! Reading beside the owner.
 
+use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
+use crate::runtime::disk::{DiskReader, DiskSpace};
 
 #[test]
 fn a_reader_finds_every_record_from_everywhere() {
@@ -95,6 +98,89 @@ fn a_reader_is_told_of_a_cut_once() {
         }
         batch(&mut log, &[4]).expect("appended");
         log.sync().expect("synced");
+    }
+}
+
+/// A disk on which something happens right before the next file is opened.
+struct Interrupted {
+    disk: MemoryDisk,
+    interruption: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Disk for Interrupted {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskReader>> {
+        if let Some(interruption) = self.interruption.lock().expect("no panic").take() {
+            interruption();
+        }
+        self.disk.open(path)
+    }
+
+    fn create(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+        unreachable!("a reader only reads")
+    }
+
+    fn reopen(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+        unreachable!("a reader only reads")
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unreachable!("a reader only reads")
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        unreachable!("a reader only reads")
+    }
+
+    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
+        unreachable!("a reader only reads")
+    }
+
+    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
+        unreachable!("a reader only reads")
+    }
+
+    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+        unreachable!("a reader only reads")
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        unreachable!("a reader only reads")
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        unreachable!("a reader only reads")
+    }
+}
+
+#[test]
+fn what_goes_while_it_is_read_is_gone_and_not_damaged() {
+    type Interruption = fn(&mut Log);
+    let interruptions: [Interruption; 3] = [
+        |log| log.release(Lsn(2), Lsn(2), u64::MAX).expect("released"),
+        |log| log.cut(Lsn(1), EPOCH).expect("cut"),
+        |log| {
+            log.cut(Lsn(0), Epoch(0)).expect("cut");
+            batch(log, &[9, 9, 9]).expect("appended");
+            log.sync().expect("synced");
+        },
+    ];
+    for interruption in interruptions {
+        let disk = MemoryDisk::new(1);
+        let mut log = new_log(&disk);
+        for body in 1..=3 {
+            batch(&mut log, &[body]).expect("appended");
+            log.sync().expect("synced");
+            log.rotate().expect("rotated");
+        }
+        let (extent, log) = (log.extent.clone(), Arc::new(Mutex::new(log)));
+        let owner = log.clone();
+        let interruption: Box<dyn FnOnce() + Send> =
+            Box::new(move || interruption(&mut owner.lock().expect("no panic")));
+        let interruption = Mutex::new(Some(interruption));
+        let interrupted = Interrupted { disk: disk.clone(), interruption };
+        let mut reader = LogReader::new(LogPlace { disk: Arc::new(interrupted), ..place(&disk) }, extent);
+        assert_eq!(reader.read(Lsn(2), 100).expect("no damage was done"), LogRead::Gone);
+        drop(log);
     }
 }
 
