@@ -432,7 +432,8 @@ impl Owner {
         }
         if self.marked.elapsed() >= MARK_INTERVAL {
             self.marked = Instant::now();
-            self.lane.begin_other(|store| Done::Marked(store.save_marks()));
+            let keep_from = self.needed_from();
+            self.lane.begin_other(move |store| Done::Marked(store.keep_from(keep_from).and_then(|()| store.save_marks())));
         }
     }
 
@@ -539,7 +540,8 @@ impl Owner {
                     return Err(OwnerFailure::Storage(error));
                 }
                 self.look_at_store();
-                self.step(Event::Durable(ticket), Vec::new());
+                let durable = self.lane.store().map_or(Lsn::ZERO, Store::durable);
+                self.step(Event::Durable(ticket, durable), Vec::new());
                 self.release_tail();
                 self.queue_checkpoint_if_due();
             }

@@ -94,6 +94,14 @@ impl Owner {
         self.links.send(&node, letter.to_proto(), bytes)
     }
 
+    /// The first record that another copy still needs, as far as this one leads and knows them; the log keeps it for a while,
+    /// so that a copy that was away for short needs no snapshot.
+    pub(super) fn needed_from(&self) -> Lsn {
+        let peers = self.core.peers(super::owner::now());
+        let flushed = peers.iter().filter(|peer| peer.flushed > Lsn::ZERO).map(|peer| peer.flushed).min();
+        flushed.map_or(Lsn::MAX, Lsn::next)
+    }
+
     /// Forgets records that every copy has, so that an idle shard keeps none in memory.
     pub(super) fn release_tail(&mut self) {
         let peers = self.core.peers(super::owner::now());

@@ -63,10 +63,12 @@ async fn a_node_is_drained_until_that_is_cancelled() {
     );
     let (requested, expires) = (started["requested_unix_ms"].as_u64(), started["expires_unix_ms"].as_u64());
     assert_eq!(expires, requested.map(|ms| ms + 3_600_000));
-    assert_eq!(started["blocked"], json!([]), "node-0 can take what is here");
     for node in 0..2 {
         let told = sandbox.send(sandbox.request(node, "GET", DRAIN)).await.ok(200);
-        assert_eq!(told, started, "node {node}");
+        // What is on the node moves away meanwhile.
+        for field in ["draining", "reason", "requested_unix_ms", "expires_unix_ms"] {
+            assert_eq!(told[field], started[field], "node {node}");
+        }
         let nodes = sandbox.send(sandbox.request(node, "GET", "/api/v1/cluster/nodes")).await.ok(200);
         let draining: Vec<&Value> =
             nodes["nodes"].as_array().expect("nodes").iter().map(|node| &node["draining"]).collect();
@@ -88,7 +90,8 @@ async fn a_node_is_drained_until_that_is_cancelled() {
     let started = cluster.start_drain(start).await.expect("started").into_inner();
     assert_eq!(started.expires_unix_ms, started.requested_unix_ms + 60_000);
     let told = cluster.get_drain(proto::GetDrainRequest { node_id: node_id.clone() }).await;
-    assert_eq!(told.expect("told").into_inner(), started);
+    let told = told.expect("told").into_inner();
+    assert_eq!((told.draining, told.expires_unix_ms), (true, started.expires_unix_ms));
     cluster.cancel_drain(proto::CancelDrainRequest { node_id }).await.expect("cancelled");
 }
 
@@ -117,8 +120,6 @@ async fn calls_of_operators_are_checked_before_anything_happens() {
         ("POST", "/api/v1/tables/t/shards/x:move".to_owned(), json!({}), 400, "invalid_argument", "/shard"),
         ("POST", "/api/v1/tables/u/shards/0:move".to_owned(), json!({}), 404, "table_not_found", ""),
         // Until shards have several copies.
-        ("POST", shard("move"), json!({"from": "node-0", "to": "node-1"}), 503, "not_ready", ""),
-        ("POST", shard("handover"), json!({}), 503, "not_ready", ""),
         ("POST", shard("force-primary"), force("t/0"), 503, "not_ready", ""),
     ];
     for (method, path, body, status, code, pointer) in rows {

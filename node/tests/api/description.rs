@@ -58,7 +58,7 @@ async fn the_examples_of_the_description_work_verbatim() {
     let nodes = sandbox.get("/api/v1/cluster/nodes").await.ok(200);
     let nodes: Vec<&Value> = nodes["nodes"].as_array().expect("nodes").iter().collect();
     assert_eq!(nodes.iter().filter(|node| node["role"] == "Master").count(), 1);
-    assert_eq!(nodes.iter().map(|node| node["shards"].as_u64().expect("a count")).sum::<u64>(), 8);
+    assert_eq!(nodes.iter().map(|node| node["shards"].as_u64().expect("a count")).sum::<u64>(), 16);
     assert!(nodes.iter().all(|node| node["endpoints"].as_array().map(Vec::len) == Some(3)), "{nodes:?}");
     assert_eq!(sandbox.get("/health").await.ok(200), json!({"status": "healthy"}));
 }

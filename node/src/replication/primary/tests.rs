@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn sync(&mut self) -> Vec<Command> {
-        self.step(Event::Durable(self.core.last_ticket()))
+        self.step(Event::Durable(self.core.last_ticket(), Lsn::MAX))
     }
 
     /// Time passes in beacons; these copies answer each with all that there is.
