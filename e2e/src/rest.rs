@@ -133,8 +133,7 @@ impl RestClient {
     /// # Errors
     /// As [`RestClient::call`].
     pub async fn create_table(&self, table: &str, dimension: usize, shards: u32) -> Result<Value, CallError> {
-        let body =
-            json!({"table_name": table, "dimension": dimension, "shards": shards, "replicas": 1});
+        let body = json!({"table_name": table, "dimension": dimension, "shards": shards, "replicas": 1});
         self.post("/api/v1/tables", &body).await
     }
 

@@ -77,7 +77,10 @@ async fn write(client: &RestClient, table: &str, writer: usize, stop: &AtomicBoo
                 Ok(_) => break,
                 Err(error) => {
                     gaps.failed += 1;
-                    ensure!(begun.elapsed() < Duration::from_secs(60), "{id} is not taken for a minute: {error}");
+                    ensure!(
+                        begun.elapsed() < Duration::from_secs(60),
+                        "{id} is not taken for a minute: {error}"
+                    );
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
@@ -97,7 +100,10 @@ async fn write(client: &RestClient, table: &str, writer: usize, stop: &AtomicBoo
 pub async fn check_all(client: &RestClient, table: &str, gaps: &Gaps) -> Result<()> {
     for id in &gaps.acknowledged {
         let path = format!("/api/v1/tables/{table}/documents/{id}");
-        client.get::<Value>(&path).await.with_context(|| format!("{id} was acknowledged and is not there"))?;
+        client
+            .get::<Value>(&path)
+            .await
+            .with_context(|| format!("{id} was acknowledged and is not there"))?;
     }
     Ok(())
 }

@@ -32,7 +32,12 @@ async fn the_kill_of_a_slave_loses_nothing_and_interrupts_briefly() -> Result<()
     cluster.wait_until_ready().await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let gaps = writers.stop().await?;
-    println!("kill: {} acknowledged, {} failed calls, longest gap {:?}", gaps.acknowledged.len(), gaps.failed, gaps.longest);
+    println!(
+        "kill: {} acknowledged, {} failed calls, longest gap {:?}",
+        gaps.acknowledged.len(),
+        gaps.failed,
+        gaps.longest
+    );
     check_all(&cluster.client(0)?, "t", &gaps).await?;
     ensure!(gaps.acknowledged.len() > 100, "too little was written");
     Ok(())
@@ -49,7 +54,12 @@ async fn an_orderly_stop_of_a_slave_interrupts_hardly() -> Result<()> {
     cluster.start_node(2)?;
     cluster.wait_until_ready().await?;
     let gaps = writers.stop().await?;
-    println!("stop: {} acknowledged, {} failed calls, longest gap {:?}", gaps.acknowledged.len(), gaps.failed, gaps.longest);
+    println!(
+        "stop: {} acknowledged, {} failed calls, longest gap {:?}",
+        gaps.acknowledged.len(),
+        gaps.failed,
+        gaps.longest
+    );
     check_all(&cluster.client(0)?, "t", &gaps).await?;
     Ok(())
 }
@@ -65,7 +75,12 @@ async fn the_kill_of_the_master_fails_no_call_of_another_gateway() -> Result<()>
     cluster.kill_node(master).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
     let gaps = writers.stop().await?;
-    println!("Master: {} acknowledged, {} failed calls, longest gap {:?}", gaps.acknowledged.len(), gaps.failed, gaps.longest);
+    println!(
+        "Master: {} acknowledged, {} failed calls, longest gap {:?}",
+        gaps.acknowledged.len(),
+        gaps.failed,
+        gaps.longest
+    );
     ensure!(gaps.failed == 0, "{gaps:?}");
     check_all(&cluster.client(1 - master)?, "t", &gaps).await?;
     Ok(())

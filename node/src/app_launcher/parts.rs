@@ -28,12 +28,14 @@ use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
 use crate::coordinator::{CatalogRpc, Coordinator, CoordinatorRpc};
 use crate::gateway::{self, ApiGateway, GatewayParts};
+use crate::replication::{EtcdPolicy, Timing};
 use crate::router::{Router, RouterMetrics};
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
-use crate::replication::{EtcdPolicy, Timing};
-use crate::shard::{DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings};
+use crate::shard::{
+    DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings,
+};
 use crate::telemetry::Metrics;
 
 /// How often the zone's file is looked at.
@@ -107,8 +109,11 @@ impl Parts<'_> {
         let (announce, record) = watch::channel(record);
         let session = self.session(record.clone(), cluster_metrics.clone());
         let held = session.subscribe();
-        let index_service =
-            self.config.node_type.holds_shards().then(|| self.index_service(&discovery, comm.clone(), held.clone()));
+        let index_service = self
+            .config
+            .node_type
+            .holds_shards()
+            .then(|| self.index_service(&discovery, comm.clone(), held.clone()));
         let (role, step_back) = self.manager(&discovery, &record.borrow(), cluster_metrics);
         let coordinator = self.coordinator(discovery.clone(), comm.clone(), role, step_back);
         // Served as soon as it listens: nobody waits for a node that has not joined.

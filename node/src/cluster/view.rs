@@ -337,7 +337,11 @@ impl Node {
 
 impl Shard {
     /// From the stored form; the error says what this version cannot read.
-    pub(crate) fn from_record(id: ShardId, record: &meta::ShardRecord, modified: Revision) -> Result<Shard, String> {
+    pub(crate) fn from_record(
+        id: ShardId,
+        record: &meta::ShardRecord,
+        modified: Revision,
+    ) -> Result<Shard, String> {
         let replica_id = |bytes: &[u8]| {
             ReplicaId::from_bytes(bytes).ok_or_else(|| "a replica id has not 16 bytes".to_owned())
         };

@@ -89,7 +89,10 @@ impl Coordinator {
         let record = self.shard(shard)?;
         let moved = record.staying().find(|replica| replica.node == *from);
         let moved = moved.ok_or_else(|| {
-            Error::new(ErrorCode::InvalidArgument, format!("node {from} holds no copy of shard {}", shard.index))
+            Error::new(
+                ErrorCode::InvalidArgument,
+                format!("node {from} holds no copy of shard {}", shard.index),
+            )
         })?;
         if let Some(under_way) = record.staying().find(|replica| replica.replaces == Some(moved.id)) {
             if under_way.node == *to {

@@ -33,8 +33,12 @@ impl Coordinator {
         detection: &Detection,
     ) -> Result<Option<Revision>, MetaError> {
         let now = Instant::now();
-        let suspects: BTreeSet<NodeId> =
-            view.nodes.values().filter(|node| self.comm.is_suspect(node)).map(|node| node.id.clone()).collect();
+        let suspects: BTreeSet<NodeId> = view
+            .nodes
+            .values()
+            .filter(|node| self.comm.is_suspect(node))
+            .map(|node| node.id.clone())
+            .collect();
         let (now_since_start, gone_since) = detection.clock(now);
         let situation = Situation {
             view,
@@ -57,7 +61,9 @@ impl Coordinator {
     async fn carry_out(&self, view: &ClusterView, action: &Action) -> Result<Option<Revision>, MetaError> {
         match action {
             Action::Elect { shard } => self.elect(view, *shard).await,
-            Action::Add { shard, node, replaces } => self.add(view, *shard, node, *replaces).await.map(|added| Some(added?.0)),
+            Action::Add { shard, node, replaces } => {
+                self.add(view, *shard, node, *replaces).await.map(|added| Some(added?.0))
+            }
             Action::Retire { shard, replica } => self.retire(view, *shard, *replica).await,
             Action::HandOver { shard, to } => {
                 if let Some(shard) = view.shards.get(shard) {
@@ -81,9 +87,11 @@ impl Coordinator {
         let reports = join_all(present.iter().map(|(replica, _)| self.report(view, shard, replica))).await;
         let reports: Vec<CandidateReport> = reports.into_iter().flatten().collect();
         let Some(chosen) = elect(shard, &reports) else { return Ok(None) };
-        let (replica, session) = present.into_iter().find(|(replica, _)| replica.id == chosen).expect("it reported");
+        let (replica, session) =
+            present.into_iter().find(|(replica, _)| replica.id == chosen).expect("it reported");
         let conditions = vec![self.in_session(&replica.node, session)];
-        let changed = self.edit(shard, conditions, |record| edits::with_primary(record, chosen, session)).await?;
+        let changed =
+            self.edit(shard, conditions, |record| edits::with_primary(record, chosen, session)).await?;
         if changed.is_some() {
             let epoch = Epoch(shard.epoch.0 + 1);
             info!(shard = %shard.id, %epoch, node = %replica.node, "elected a primary");
@@ -128,14 +136,15 @@ impl Coordinator {
         node: &NodeId,
         replaces: Option<ReplicaId>,
     ) -> Result<Option<(Revision, ReplicaId)>, MetaError> {
-        let (Some(shard), Some(host)) = (view.shards.get(&shard), view.nodes.get(node)) else { return Ok(None) };
+        let (Some(shard), Some(host)) = (view.shards.get(&shard), view.nodes.get(node)) else {
+            return Ok(None);
+        };
         let learner = ReplicaId::random();
-        let conditions = vec![
-            self.in_session(node, host.session),
-            Condition::Absent(self.keys.drain(node.as_str())),
-        ];
-        let changed =
-            self.edit(shard, conditions, |record| edits::with_learner(record, learner, node, replaces)).await?;
+        let conditions =
+            vec![self.in_session(node, host.session), Condition::Absent(self.keys.drain(node.as_str()))];
+        let changed = self
+            .edit(shard, conditions, |record| edits::with_learner(record, learner, node, replaces))
+            .await?;
         if changed.is_some() {
             info!(shard = %shard.id, %node, replica = %learner, "a new copy is to be made");
         }
@@ -191,12 +200,14 @@ impl Coordinator {
         shard: &Shard,
         to: Option<ReplicaId>,
     ) -> Result<Epoch, Error> {
-        let nobody = || Error::new(ErrorCode::ShardUnavailable, format!("shard {} has no primary", shard.id.index));
+        let nobody =
+            || Error::new(ErrorCode::ShardUnavailable, format!("shard {} has no primary", shard.id.index));
         let node = shard.primary_node().ok_or_else(nobody)?;
         let mut client = self.comm.replication_client(node)?;
         let to = to.map(|to| to.0.to_vec().into()).unwrap_or_default();
         let call = client.hand_over(HandOverRequest { shard: Some(shard_ref(shard)), to });
-        let late = |_| Error::new(ErrorCode::DeadlineExceeded, format!("node {node} did not hand over in time"));
+        let late =
+            |_| Error::new(ErrorCode::DeadlineExceeded, format!("node {node} did not hand over in time"));
         let answer = tokio::time::timeout(HAND_OVER_LIMIT, call).await.map_err(late)?;
         answer.map(|answer| Epoch(answer.into_inner().epoch)).map_err(|status| from_status(&status))
     }

@@ -64,16 +64,16 @@ impl Coordinator {
     /// Takes the registration of nodes that neither the Master nor a witness reaches.
     pub(super) async fn detect(&self, view: &ClusterView, detection: &mut Detection) {
         detection.look(view, Instant::now());
-        let suspects: Vec<&Node> = view.nodes.values().map(AsRef::as_ref).filter(|node| self.comm.is_suspect(node)).collect();
+        let suspects: Vec<&Node> =
+            view.nodes.values().map(AsRef::as_ref).filter(|node| self.comm.is_suspect(node)).collect();
         join_all(suspects.iter().map(|node| self.take_registration_if_lost(view, node))).await;
     }
 
     async fn take_registration_if_lost(&self, view: &ClusterView, suspect: &Node) {
         let Some(guard) = self.role.borrow().guard() else { return };
         let own = view.master.as_ref().map(|master| &master.node);
-        let is_witness = |node: &&Node| {
-            node.id != suspect.id && Some(&node.id) != own && !self.comm.is_suspect(node)
-        };
+        let is_witness =
+            |node: &&Node| node.id != suspect.id && Some(&node.id) != own && !self.comm.is_suspect(node);
         let witnesses = view.nodes.values().map(AsRef::as_ref).filter(is_witness).take(WITNESSES);
         let heard = join_all(witnesses.map(|witness| self.comm.ask_witness(&witness.id, &suspect.id))).await;
         let (reached, silent) = (heard.contains(&Some(true)), heard.contains(&Some(false)));

@@ -31,10 +31,10 @@ use crate::cluster::placement::Host;
 use crate::cluster::view::ClusterView;
 use crate::cluster::{Role, ServiceDiscovery, StepBack};
 use crate::comm::CommunicationService;
-use detection::Detection;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ReplicaId, Revision, TableId, TableName};
 use crate::table::{Table, TableSchema, TableState};
+use detection::Detection;
 
 /// Records in one transaction: etcd allows 128 comparisons and operations, and each record needs both (R14).
 const RECORDS_PER_TXN: usize = 30;

@@ -119,7 +119,9 @@ impl Coordinator {
 /// True when the shard is led, and every copy whose node is there is in sync.
 fn is_whole(view: &ClusterView, shard: &Shard) -> bool {
     let mut present = shard.staying().filter(|replica| view.nodes.contains_key(&replica.node));
-    shard.primary.is_some() && shard.isr.len() >= shard.min_isr as usize && present.all(|replica| shard.is_in_sync(replica.id))
+    shard.primary.is_some()
+        && shard.isr.len() >= shard.min_isr as usize
+        && present.all(|replica| shard.is_in_sync(replica.id))
 }
 
 /// True for a shard without a record, and for one whose nodes left before they made it: neither holds anything.

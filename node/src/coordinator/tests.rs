@@ -166,7 +166,12 @@ async fn a_view_from_before_a_deletion_decides_nothing() {
     let guard = world.coordinator.guard().expect("Master");
     world.coordinator.write_table(&table, &guard).await.expect("written");
     let empty = world.sees("created", |view| view.tables_by_id.contains_key(&id)).await;
-    world.coordinator.settle(&empty, &Detection::default()).await.expect("placed").expect("something changed");
+    world
+        .coordinator
+        .settle(&empty, &Detection::default())
+        .await
+        .expect("placed")
+        .expect("something changed");
     world.serve_all(id, 2).await;
     let served = |view: &ClusterView| view.shards_of(id).filter(|shard| shard.primary.is_some()).count() == 2;
     let served = world.sees("served", served).await;

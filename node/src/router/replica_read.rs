@@ -116,7 +116,12 @@ impl Router {
 
 impl Router {
     /// What a read of one shard must reflect. A session without a token sees at least what this gateway has seen.
-    pub(super) fn rule(&self, consistency: Consistency, token: &SessionToken, shard: ShardId) -> proto::ReadRule {
+    pub(super) fn rule(
+        &self,
+        consistency: Consistency,
+        token: &SessionToken,
+        shard: ShardId,
+    ) -> proto::ReadRule {
         let mut position = token.position(shard.index);
         if consistency == Consistency::Session && position.lsn == Lsn::ZERO {
             position = self.known.seen(shard);

@@ -41,7 +41,8 @@ impl Answers {
             match waiting.verdict.outcome {
                 Ok(receipt) => {
                     let durable_copies = copies(receipt.lsn);
-                    let receipt = WriteReceipt { lsn: receipt.lsn, affected: receipt.affected, durable_copies };
+                    let receipt =
+                        WriteReceipt { lsn: receipt.lsn, affected: receipt.affected, durable_copies };
                     // A caller that has gone needs no answer, here and below.
                     let _ = waiting.reply.send(Ok(receipt));
                 }

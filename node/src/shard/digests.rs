@@ -41,7 +41,7 @@ impl Digests {
     }
 
     /// The digest to send along, once.
-    pub(super) fn to_tell(&mut self) -> Option<Digest> {
+    pub(super) fn take_untold(&mut self) -> Option<Digest> {
         let digest = self.untold.take()?;
         self.told = Some(Instant::now());
         Some(digest)

@@ -168,7 +168,8 @@ impl Keeper {
             return;
         }
         let node = &self.parts.node_id;
-        let placed = view.shards.values().flat_map(|record| copies_on(record, node).map(|copy| (record.id, copy.id)));
+        let placed =
+            view.shards.values().flat_map(|record| copies_on(record, node).map(|copy| (record.id, copy.id)));
         let copies: BTreeSet<CopyId> = placed.chain(self.slots.keys().copied()).collect();
         for copy in copies {
             // A record that is absent is no reason to do anything.
@@ -272,7 +273,8 @@ impl Keeper {
             others && self.parts.view.borrow().nodes.contains_key(&replica.node)
         };
         let follower = record.staying().filter(fits).find(|replica| Some(replica.id) != record.primary);
-        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone()) else {
+        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone())
+        else {
             return;
         };
         self.slot(copy).is_busy = true;
@@ -342,7 +344,9 @@ impl Keeper {
                 warn!(%shard, error = %failure, "snapshot could not be fetched");
                 self.slot(copy).rest();
             }
-            StepDone::Marked(_, Ok(())) => warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged"),
+            StepDone::Marked(_, Ok(())) => {
+                warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged");
+            }
             StepDone::Closed => {
                 self.slots.remove(&copy);
             }
@@ -350,7 +354,9 @@ impl Keeper {
                 info!(%shard, replica = %copy.1, "replica deleted");
                 self.slots.remove(&copy);
             }
-            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure)) if failure.is_race() => {
+            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure))
+                if failure.is_race() =>
+            {
                 self.slot(copy).rest_at(sight);
             }
             StepDone::Removed(_, Err(failure)) | StepDone::Marked(_, Err(failure)) => {

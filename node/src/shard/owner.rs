@@ -20,8 +20,8 @@ use super::digests::Digests;
 use super::job::{Job, LogTask, Prelude};
 use super::links::Links;
 use super::metrics::ShardMetrics;
-use super::records::{Asked, RecordFailure, Records, configuration_of};
 use super::readers::Readers;
+use super::records::{Asked, RecordFailure, Records, configuration_of};
 use super::replica::{
     BUSY_PAUSE, ReplicaState, Request, SharedGrant, WriteRequest, closed, not_primary, refused_by,
 };
@@ -34,7 +34,8 @@ use crate::cluster::view::Shard;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, Revision, Session, ShardId};
 use crate::replication::{
-    Alarm, Command, DiskCondition, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica, Standing, Ticket,
+    Alarm, Command, DiskCondition, Event, LogOperation, Message, NotAdmitted, Now, Outcome, Replica,
+    Standing, Ticket,
 };
 use crate::runtime::clock::{boot_time, monotonic_time};
 use crate::storage::{Batch, Membership, Operation, Record, RecordKind, StorageError, Store};
@@ -343,7 +344,8 @@ impl Owner {
                 debug!(shard = %self.shard, ?change, "asks for a change of the record");
                 let (records, shard) = (self.records.clone(), self.shard);
                 let asked = Asked { compared, change, guards, session: held.session };
-                self.changes.spawn(async move { Changed::Proposed(number, records.change(shard, asked).await) });
+                self.changes
+                    .spawn(async move { Changed::Proposed(number, records.change(shard, asked).await) });
             }
             Command::Reload => {
                 let (records, shard) = (self.records.clone(), self.shard);
@@ -400,7 +402,11 @@ impl Owner {
             LogOperation::Receive(last) => {
                 let end = self.log_end;
                 let missing: Vec<Record> = records.drain(..).filter(|record| record.lsn > end).collect();
-                assert_eq!(missing.last().map(|record| record.lsn), Some(last), "a message carries its records");
+                assert_eq!(
+                    missing.last().map(|record| record.lsn),
+                    Some(last),
+                    "a message carries its records"
+                );
                 self.tail.push(missing.iter().cloned());
                 self.log_end = last;
                 self.tasks.push(LogTask::Receive(missing));
@@ -433,7 +439,9 @@ impl Owner {
         if self.marked.elapsed() >= MARK_INTERVAL {
             self.marked = Instant::now();
             let keep_from = self.needed_from();
-            self.lane.begin_other(move |store| Done::Marked(store.keep_from(keep_from).and_then(|()| store.save_marks())));
+            self.lane.begin_other(move |store| {
+                Done::Marked(store.keep_from(keep_from).and_then(|()| store.save_marks()))
+            });
         }
     }
 
@@ -569,7 +577,8 @@ impl Owner {
         let (disk_bytes, first) = (store.disk_bytes(), store.positions().first);
         self.debt_bytes = store.checkpoint_debt_bytes();
         self.digests.note(store);
-        self.state.send_if_modified(|state| std::mem::replace(&mut state.disk_bytes, disk_bytes) != disk_bytes);
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.disk_bytes, disk_bytes) != disk_bytes);
         if first > self.core.log().first {
             self.step(Event::Released(first), Vec::new());
         }
@@ -616,7 +625,8 @@ impl Owner {
             self.on_difference(from, digest.lsn)?;
         }
         if let (Message::Append(append), Some((revision, isr))) = (&message, enclosed.membership) {
-            self.membership = Some(Membership { epoch: append.epoch, configuration: Revision(revision), isr });
+            self.membership =
+                Some(Membership { epoch: append.epoch, configuration: Revision(revision), isr });
         }
         self.applied_at.insert(from, enclosed.applied);
         self.step(Event::Received(from, message), records);

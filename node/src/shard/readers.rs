@@ -47,7 +47,8 @@ impl Readers {
                 (Waiting::Reader(reply), position) => drop(reply.send(position)),
                 (Waiting::Refusals(refusals), Some(_)) => refuse(refusals),
                 (Waiting::Refusals(refusals), None) => {
-                    let error = Error::new(ErrorCode::NotPrimary, "this replica may not lead its shard any more");
+                    let error =
+                        Error::new(ErrorCode::NotPrimary, "this replica may not lead its shard any more");
                     for (_, reply) in refusals {
                         let _ = reply.send(Err(error.clone()));
                     }

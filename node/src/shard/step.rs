@@ -66,9 +66,10 @@ impl StepFailure {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
             StepFailure::Lost(_) => true,
-            StepFailure::Refused(_) | StepFailure::Record(_) | StepFailure::Fetch(_) | StepFailure::Panicked => {
-                false
-            }
+            StepFailure::Refused(_)
+            | StepFailure::Record(_)
+            | StepFailure::Fetch(_)
+            | StepFailure::Panicked => false,
         }
     }
 
@@ -154,7 +155,9 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
     let opening = Opening {
         id: identity.replica,
         log: LogShape {
-            epochs: EpochHistory(positions.reigns.as_slice().iter().map(|reign| (reign.epoch, reign.first)).collect()),
+            epochs: EpochHistory(
+                positions.reigns.as_slice().iter().map(|reign| (reign.epoch, reign.first)).collect(),
+            ),
             first: positions.first,
             end: positions.end,
             durable: positions.durable,

@@ -80,7 +80,7 @@ impl Owner {
     fn post(&mut self, to: ReplicaId, message: Message, records: Vec<Record>) -> bool {
         let record = self.record.borrow().clone();
         let Some(node) = record.replica(to).map(|replica| replica.node.clone()) else { return false };
-        let mut enclosed = Enclosed { digest: self.digests.to_tell(), ..Enclosed::default() };
+        let mut enclosed = Enclosed { digest: self.digests.take_untold(), ..Enclosed::default() };
         match &message {
             Message::Append(_) => {
                 let isr = record.isr.clone();
@@ -91,7 +91,7 @@ impl Owner {
         }
         let letter = Letter { shard: self.shard, from: self.id, to, message, records, enclosed };
         let bytes = letter.bytes();
-        self.links.send(&node, letter.to_proto(), bytes)
+        self.links.send(&node, letter.into_proto(), bytes)
     }
 
     /// The first record that another copy still needs, as far as this one leads and knows them; the log keeps it for a while,

@@ -297,10 +297,7 @@ impl World {
 
     pub(super) async fn until_led(&self, epoch: u64) {
         let what = format!("led in epoch {epoch}");
-        self.until(&what, |world| {
-            world.state().is_ok_and(|state| state.leads == Some(Epoch(epoch)))
-        })
-        .await;
+        self.until(&what, |world| world.state().is_ok_and(|state| state.leads == Some(Epoch(epoch)))).await;
     }
 }
 

@@ -5,12 +5,10 @@ use vectorsphere_proto::internal::{self as proto, replication_message::Body, rep
 
 use crate::error_code::Error;
 use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Session, ShardId, ShardIndex, TableId};
-use crate::replication::{
-    Append, DiskCondition, EpochHistory, Message, Position, Reply, ReplyOutcome,
-};
+use crate::replication::{Append, DiskCondition, EpochHistory, Message, Position, Reply, ReplyOutcome};
 use crate::storage::log::BODY_BYTES_MAX;
-use crate::storage::{Digest, Record, RecordKind};
 use crate::storage::op_window::OpKey;
+use crate::storage::{Digest, Record, RecordKind};
 
 /// A message with what travels beside it.
 #[derive(Clone, Debug)]
@@ -40,7 +38,7 @@ impl Letter {
         128 + self.records.iter().map(Record::stored_bytes).sum::<usize>()
     }
 
-    pub(super) fn to_proto(self) -> proto::ReplicationMessage {
+    pub(super) fn into_proto(self) -> proto::ReplicationMessage {
         let Letter { shard, from, to, message, records, enclosed } = self;
         let body = match message {
             Message::Append(append) => Body::Append(append_to_proto(append, records, enclosed)),
@@ -97,7 +95,8 @@ fn append_from_proto(append: proto::Append) -> Result<(Message, Vec<Record>, Enc
     let mut records = Vec::with_capacity(append.records.len());
     let (mut lsn, mut epoch, mut starts) = (prev.lsn, prev.epoch, Vec::new());
     for record in append.records {
-        lsn = Lsn(lsn.0.checked_add(1).ok_or_else(|| invalid("prev", "is the last position that there is"))?);
+        lsn =
+            Lsn(lsn.0.checked_add(1).ok_or_else(|| invalid("prev", "is the last position that there is"))?);
         let record = record_from_proto(record, lsn)?;
         if record.epoch < epoch || record.epoch.0 > append.epoch {
             return Err(invalid("records", "their epochs fall, or are later than their primary's"));

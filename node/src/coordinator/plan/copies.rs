@@ -112,9 +112,8 @@ impl<'a> Copies<'a> {
 
     /// True when a copy could become the primary.
     pub(super) fn have_candidate(&self) -> bool {
-        let may_lead = |copy: &Copy<'_>| {
-            copy.is_registered && !copy.replica.damaged && self.shard.is_in_sync(copy.id())
-        };
+        let may_lead =
+            |copy: &Copy<'_>| copy.is_registered && !copy.replica.damaged && self.shard.is_in_sync(copy.id());
         self.staying.iter().any(may_lead)
     }
 
@@ -179,9 +178,8 @@ impl<'a> Copies<'a> {
 
     /// True when nothing goes on: no copy is in motion, and none may come back by itself.
     pub(super) fn are_at_rest(&self) -> bool {
-        let rests = |copy: &Copy<'_>| {
-            copy.replica.role != ReplicaRole::Learner && (copy.is_whole || copy.is_lost)
-        };
+        let rests =
+            |copy: &Copy<'_>| copy.replica.role != ReplicaRole::Learner && (copy.is_whole || copy.is_lost);
         self.staying.iter().all(rests)
     }
 }

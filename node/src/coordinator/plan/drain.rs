@@ -32,14 +32,16 @@ impl DrainProgress {
 /// What a node holds, and what stands in the way of emptying it. A shard that only waits for its turn is not blocked.
 pub fn drain_progress(view: &ClusterView, node: &NodeId) -> DrainProgress {
     let (gone_since, suspects) = (BTreeMap::new(), BTreeSet::new());
-    let situation = Situation { view, now: Duration::ZERO, gone_since: &gone_since, suspects: &suspects, unix_ms: 0 };
+    let situation =
+        Situation { view, now: Duration::ZERO, gone_since: &gone_since, suspects: &suspects, unix_ms: 0 };
     let settings = Settings::default();
     let judge = |shard| Copies::judge(&situation, settings.rereplicate_after, shard);
     let load = Load::new(&situation, &settings, &[]);
     let mut progress = DrainProgress::default();
     for shard in view.shards.values() {
         let on_node = shard.replicas.iter().filter(|replica| replica.node == *node);
-        let (leaving, staying): (Vec<_>, Vec<_>) = on_node.partition(|replica| replica.role == ReplicaRole::Leaving);
+        let (leaving, staying): (Vec<_>, Vec<_>) =
+            on_node.partition(|replica| replica.role == ReplicaRole::Leaving);
         progress.leaving += leaving.len();
         progress.replicas += staying.len();
         progress.primaries += staying.iter().filter(|replica| shard.primary == Some(replica.id)).count();

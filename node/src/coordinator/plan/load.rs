@@ -77,9 +77,8 @@ impl Load {
 
     /// The nodes that may get a new copy, whatever they have to do for now: open ones where no copy stays but damaged ones.
     pub(super) fn hosts(&self, copies: &Copies<'_>) -> impl Iterator<Item = &NodeId> {
-        let is_free = |node: &&NodeId| {
-            copies.staying.iter().all(|copy| copy.node() != *node || copy.replica.damaged)
-        };
+        let is_free =
+            |node: &&NodeId| copies.staying.iter().all(|copy| copy.node() != *node || copy.replica.damaged);
         let open = self.nodes.iter().filter(|(_, load)| load.is_open).map(|(node, _)| node);
         open.filter(is_free)
     }

@@ -62,7 +62,8 @@ impl World {
         for number in 0..shape.nodes {
             let zone = if shape.zones == 0 { String::new() } else { format!("z{}", number % shape.zones) };
             let session = Some(Session(number as i64 + 1));
-            let node = Node { zone, session, away_since: Duration::ZERO, is_suspect: false, drain_expires: None };
+            let node =
+                Node { zone, session, away_since: Duration::ZERO, is_suspect: false, drain_expires: None };
             world.nodes.insert(NodeId::parse(&format!("n{number}")).expect("valid"), node);
         }
         for index in 0..shape.shards {
@@ -146,7 +147,8 @@ impl World {
     fn plan(&self, view: &ClusterView) -> Vec<Action> {
         let away = self.nodes.iter().filter(|(_, node)| node.session.is_none());
         let gone_since = away.map(|(id, node)| (id.clone(), node.away_since)).collect();
-        let suspects = self.nodes.iter().filter(|(_, node)| node.is_suspect).map(|(id, _)| id.clone()).collect();
+        let suspects =
+            self.nodes.iter().filter(|(_, node)| node.is_suspect).map(|(id, _)| id.clone()).collect();
         let situation = Situation {
             view,
             now: self.now,
@@ -207,7 +209,9 @@ impl World {
         let (was, is) = (self.whole(&before), self.whole(&after));
         match action {
             // What leaves is made up for.
-            Action::Retire { .. } => assert!(is >= was.min(self.shape.replicas as usize), "{action:?} {}", describe(&before)),
+            Action::Retire { .. } => {
+                assert!(is >= was.min(self.shape.replicas as usize), "{action:?} {}", describe(&before));
+            }
             Action::Elect { .. } => assert!(is + 1 >= was, "{action:?} {}", describe(&before)),
             _ => assert_eq!(is, was, "{action:?} {}", describe(&before)),
         }
@@ -242,7 +246,8 @@ impl World {
                 // A condition of the transaction: the nodes of the others are there as they were.
                 let others = seen.isr.iter().filter(|member| *member != replica);
                 let mut nodes = others.filter_map(|member| Some(&seen.replica(*member)?.node));
-                let is_same = |node| view.nodes.get(node).map(|node| node.session) == self.nodes[node].session;
+                let is_same =
+                    |node| view.nodes.get(node).map(|node| node.session) == self.nodes[node].session;
                 nodes.all(is_same).then(|| edits::with_leaving(record, *replica))
             }
             Action::Withdraw { replica, .. } => Some(edits::without(record, *replica)),
@@ -417,11 +422,13 @@ impl World {
         let drained = self.nodes.values().filter(|node| node.drain_expires.is_some()).count();
         let may_go = |name: &&NodeId| {
             drained <= self.spare_nodes()
-                && self.shards.values().all(|(record, _)| {
-                    survives(record, |replica| replica.node_id != name.as_str())
-                })
+                && self
+                    .shards
+                    .values()
+                    .all(|(record, _)| survives(record, |replica| replica.node_id != name.as_str()))
         };
-        let lost = names.iter().filter(|_| self.shape.nodes > self.shape.replicas as usize).find(may_go).cloned();
+        let lost =
+            names.iter().filter(|_| self.shape.nodes > self.shape.replicas as usize).find(may_go).cloned();
         for name in names {
             self.come_back(&name);
             if Some(&name) == lost.as_ref() {
@@ -503,12 +510,14 @@ fn describe(record: &meta::ShardRecord) -> String {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    (1u32..4, 1usize..5, 0usize..4, 1u32..9, 0usize..150).prop_flat_map(|(replicas, more, zones, shards, trouble)| {
-        (1..=replicas).prop_map(move |min_isr| {
-            let nodes = replicas as usize + more;
-            Shape { nodes, zones, shards, replicas, min_isr, trouble }
-        })
-    })
+    (1u32..4, 1usize..5, 0usize..4, 1u32..9, 0usize..150).prop_flat_map(
+        |(replicas, more, zones, shards, trouble)| {
+            (1..=replicas).prop_map(move |min_isr| {
+                let nodes = replicas as usize + more;
+                Shape { nodes, zones, shards, replicas, min_isr, trouble }
+            })
+        },
+    )
 }
 
 proptest! {

@@ -75,7 +75,8 @@ impl Cluster {
     }
 
     fn drained_until(mut self, name: &str, expires_unix_ms: Option<u64>) -> Cluster {
-        let drain = Drain { requested_unix_ms: 1, expires_unix_ms, reason: String::new(), mod_revision: Revision(1) };
+        let drain =
+            Drain { requested_unix_ms: 1, expires_unix_ms, reason: String::new(), mod_revision: Revision(1) };
         self.view.drains.insert(node(name), drain);
         self
     }
@@ -271,7 +272,11 @@ fn a_learner_that_will_not_get_there_is_given_up() {
     assert_eq!(Cluster::new("a b c", 2, &["a* c?"]).suspect("c").plan(), NOTHING, "it may come back");
     assert_eq!(Cluster::new("a b c", 2, &["a* b c?"]).plan(), ["retire 0 c"], "there are enough without it");
     assert_eq!(Cluster::new("a b c", 2, &["a* b c?>b"]).plan(), NOTHING, "a move");
-    assert_eq!(Cluster::new("a b c", 2, &["a* b c?>z"]).plan(), ["retire 0 c"], "what it was to replace is gone");
+    assert_eq!(
+        Cluster::new("a b c", 2, &["a* b c?>z"]).plan(),
+        ["retire 0 c"],
+        "what it was to replace is gone"
+    );
 }
 
 #[test]
@@ -387,11 +392,19 @@ fn copies_spread_evenly_when_nothing_else_is_to_do() {
     let shards = ["a* b", "b* a", "a* b"];
     assert_eq!(Cluster::new("a b c", 2, &shards).plan(), ["add 1 c for a"]);
     assert_eq!(Cluster::new("a b", 2, &shards).plan(), NOTHING);
-    assert_eq!(Cluster::new("a b c", 2, &["a* b", "b* a", "a* y"]).gone("y", 1).plan(), NOTHING, "y may come back");
+    assert_eq!(
+        Cluster::new("a b c", 2, &["a* b", "b* a", "a* y"]).gone("y", 1).plan(),
+        NOTHING,
+        "y may come back"
+    );
     assert_eq!(Cluster::new("a b c", 2, &shards).suspect("b").plan(), NOTHING, "b may have failed");
     assert_eq!(Cluster::new("a b c", 2, &["a* b c?>b", "b* a", "a* b"]).plan(), NOTHING, "a move goes on");
     assert_eq!(Cluster::new("a b c", 2, &shards).in_state(TableState::Creating).plan(), NOTHING);
-    assert_eq!(Cluster::new("a b c", 1, &["a*", "a*", "b*", "c*"]).plan(), NOTHING, "one more is even enough");
+    assert_eq!(
+        Cluster::new("a b c", 1, &["a*", "a*", "b*", "c*"]).plan(),
+        NOTHING,
+        "one more is even enough"
+    );
 }
 
 #[test]
@@ -408,7 +421,11 @@ fn copies_leave_a_crowded_zone() {
     assert_eq!(Cluster::new("a/1 b/2 c/2", 2, &["a* b"]).plan(), NOTHING);
     let uneven = ["a* c", "a* c", "a* c", "b* c"];
     assert_eq!(Cluster::new("a/1 b/1 c/2", 2, &uneven).plan(), ["add 0 b for a"], "zones stay apart");
-    assert_eq!(Cluster::new("a/1 b/1 c/2", 2, &["a* c", "c* a", "b* c"]).plan(), NOTHING, "however full c is");
+    assert_eq!(
+        Cluster::new("a/1 b/1 c/2", 2, &["a* c", "c* a", "b* c"]).plan(),
+        NOTHING,
+        "however full c is"
+    );
 }
 
 #[test]

@@ -226,8 +226,11 @@ fn digests_of_operations_never_change() {
     // They are in logs and manifests of every version.
     let id = DocumentId::parse("a").expect("valid");
     let document = Document { id: id.clone(), vector: vec![1.0, -2.0], metadata: Metadata::empty() };
-    let operations =
-        vec![upsert(document), delete(id.clone()), Operation::SetMetadata { id, metadata: Metadata::empty(), if_version: None }];
+    let operations = vec![
+        upsert(document),
+        delete(id.clone()),
+        Operation::SetMetadata { id, metadata: Metadata::empty(), if_version: None },
+    ];
     let mut parts = Vec::new();
     let texts: [&[u8]; 9] = [
         b"upsert",
