@@ -33,6 +33,8 @@ const PURE: &[&str] = &[
     "cluster::election",
     "cluster::placement",
     "cluster::view",
+    "coordinator::edits",
+    "coordinator::plan",
     "document",
     "error_code",
     "gateway::validate",

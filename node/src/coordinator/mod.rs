@@ -4,6 +4,8 @@
 //! writes the state *deleting* and frees the name. One loop ([`Coordinator::run`]) then drives every table that is in
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
+pub mod edits;
+pub mod plan;
 mod rpc;
 mod settle;
 
