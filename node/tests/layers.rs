@@ -37,7 +37,6 @@ const PURE: &[&str] = &[
     "cluster::view",
     "coordinator::edits",
     "coordinator::plan",
-    "coordinator::drain",
     "document",
     "error_code",
     "gateway::health",

@@ -102,3 +102,151 @@ fn checked(before: &ShardRecord, after: ShardRecord) -> ShardRecord {
     assert!(after.isr.len() >= enough, "{} in-sync copies are fewer than {enough}", after.isr.len());
     after
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Copies `a`, `b`, … on nodes of the same names, in this role; `a` leads in epoch 7.
+    fn record(copies: &[(&str, ReplicaRole)], min_isr: u32) -> ShardRecord {
+        let replica = |(name, role): &(&str, ReplicaRole)| Replica {
+            replica_id: bytes(id(name)),
+            node_id: (*name).to_owned(),
+            role: (*role).into(),
+            ..Replica::default()
+        };
+        let replicas: Vec<Replica> = copies.iter().map(replica).collect();
+        let full = replicas.iter().filter(|replica| replica.role() == ReplicaRole::Full);
+        ShardRecord {
+            epoch: 7,
+            primary: bytes(id("a")),
+            isr: full.map(|replica| replica.replica_id.clone()).collect(),
+            replicas,
+            min_isr,
+            primary_session: 5,
+            reason: "before".to_owned(),
+            incarnation: 3,
+        }
+    }
+
+    fn full(names: &[&'static str], min_isr: u32) -> ShardRecord {
+        record(&names.iter().map(|name| (*name, ReplicaRole::Full)).collect::<Vec<_>>(), min_isr)
+    }
+
+    fn id(name: &str) -> ReplicaId {
+        ReplicaId([name.as_bytes()[0]; 16])
+    }
+
+    fn node(name: &str) -> NodeId {
+        NodeId::parse(name).expect("valid")
+    }
+
+    fn names(members: &[Vec<u8>]) -> String {
+        members.iter().map(|member| char::from(member[0])).collect()
+    }
+
+    #[test]
+    fn the_old_primary_leaves_the_in_sync_set_if_enough_remain() {
+        for (isr, min_isr, elected, remain) in [
+            (["a", "b", "c"].as_slice(), 1, "b", "bc"),
+            (&["a", "b", "c"], 2, "c", "bc"),
+            (&["a", "b", "c"], 3, "b", "abc"),
+            (&["a", "b"], 1, "b", "b"),
+            (&["a", "b"], 2, "b", "ab"),
+            // The same copy in a new session of its node.
+            (&["a", "b"], 1, "a", "ab"),
+            (&["a"], 1, "a", "a"),
+        ] {
+            let before = full(isr, min_isr);
+            let after = with_primary(&before, id(elected), Session(9));
+            assert_eq!(names(&after.isr), remain, "{isr:?} of {min_isr}");
+            assert_eq!((after.epoch, after.primary_session), (8, 9));
+            assert_eq!(after.primary, id(elected).0);
+            assert_eq!((&after.replicas, after.incarnation), (&before.replicas, 3), "copies stay");
+            assert!(after.reason.starts_with("elected"), "{}", after.reason);
+        }
+    }
+
+    #[test]
+    fn a_set_that_is_too_small_already_may_stay_so() {
+        let fresh = full(&["a"], 2);
+        assert_eq!(names(&with_primary(&fresh, id("a"), Session(9)).isr), "a");
+        assert_eq!(with_learner(&fresh, id("b"), &node("b"), None).replicas.len(), 2);
+    }
+
+    #[test]
+    fn a_learner_names_what_it_replaces_until_that_leaves() {
+        let before = full(&["a", "b"], 1);
+        let moving = with_learner(&before, id("c"), &node("c"), Some(id("b")));
+        let learner = moving.replicas.last().expect("added");
+        assert_eq!((learner.role(), &learner.replaces), (ReplicaRole::Learner, &bytes(id("b"))));
+        assert_eq!((names(&moving.isr).as_str(), moving.epoch), ("ab", 7));
+        let moved = with_leaving(&moving, id("b"));
+        assert_eq!(names(&moved.isr), "a");
+        assert_eq!(moved.replicas[1].role(), ReplicaRole::Leaving);
+        assert!(moved.replicas.iter().all(|replica| replica.replaces.is_empty()));
+        assert_eq!(without(&moved, id("b")).replicas, [moved.replicas[0].clone(), moved.replicas[2].clone()]);
+    }
+
+    #[test]
+    fn a_learner_that_leaves_takes_its_mark_along() {
+        let moving = with_learner(&full(&["a", "b"], 1), id("c"), &node("c"), Some(id("b")));
+        let given_up = with_leaving(&moving, id("c"));
+        assert!(given_up.replicas[2].replaces.is_empty());
+        assert_eq!(names(&given_up.isr), "ab");
+    }
+
+    #[test]
+    fn a_damaged_copy_makes_room_on_its_node() {
+        let mut before = full(&["a", "b"], 1);
+        before.replicas[1].damaged = true;
+        let after = with_learner(&before, id("c"), &node("b"), Some(id("b")));
+        assert_eq!(after.replicas[2].node_id, "b");
+    }
+
+    #[test]
+    #[should_panic(expected = "fewer than 2")]
+    fn the_in_sync_set_never_shrinks_below_the_minimum() {
+        with_leaving(&full(&["a", "b"], 2), id("b"));
+    }
+
+    #[test]
+    #[should_panic(expected = "hands over first")]
+    fn a_primary_does_not_leave() {
+        with_leaving(&full(&["a", "b"], 1), id("a"));
+    }
+
+    #[test]
+    #[should_panic(expected = "is damaged")]
+    fn a_damaged_copy_is_not_elected() {
+        let mut before = full(&["a", "b"], 1);
+        before.replicas[1].damaged = true;
+        with_primary(&before, id("b"), Session(9));
+    }
+
+    #[test]
+    #[should_panic(expected = "is not in sync")]
+    fn a_learner_is_not_elected() {
+        let before = record(&[("a", ReplicaRole::Full), ("b", ReplicaRole::Learner)], 1);
+        with_primary(&before, id("b"), Session(9));
+    }
+
+    #[test]
+    #[should_panic(expected = "has a copy already")]
+    fn a_node_has_one_copy_of_a_shard() {
+        with_learner(&full(&["a", "b"], 1), id("c"), &node("b"), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "one copy in motion")]
+    fn one_copy_is_in_motion() {
+        let before = record(&[("a", ReplicaRole::Full), ("b", ReplicaRole::Learner)], 1);
+        with_learner(&before, id("c"), &node("c"), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "only what is to leave")]
+    fn only_what_leaves_is_taken_away() {
+        without(&full(&["a", "b"], 1), id("b"));
+    }
+}

@@ -19,8 +19,6 @@ mod drain;
 mod elect;
 mod load;
 #[cfg(test)]
-mod simulation_tests;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
