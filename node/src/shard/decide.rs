@@ -9,7 +9,7 @@ use crate::table::TableState;
 
 /// The next step for a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// All is as it should be, or something else must happen first.
     Wait,
     /// Open it, making its directory first if it is new.
@@ -26,20 +26,20 @@ pub(super) enum Step {
 
 /// What is known here of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// It is open.
-    pub(super) is_open: bool,
+    pub(crate) is_open: bool,
     /// Its data is missing or cannot be read.
-    pub(super) is_damaged: bool,
+    pub(crate) is_damaged: bool,
     /// It was closed because it needs a snapshot of this copy.
-    pub(super) needs_snapshot: Option<ReplicaId>,
+    pub(crate) needs_snapshot: Option<ReplicaId>,
     /// For how long the record has said that it leaves.
-    pub(super) leaving_for: Option<Duration>,
+    pub(crate) leaving_for: Option<Duration>,
 }
 
 /// Decides the next step. `entry` is `None` while the record does not name the copy, and `table` while the table's record
 /// is absent: neither is a reason to delete anything. Only a table that is being deleted is, and an entry that leaves.
-pub(super) fn next_step(
+pub(crate) fn next_step(
     entry: Option<&Replica>,
     table: Option<TableState>,
     session: Option<Session>,
@@ -67,12 +67,12 @@ pub(super) fn next_step(
 }
 
 /// The copies of a shard on a node.
-pub(super) fn copies_on<'r>(record: &'r Shard, node: &NodeId) -> impl Iterator<Item = &'r Replica> {
+pub(crate) fn copies_on<'r>(record: &'r Shard, node: &NodeId) -> impl Iterator<Item = &'r Replica> {
     record.replicas.iter().filter(move |replica| replica.node == *node)
 }
 
 /// The copy of a shard that a node serves.
-pub(super) fn served_on<'r>(record: &'r Shard, node: &NodeId) -> Option<&'r Replica> {
+pub(crate) fn served_on<'r>(record: &'r Shard, node: &NodeId) -> Option<&'r Replica> {
     record.staying().find(|replica| replica.node == *node && !replica.damaged)
 }
 
@@ -83,7 +83,7 @@ fn is_fresh(record: &Shard) -> bool {
 
 /// What a directory is good for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DirectoryVerdict {
+pub(crate) enum DirectoryVerdict {
     /// There is none, and nothing that was acknowledged was ever in it: make it.
     Format,
     /// It is the one.
@@ -95,7 +95,7 @@ pub(super) enum DirectoryVerdict {
 }
 
 /// Judges a copy's directory against the shard's record.
-pub(super) fn judge_directory(record: &Shard, entry: &Replica, meta: Option<&ReplicaMeta>) -> DirectoryVerdict {
+pub(crate) fn judge_directory(record: &Shard, entry: &Replica, meta: Option<&ReplicaMeta>) -> DirectoryVerdict {
     let Some(meta) = meta else {
         // One that catches up counts for nothing yet. The primary notices by the new session that it begins again.
         return match entry.role == ReplicaRole::Learner && !record.is_in_sync(entry.id) {

@@ -4,30 +4,31 @@
 //! never pass the mailbox: they take the newest immutable snapshot. Knows the metadata store and the storage, but no
 //! routes and no formats of the public API.
 
-mod answers;
+
 mod catch_up;
 mod checkpointing;
-mod decide;
+mod configuration;
+pub(crate) mod decide;
 mod describing;
-mod digests;
+
 pub mod disk_stage;
 mod fetch;
 pub mod index_service;
-mod job;
+
 mod keeper;
 mod links;
 pub mod metrics;
 mod owner;
 mod parse;
-mod readers;
+
 mod records;
 pub mod replica;
 pub mod replication_rpc;
 pub mod rpc;
 pub mod search;
 mod step;
-mod streaming;
-mod tail;
+
+
 mod turn;
 mod wire;
 mod write_room;

@@ -1,8 +1,9 @@
 //! Digests of a replica's content, to be compared with other copies of the shard.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::ids::Lsn;
+use crate::replication::Now;
 use crate::storage::digest::DIGEST_INTERVAL;
 use crate::storage::{Digest, Store};
 
@@ -13,23 +14,24 @@ const REMEMBERED: usize = 16;
 
 /// Digests at positions that were applied.
 #[derive(Debug, Default)]
-pub(super) struct Digests {
+pub(crate) struct Digests {
     known: Vec<Digest>,
     /// What to tell next.
     untold: Option<Digest>,
-    told: Option<Instant>,
+    /// When one was told last, on the monotonic clock.
+    told: Option<Duration>,
 }
 
 impl Digests {
     /// Takes in where the store is: its digest now, and those at round positions.
-    pub(super) fn note(&mut self, store: &Store) {
-        let now = store.digest();
-        let round = Lsn(now.lsn.0 - now.lsn.0 % DIGEST_INTERVAL);
-        for digest in store.digest_at(round).into_iter().chain([now]) {
+    pub(super) fn note(&mut self, store: &Store, now: Now) {
+        let last = store.digest();
+        let round = Lsn(last.lsn.0 - last.lsn.0 % DIGEST_INTERVAL);
+        for digest in store.digest_at(round).into_iter().chain([last]) {
             if self.known.iter().any(|known| known.lsn == digest.lsn) {
                 continue;
             }
-            let is_due = self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+            let is_due = self.told.is_none_or(|told| now.monotonic >= told + TELL_INTERVAL);
             if digest.lsn == round || is_due {
                 self.untold = Some(digest);
             }
@@ -41,14 +43,14 @@ impl Digests {
     }
 
     /// The digest to send along, once.
-    pub(super) fn to_tell(&mut self) -> Option<Digest> {
+    pub(super) fn to_tell(&mut self, now: Now) -> Option<Digest> {
         let digest = self.untold.take()?;
-        self.told = Some(Instant::now());
+        self.told = Some(now.monotonic);
         Some(digest)
     }
 
     /// The digest of the last position that is known.
-    pub(super) fn last(&self) -> Option<Digest> {
+    pub(crate) fn last(&self) -> Option<Digest> {
         self.known.last().copied()
     }
 

@@ -79,7 +79,14 @@ mod tests {
 
     fn record(lsn: u64) -> Record {
         let body = Bytes::from(vec![0; 1000]);
-        Record { kind: RecordKind::Noop, batch_end: true, epoch: Epoch(1), lsn: Lsn(lsn), op: OpKey::NONE, body }
+        Record {
+            kind: RecordKind::Noop,
+            batch_end: true,
+            epoch: Epoch(1),
+            lsn: Lsn(lsn),
+            op: OpKey::NONE,
+            body,
+        }
     }
 
     fn lsns(records: Option<Vec<Record>>) -> Vec<u64> {
