@@ -64,11 +64,11 @@ impl World {
             while let Some(effect) = self.copy(node, copy).and_then(|open| open.driver.next_effect()) {
                 self.carry_out(node, copy, effect);
             }
+            self.observe(node, copy);
             if !self.begin_turn(node, copy) {
                 break;
             }
         }
-        self.observe(node, copy);
         let (now, clock, time) = (self.nodes[node].now(self.time), self.nodes[node].clock, self.time);
         let Some(open) = self.copy(node, copy) else { return };
         let wake = clock.when(time, open.driver.core().wakes_at(now)).max(time + Duration::from_millis(1));
@@ -115,9 +115,10 @@ impl World {
             Effect::Lead(epoch) => {
                 let process = self.nodes[node].process.as_ref().expect("it runs").number;
                 self.took_effect("reign");
+                self.tell_of(node, copy, || format!("leads {epoch}"));
                 self.ledger.leads(copy, epoch, process);
             }
-            Effect::Resign(_) => {}
+            Effect::Resign(epoch) => self.tell_of(node, copy, || format!("leads {epoch} no more")),
             Effect::Fetch(from) => {
                 let open = self.copy(node, copy).expect("it has an effect");
                 if open.turn.is_none() {
@@ -126,11 +127,15 @@ impl World {
                     process.slots.entry(copy).or_default().needs_snapshot = Some(from);
                 }
             }
-            Effect::Cut { to, .. } => {
+            Effect::Cut { to, end } => {
+                self.tell_of(node, copy, || format!("cuts {end} to {to}"));
                 let open = self.copy(node, copy).expect("it has an effect");
                 open.seen.cut = Some(open.seen.cut.map_or(to, |cut| cut.min(to)));
             }
-            Effect::Alarm(alarm) => self.ledger.alarm(copy, alarm),
+            Effect::Alarm(alarm) => {
+                self.tell_of(node, copy, || format!("{alarm:?}"));
+                self.ledger.alarm(copy, alarm);
+            }
             Effect::Differs { other, at, .. } => self.ledger.differs(copy, other, at),
         }
     }

@@ -154,6 +154,7 @@ impl World {
         let kind = *self.random.pick(&self.settings.faults);
         if self.inflict(kind) {
             self.took_effect(kind.name());
+            self.tell(|| format!("    {}", kind.name()));
         }
         let pause = self.random.about(self.settings.fault_pause);
         self.schedule.at(self.time + pause, Event::Trouble);
@@ -290,6 +291,7 @@ impl World {
     /// Ends a machine's process, and starts another one a little later.
     pub(super) fn kill(&mut self, node: usize) -> bool {
         let was_running = self.nodes[node].process.take().is_some();
+        self.tell(|| format!("n{node} ends"));
         self.nodes[node].backlog.clear();
         (self.nodes[node].stands_still, self.nodes[node].asleep_since) = (false, None);
         let pause = self.random.between(ms(50), ms(5_000));

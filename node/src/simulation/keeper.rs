@@ -46,6 +46,8 @@ impl World {
             asked: Default::default(),
             sending: Default::default(),
         });
+        self.tell(|| format!("n{node} starts process {number}"));
+        let machine = &mut self.nodes[node];
         // Whatever comes after it on this machine comes after its end.
         machine.predecessor_ended = true;
         self.schedule.at(self.time, Event::Beat(node, number));
@@ -198,6 +200,7 @@ impl World {
         match self.try_open(node, copy, record, entry) {
             Ok((store, report, is_new)) => self.opened(node, copy, record, store, report, is_new),
             Err(failure) => {
+                self.tell_of(node, copy, || format!("cannot be opened: {failure:?}"));
                 let process = self.nodes[node].process.as_mut().expect("it runs");
                 let slot = process.slots.entry(copy).or_default();
                 slot.is_damaged = failure.is_none_or(|failure| failure.is_lasting());
@@ -244,6 +247,7 @@ impl World {
         is_new: bool,
     ) {
         let opening = self.number();
+        self.tell_of(node, copy, || format!("opens: {report:?}"));
         let now = self.nodes[node].now(self.time);
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let terms = Terms {
@@ -291,6 +295,7 @@ impl World {
 
     /// A copy's disk failed: it is opened again.
     pub(super) fn failed(&mut self, node: usize, copy: CopyId, failure: &StorageError) {
+        self.tell_of(node, copy, || format!("fails: {failure} {}", cause_of(failure)));
         let now = self.nodes[node].now(self.time);
         self.give_up_writes(node, copy, "the replica failed before the write was committed");
         let process = self.nodes[node].process.as_mut().expect("it runs");
@@ -299,6 +304,10 @@ impl World {
         slot.is_damaged = failure.is_lasting();
         slot.rest(now);
     }
+}
+
+fn cause_of(failure: &StorageError) -> String {
+    std::error::Error::source(failure).map(ToString::to_string).unwrap_or_default()
 }
 
 fn process_copies(process: Option<&Process>, shard: &Shard) -> Vec<CopyId> {

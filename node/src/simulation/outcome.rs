@@ -7,7 +7,7 @@ use vectorsphere_checker as checker;
 
 use super::settings::Settings;
 use super::time::Time;
-use super::trace::Trace;
+use super::trace::{Trace, text_of};
 use super::world::{Event, World};
 use crate::cluster::view::{ReplicaRole, Shard};
 use crate::replication::Standing;
@@ -107,7 +107,7 @@ impl World {
         };
         let whole = copies.iter().filter(is_whole).count();
         if whole < self.settings.replicas {
-            return Some(format!("{whole} copies of {} are in sync: {shard:#?}", shard.id));
+            return Some(format!("{whole} copies are in sync: {}", text_of(shard)));
         }
         let primary = shard.primary.and_then(|primary| shard.replica(primary));
         let Some(primary) = primary else { return Some(format!("nobody leads {}", shard.id)) };
@@ -118,7 +118,7 @@ impl World {
         };
         match open.driver.core().standing() {
             Standing::Primary(leads) if open.driver.core().commit() >= leads.start => None,
-            standing => Some(format!("the primary of {} is {standing:?}", shard.id)),
+            standing => Some(format!("{standing:?} is no primary: {}", text_of(shard))),
         }
     }
 

@@ -40,9 +40,9 @@ fn told(name: &str, otherwise: u64) -> u64 {
 }
 
 /// Runs a seed, and some of them again.
-fn run_seed(seed: u64) -> Result<Summary, String> {
+fn run_seed(seed: u64, is_told: bool) -> Result<Summary, String> {
     let once = || {
-        let world = AssertUnwindSafe(|| run(Settings::of_seed(seed), false));
+        let world = AssertUnwindSafe(|| run(Settings::of_seed(seed), is_told));
         catch_unwind(world).unwrap_or_else(|_| Err("an assertion failed, see above".to_owned()))
     };
     let summary = once()?;
@@ -59,7 +59,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) -> Total {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = run_seed(*seed);
+                    let outcome = run_seed(*seed, seeds.len() == 1);
                     let mut total = total.lock().expect("no panic under this lock");
                     match outcome {
                         Ok(summary) => total.add(summary),

@@ -1,5 +1,14 @@
 //! What happened in a world: a number that two runs of a seed must agree on, and a text for people.
 
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::node::CopyId;
+use super::time::Time;
+use super::world::World;
+use crate::cluster::view::{ReplicaRole, Shard};
+use crate::ids::ReplicaId;
+
 /// A trace.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
@@ -22,9 +31,47 @@ impl Trace {
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }
+}
 
-    /// True when a text is wanted.
-    pub(super) fn is_told(&self) -> bool {
-        self.is_told
+impl World {
+    /// Tells people what happens, if they want to know.
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.trace.is_told {
+            println!("{:>10.3?} {}", self.time.since(Time(0)), what());
+        }
     }
+
+    /// The same, of a copy.
+    pub(super) fn tell_of(&self, node: usize, copy: CopyId, what: impl FnOnce() -> String) {
+        self.tell(|| format!("n{node} {}/{} {}", copy.0.index, short(copy.1), what()));
+    }
+}
+
+/// Enough of an identity to tell it from others.
+pub(super) fn short(id: ReplicaId) -> String {
+    format!("{:02x}{:02x}", id.0[0], id.0[1])
+}
+
+/// A record on one line.
+pub(super) fn text_of(shard: &Shard) -> String {
+    let mut text = format!("shard {} at revision {}: epoch {}", shard.id.index, shard.mod_revision, shard.epoch);
+    for replica in &shard.replicas {
+        let mark = |is_so, mark| if is_so { mark } else { "" };
+        let role = match replica.role {
+            ReplicaRole::Full => "",
+            ReplicaRole::Learner => " learns",
+            ReplicaRole::Leaving => " leaves",
+        };
+        let leads = mark(shard.primary == Some(replica.id), " leads");
+        let in_sync = mark(shard.is_in_sync(replica.id), " in sync");
+        let damaged = mark(replica.damaged, " damaged");
+        let (id, node) = (short(replica.id), &replica.node);
+        write!(text, ", {id} on {node}{leads}{in_sync}{role}{damaged}").expect("a string takes text");
+    }
+    text
+}
+
+/// Seconds, for people.
+pub(super) fn seconds(duration: Duration) -> String {
+    format!("{:.3} s", duration.as_secs_f64())
 }

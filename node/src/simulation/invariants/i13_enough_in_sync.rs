@@ -1,5 +1,6 @@
 //! I13: a set of copies in sync that was large enough never becomes too small.
 
+use super::super::trace::text_of;
 use super::super::world::World;
 use crate::cluster::view::Shard;
 
@@ -14,6 +15,7 @@ impl World {
         let shards = self.store.content().shards();
         let changed: Vec<_> = shards.filter(|shard| shard.mod_revision > before).cloned().collect();
         for record in changed {
+            self.tell(|| text_of(&record));
             self.check_size(&record);
             self.check_in_sync_copies(&record);
         }
