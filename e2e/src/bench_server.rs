@@ -142,6 +142,7 @@ fn document(debian: &Debian, index: usize) -> v1::Document {
         document_id: package.name.clone(),
         vector: Some(vector(row)),
         metadata: Some(v1::Metadata { fields: fields.collect() }),
+        if_version: None,
     }
 }
 

@@ -34,3 +34,4 @@ pub mod searcher;
 pub mod settings;
 pub mod torture;
 pub mod wait;
+pub mod write_gaps;

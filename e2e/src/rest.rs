@@ -128,13 +128,12 @@ impl RestClient {
         self.call(reqwest::Method::POST, path, Some(body.to_string().into_bytes())).await
     }
 
-    /// Creates a table for the Debian set.
+    /// Creates a table for the Debian set with one copy of each shard: what is lost is missed.
     ///
     /// # Errors
     /// As [`RestClient::call`].
     pub async fn create_table(&self, table: &str, dimension: usize, shards: u32) -> Result<Value, CallError> {
-        let body =
-            json!({"table_name": table, "dimension": dimension, "index_type": "flat", "shards": shards});
+        let body = json!({"table_name": table, "dimension": dimension, "shards": shards, "replicas": 1});
         self.post("/api/v1/tables", &body).await
     }
 

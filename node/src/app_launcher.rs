@@ -130,7 +130,8 @@ impl AppLauncher {
         // From here on there are tasks: every way out of a failure leads through the order of a stop.
         let node = RunningNode::new(id, listeners.ports(), self.config.clone());
         let (live, metrics) = (self.config, self.metrics);
-        let parts = Parts { node: &node, config, live, keys, store, disk, kernels, metrics, predecessor_ended };
+        let parts =
+            Parts { node: &node, config, live, keys, store, disk, kernels, metrics, predecessor_ended };
         let started = tokio::select! {
             started = parts.start(listeners, &stop) => started,
             () = node.failed() => Err(LaunchError::Failed),

@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use futures::future::{join_all, select_all};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, AdminArguments};
 use vectorsphere::app_launcher::{AppLauncher, LaunchError, RunningNode};
 use vectorsphere::cluster::MetaStore;
 use vectorsphere::cluster::meta_store::EmbeddedStore;
@@ -21,6 +23,8 @@ use vectorsphere::telemetry::LogHandle;
 
 /// Exit status for a wrong command line or configuration.
 const USAGE: u8 = 2;
+/// Exit status of `admin drain status` while something has to move.
+const NOT_DONE: u8 = 3;
 /// Read when it exists and no other file is named.
 const DEFAULT_FILE: &str = "c/c.yaml";
 
@@ -85,6 +89,8 @@ enum Command {
         #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
         ttl: u64,
     },
+    /// Look after a running cluster: shards, moves, drains, hand-overs
+    Admin(AdminArguments),
     /// Print the OpenAPI description of the REST API
     Openapi,
     /// Look at the configuration
@@ -118,6 +124,7 @@ pub(crate) fn run() -> ExitCode {
         Some(Command::Token { secret_file, subject, ttl }) => {
             with_config(&cli.node, |config| token(&config.current(), &secret_file, &subject, ttl))
         }
+        Some(Command::Admin(arguments)) => admin(arguments),
         Some(Command::Openapi) => {
             outcome(stdout().write_all(openapi().as_bytes()).map_err(anyhow::Error::from))
         }
@@ -316,6 +323,17 @@ fn token(config: &Config, secret_file: &Path, subject: &str, ttl: u64) -> ExitCo
             complain(&error.message);
             ExitCode::from(USAGE)
         }
+    }
+}
+
+fn admin(arguments: AdminArguments) -> ExitCode {
+    match admin::run(arguments) {
+        Ok(told) if told.is_done => say(&told.text),
+        Ok(told) => match say(&told.text) {
+            ExitCode::SUCCESS => ExitCode::from(NOT_DONE),
+            unprinted => unprinted,
+        },
+        Err(error) => outcome(Err(error)),
     }
 }
 

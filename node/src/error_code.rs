@@ -19,6 +19,10 @@ pub enum ErrorCode {
     TableNotFound,
     /// No document of this id.
     DocumentNotFound,
+    /// No node of this name.
+    NodeNotFound,
+    /// No shard of this number.
+    ShardNotFound,
     /// No such path or method.
     RouteNotFound,
     /// The path exists, the method does not.
@@ -27,8 +31,13 @@ pub enum ErrorCode {
     TableAlreadyExists,
     /// The id of an earlier write was given to another one; nothing was written.
     RequestIdReused,
-    /// Another version of a document is current than the write demands; nothing was written.
+    /// The document is at another version than the write asked for; nothing of its shard's part was written.
     VersionMismatch,
+    /// The write may be a repeat of one that the shard no longer remembers. Whether that one happened cannot be told by
+    /// repeating it: read first. This one was not carried out.
+    RetryTooLate,
+    /// The session token is from before a forced recovery of the shard, which may have lost what the token names.
+    SessionExpired,
     /// Body, batch or answer over its limit.
     PayloadTooLarge,
     /// The body's type is not understood.
@@ -67,17 +76,21 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables in docs and tests.
-    pub const ALL: [ErrorCode; 27] = [
+    pub const ALL: [ErrorCode; 31] = [
         ErrorCode::InvalidArgument,
         ErrorCode::Unauthenticated,
         ErrorCode::PermissionDenied,
         ErrorCode::TableNotFound,
         ErrorCode::DocumentNotFound,
+        ErrorCode::NodeNotFound,
+        ErrorCode::ShardNotFound,
         ErrorCode::RouteNotFound,
         ErrorCode::MethodNotAllowed,
         ErrorCode::TableAlreadyExists,
         ErrorCode::RequestIdReused,
         ErrorCode::VersionMismatch,
+        ErrorCode::RetryTooLate,
+        ErrorCode::SessionExpired,
         ErrorCode::PayloadTooLarge,
         ErrorCode::UnsupportedMediaType,
         ErrorCode::RateLimited,
@@ -105,11 +118,15 @@ impl ErrorCode {
             ErrorCode::PermissionDenied => ("permission_denied", 403, 7, "Permission denied"),
             ErrorCode::TableNotFound => ("table_not_found", 404, 5, "Table not found"),
             ErrorCode::DocumentNotFound => ("document_not_found", 404, 5, "Document not found"),
+            ErrorCode::NodeNotFound => ("node_not_found", 404, 5, "Node not found"),
+            ErrorCode::ShardNotFound => ("shard_not_found", 404, 5, "Shard not found"),
             ErrorCode::RouteNotFound => ("route_not_found", 404, 12, "Route not found"),
             ErrorCode::MethodNotAllowed => ("method_not_allowed", 405, 12, "Method not allowed"),
             ErrorCode::TableAlreadyExists => ("table_already_exists", 409, 6, "Table already exists"),
             ErrorCode::RequestIdReused => ("request_id_reused", 422, 9, "Request id reused"),
             ErrorCode::VersionMismatch => ("version_mismatch", 409, 10, "Version mismatch"),
+            ErrorCode::RetryTooLate => ("retry_too_late", 409, 10, "Retry too late"),
+            ErrorCode::SessionExpired => ("session_expired", 409, 9, "Session expired"),
             ErrorCode::PayloadTooLarge => ("payload_too_large", 413, 11, "Payload too large"),
             ErrorCode::UnsupportedMediaType => ("unsupported_media_type", 415, 3, "Unsupported media type"),
             ErrorCode::RateLimited => ("rate_limited", 429, 8, "Rate limited"),
@@ -241,6 +258,24 @@ mod tests {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(code));
             assert!((400..600).contains(&code.http_status()), "{code}");
             assert!((1..=16).contains(&code.grpc_status()), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_code_is_explained_with_its_numbers() {
+        let page = include_str!("../../docs/reference/errors.md");
+        let explained = page.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(explained, ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            let line = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{code}` |")))
+                .unwrap_or_else(|| panic!("{code} is not explained"));
+            let has = |cell: String| line.split('|').any(|other| other.trim().ends_with(&cell));
+            assert!(
+                has(code.http_status().to_string()) && has(format!("({})", code.grpc_status())),
+                "{line}"
+            );
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | L3 | [`cluster`] (effects), [`comm`] |
 //! | L2 | [`replication`], `cluster::{election, placement, view}` (pure) |
 //! | L1 | [`storage`], the crate `vectorsphere-index` |
-//! | L0 | [`ids`], [`error_code`], [`document`], [`table`], [`search`], [`config`], [`telemetry`], [`runtime`] |
+//! | L0 | [`ids`], [`error_code`], [`document`], [`table`], [`search`], [`recovery`], [`config`], [`telemetry`], [`runtime`] |
 
 pub mod app_launcher;
 pub mod cluster;
@@ -22,6 +22,7 @@ pub mod document;
 pub mod error_code;
 pub mod gateway;
 pub mod ids;
+pub mod recovery;
 pub mod replication;
 pub mod router;
 pub mod runtime;

@@ -1,5 +1,6 @@
 //! `vectorsphere`: one node, or several in one process.
 
+mod admin;
 mod cli;
 
 use std::process::ExitCode;

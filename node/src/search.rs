@@ -1,5 +1,7 @@
 //! A search as it travels through the layers, and its answer.
 
+use std::time::Duration;
+
 use crate::document::Metadata;
 use crate::ids::{DocumentId, NodeId, ShardIndex};
 
@@ -39,10 +41,27 @@ pub enum SearchTarget {
 }
 
 /// What a read must reflect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// From an earlier write's answer; the read sees that write. Empty: none.
+    /// How fresh it must be.
+    pub consistency: Consistency,
+    /// From an earlier answer: the read sees nothing older than that did, at every level. Empty: none.
     pub session_token: String,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Every write that was acknowledged before the read began. Assumes that clocks run at about the same rate.
+    Strong,
+    /// The same without that assumption, for one more round trip.
+    StrongNoClock,
+    /// What the session token names.
+    Session,
+    /// At most this old, `1..=600_000` ms.
+    Bounded(Duration),
+    /// Whatever a copy has.
+    Eventual,
 }
 
 /// The answer, best hit first, ties by document id.
@@ -52,6 +71,8 @@ pub struct SearchResult {
     pub hits: Vec<Hit>,
     /// Shards that did not answer; only with `allow_partial`.
     pub missing: Vec<MissingShard>,
+    /// Makes later reads see nothing older than this answer.
+    pub session_token: String,
 }
 
 /// One hit.
@@ -65,6 +86,13 @@ pub struct Hit {
     pub metadata: Option<Metadata>,
     /// When asked for.
     pub vector: Option<Vec<f32>>,
+}
+
+impl Consistency {
+    /// True when only the primary may answer.
+    pub const fn needs_primary(self) -> bool {
+        matches!(self, Consistency::Strong | Consistency::StrongNoClock)
+    }
 }
 
 impl Hit {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vectorsphere::cluster::distributed_manager::ElectionSettings;
 use vectorsphere::cluster::meta_store::{EmbeddedStore, MetaStore, Operation, Txn, TxnOutcome};
-use vectorsphere::cluster::{ClusterMetrics, DistributedManager, Role, ServiceDiscovery};
+use vectorsphere::cluster::{ClusterMetrics, DistributedManager, Role, ServiceDiscovery, StepBack};
 use vectorsphere::ids::Epoch;
 use vectorsphere::runtime::TaskGroup;
 use vectorsphere_proto::keys::Keys;
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Candidate {
     role: watch::Receiver<Role>,
+    step_back: StepBack,
     cancel: CancellationToken,
 }
 
@@ -40,12 +41,13 @@ impl Candidate {
         let settings = move || settings.clone();
         let metrics = ClusterMetrics::default();
         let manager = DistributedManager::new(meta, keys, settings, record, discovery.subscribe(), metrics);
-        let (role, cancel) = (manager.subscribe(), tasks.cancellation().child_token());
+        let (role, step_back) = (manager.subscribe(), manager.step_back());
+        let cancel = tasks.cancellation().child_token();
         let (follow, campaign) = (tasks.cancellation().clone(), cancel.clone());
         tasks.spawn("discovery", async move { discovery.run(follow).await });
         // Brief: a candidate of these tests ends alone.
         tasks.spawn_brief("election", async move { manager.run(campaign).await });
-        Candidate { role, cancel }
+        Candidate { role, step_back, cancel }
     }
 
     async fn becomes(&mut self, what: &str, wanted: impl Fn(&Role) -> bool) -> Role {
@@ -88,6 +90,31 @@ async fn one_leads_and_the_next_one_has_a_higher_epoch() {
     let put = Operation::Put { key: "/decision".to_owned(), value: Vec::new().into(), lease: None };
     let stale = Txn { conditions: vec![old_guard], operations: vec![put] };
     assert_eq!(meta.commit(stale).await, Ok(TxnOutcome::ConditionFailed));
+    tasks.cancellation().cancel();
+    assert!(tasks.join(PATIENCE).await);
+}
+
+/// Steps: the Master is told to step back: the next candidate leads with a higher epoch, and the old Master waits behind it;
+/// told again for the old reign when it leads anew, it goes on.
+#[tokio::test]
+async fn a_master_that_steps_back_waits_at_the_end_of_the_queue() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let meta: Arc<dyn MetaStore> = Arc::new(EmbeddedStore::open(folder.path()).expect("opens"));
+    let tasks = TaskGroup::new(CancellationToken::new());
+    let mut first = Candidate::start(&tasks, meta.clone(), "a");
+    let old = first.becomes_master().await;
+    let mut second = Candidate::start(&tasks, meta, "b");
+    second.becomes("candidate", |role| matches!(role, Role::Candidate { .. })).await;
+
+    first.step_back.end_reign(old);
+    let new = second.becomes_master().await;
+    assert!(new > old, "{new} after {old}");
+    first.becomes("behind the new Master", |role| matches!(role, Role::Candidate { .. })).await;
+    second.cancel.cancel();
+    let again = first.becomes_master().await;
+    first.step_back.end_reign(old);
+    let lost = first.role.wait_for(|role| !matches!(role, Role::Master { .. }));
+    assert!(tokio::time::timeout(Duration::from_secs(1), lost).await.is_err(), "reign {again} goes on");
     tasks.cancellation().cancel();
     assert!(tasks.join(PATIENCE).await);
 }

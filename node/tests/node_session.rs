@@ -27,6 +27,7 @@ on_both_stores!(
     a_process_takes_over_its_own_ghost,
     a_stop_ends_the_session_at_once,
     a_changed_record_is_registered_again,
+    a_node_that_was_taken_for_lost_registers_again,
 );
 
 /// A process of the node `a`.
@@ -125,6 +126,16 @@ async fn a_stop_ends_the_session_at_once(store: Store) {
     process.stop().await;
     assert_eq!(*seen.borrow(), None);
     assert_eq!(registered(&store).await, None);
+}
+
+async fn a_node_that_was_taken_for_lost_registers_again(store: Store) {
+    let mut process = Process::start(&store, "1");
+    let session = process.registers().await;
+    let removal = Operation::Delete(keys().node("a"));
+    store.commit(Txn { conditions: Vec::new(), operations: vec![removal] }).await.expect("committed");
+    let renewed = process.session.wait_for(|held| held.is_some_and(|held| held.session > session));
+    tokio::time::timeout(PATIENCE, renewed).await.expect("in time").expect("it runs");
+    process.stop().await;
 }
 
 async fn a_changed_record_is_registered_again(store: Store) {

@@ -149,7 +149,13 @@ impl Shard {
     fn new(record: &ShardRecord, wanted: u32) -> Shard {
         let full = |role: i32| role == i32::from(ReplicaRole::Full);
         Shard {
-            holders: record.replicas.iter().map(|replica| replica.node_id.clone()).collect(),
+            // A copy that leaves is needed no more.
+            holders: record
+                .replicas
+                .iter()
+                .filter(|replica| replica.role() != ReplicaRole::Leaving)
+                .map(|replica| replica.node_id.clone())
+                .collect(),
             in_sync: record
                 .replicas
                 .iter()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use vectorsphere_e2e::deployment::Deployment;
 use vectorsphere_e2e::wait::until;
 
@@ -30,7 +30,8 @@ pub(crate) async fn out(deployment: &Deployment<'_>, packages: &Packages) -> Res
     packages.check().await
 }
 
-/// Scaling back is refused with a reason while the last slave holds shards, and happens when it holds none.
+/// Scaling back is refused with a reason while the last slave holds shards, and happens when it is drained: every shard has
+/// moved to another one.
 pub(crate) async fn refused_in(deployment: &Deployment<'_>, packages: &Packages) -> Result<()> {
     scale(deployment, 3).await?;
     let why = deployment.condition("ScaledAsSpecified", "False", SCALED).await?;
@@ -39,11 +40,15 @@ pub(crate) async fn refused_in(deployment: &Deployment<'_>, packages: &Packages)
     packages.check().await?;
     let dropped: Value =
         packages.client.call(reqwest::Method::DELETE, &format!("/api/v1/tables/{WIDE_TABLE}"), None).await?;
+    let drain = drain_of(packages, "packages-slave-3").await?;
+    packages.client.post::<Value>(&drain, &json!({"reason": "scaled in"})).await?;
     deployment
         .condition("ScaledAsSpecified", "True", SCALED)
         .await
         .with_context(|| format!("after {dropped}"))?;
     deployment.pods_ready("slave", 3, SCALED).await?;
+    // Nobody is in the way when a pod of this name comes again.
+    packages.client.call::<Value>(reqwest::Method::DELETE, &drain, None).await?;
     packages.check().await
 }
 
@@ -55,9 +60,20 @@ async fn scale(deployment: &Deployment<'_>, slaves: u32) -> Result<()> {
 
 /// Shards on the node of a pod, as the cluster tells it.
 async fn shards_of(packages: &Packages, pod: &str) -> Result<u64> {
+    let node = node_of(packages, pod).await?;
+    node["shards"].as_u64().with_context(|| format!("no number of shards: {node}"))
+}
+
+/// Path of the drain of a pod's node.
+async fn drain_of(packages: &Packages, pod: &str) -> Result<String> {
+    let node = node_of(packages, pod).await?;
+    let id = node["node_id"].as_str().with_context(|| format!("no name: {node}"))?;
+    Ok(format!("/api/v1/cluster/nodes/{id}/drain"))
+}
+
+async fn node_of(packages: &Packages, pod: &str) -> Result<Value> {
     let answer: Value = packages.client.get("/api/v1/cluster/nodes").await?;
     let nodes = answer["nodes"].as_array().context("no list of nodes")?;
     let is_pod = |node: &&Value| node["node_id"].as_str().is_some_and(|id| id.contains(pod));
-    let node = nodes.iter().find(is_pod).with_context(|| format!("{pod} is not registered: {answer}"))?;
-    node["shards"].as_u64().with_context(|| format!("no number of shards: {node}"))
+    nodes.iter().find(is_pod).cloned().with_context(|| format!("{pod} is not registered: {answer}"))
 }

@@ -22,26 +22,26 @@ use super::join::{await_session, join};
 use super::listeners::Listeners;
 use super::{LaunchError, RunningNode, identity, settings};
 use crate::cluster::{
-    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery,
+    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery, StepBack,
 };
 use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
 use crate::coordinator::{CatalogRpc, Coordinator, CoordinatorRpc};
 use crate::gateway::{self, ApiGateway, GatewayParts};
-use crate::router::Router;
+use crate::replication::{EtcdPolicy, Timing};
+use crate::router::{Router, RouterMetrics};
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
-use crate::replication::{EtcdPolicy, Timing};
-use crate::shard::{DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings};
+use crate::shard::{
+    DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings,
+};
 use crate::telemetry::Metrics;
 
 /// How often the zone's file is looked at.
 const ZONE_LOOK: Duration = Duration::from_secs(5);
 /// Connections of other nodes at once.
 const CONNECTIONS_MAX: usize = 8_192;
-/// How long the data of a copy that left its shard is kept.
-const LEAVING_GRACE: Duration = Duration::from_secs(15 * 60);
 /// Conditions of readiness.
 const JOINED: &str = "joined the cluster";
 const OPENED: &str = "opened its replicas";
@@ -72,9 +72,13 @@ impl Parts<'_> {
         let is_gateway = self.config.node_type.is_gateway();
         readiness.set(JOINED, false);
         let (cluster_metrics, comm_metrics) = (ClusterMetrics::default(), CommMetrics::default());
+        let router_metrics = RouterMetrics::default();
         self.metrics.register(|registry| {
             cluster_metrics.register(registry);
             comm_metrics.register(registry);
+            if is_gateway {
+                router_metrics.register(registry);
+            }
         });
 
         let discovery =
@@ -83,8 +87,9 @@ impl Parts<'_> {
         node.base.spawn("service discovery", async move { following.run(cancel).await });
         let channels = settings::channels(&self.config);
         let comm = Arc::new(CommunicationService::new(discovery.subscribe(), channels, comm_metrics));
+        let router = || Router::new(discovery.subscribe(), comm.clone(), node.id.clone(), router_metrics);
         let gateway = ApiGateway::new(GatewayParts {
-            router: is_gateway.then(|| Router::new(discovery.subscribe(), comm.clone())),
+            router: is_gateway.then(router),
             discovery: discovery.clone(),
             config: self.live.clone(),
             readiness: readiness.clone(),
@@ -104,13 +109,16 @@ impl Parts<'_> {
         let (announce, record) = watch::channel(record);
         let session = self.session(record.clone(), cluster_metrics.clone());
         let held = session.subscribe();
-        let index_service =
-            self.config.node_type.holds_shards().then(|| self.index_service(&discovery, comm.clone(), held.clone()));
-        let role = self.manager(&discovery, &record.borrow(), cluster_metrics);
-        let coordinator = self.coordinator(discovery.clone(), comm.clone(), role);
+        let index_service = self
+            .config
+            .node_type
+            .holds_shards()
+            .then(|| self.index_service(&discovery, comm.clone(), held.clone()));
+        let (role, step_back) = self.manager(&discovery, &record.borrow(), cluster_metrics);
+        let coordinator = self.coordinator(discovery.clone(), comm.clone(), role, step_back);
         // Served as soon as it listens: nobody waits for a node that has not joined.
         let internal = listeners.internal.listen()?;
-        self.internal_server(internal, coordinator, discovery.clone(), index_service, health);
+        self.internal_server(internal, coordinator, (discovery.clone(), comm.clone()), index_service, health);
         let cancel = node.base.cancellation().clone();
         node.base.spawn("node session", async move { session.run(cancel).await });
         self.zone(announce);
@@ -159,7 +167,7 @@ impl Parts<'_> {
         discovery: &ServiceDiscovery,
         record: &meta::NodeRecord,
         metrics: ClusterMetrics,
-    ) -> watch::Receiver<Role> {
+    ) -> (watch::Receiver<Role>, StepBack) {
         let live = self.live.clone();
         let manager = DistributedManager::new(
             self.store.clone(),
@@ -173,12 +181,12 @@ impl Parts<'_> {
             discovery.subscribe(),
             metrics,
         );
-        let role = manager.subscribe();
+        let (role, step_back) = (manager.subscribe(), manager.step_back());
         if self.config.node_type.is_gateway() {
             let cancel = self.node.core.cancellation().clone();
             self.node.core.spawn("election", async move { manager.run(cancel).await });
         }
-        role
+        (role, step_back)
     }
 
     fn coordinator(
@@ -186,9 +194,13 @@ impl Parts<'_> {
         discovery: Arc<ServiceDiscovery>,
         comm: Arc<CommunicationService>,
         role: watch::Receiver<Role>,
+        step_back: StepBack,
     ) -> Arc<Coordinator> {
+        let (store, keys) = (self.store.clone(), self.keys.clone());
+        let live = self.live.clone();
+        let rereplicate_after = move || live.borrow().rereplicate_after;
         let coordinator =
-            Arc::new(Coordinator::new(self.store.clone(), self.keys.clone(), discovery, comm, role));
+            Arc::new(Coordinator::new(store, keys, discovery, comm, role, step_back, rereplicate_after));
         if self.config.node_type.is_gateway() {
             let (driven, cancel) = (coordinator.clone(), self.node.core.cancellation().clone());
             self.node.core.spawn("coordinator", async move { driven.run(cancel).await });
@@ -226,9 +238,9 @@ impl Parts<'_> {
             settings: ShardSettings {
                 checkpoint_log_bytes,
                 disk_thresholds: DiskThresholds::default(),
-                policy: EtcdPolicy::Strict,
+                policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
                 timing: Timing::default(),
-                leaving_grace: LEAVING_GRACE,
+                leaving_grace: self.config.leaving_grace,
                 predecessor_ended: self.predecessor_ended,
             },
             comm,
@@ -253,7 +265,7 @@ impl Parts<'_> {
         &self,
         listener: TcpListener,
         coordinator: Arc<Coordinator>,
-        discovery: Arc<ServiceDiscovery>,
+        (discovery, comm): (Arc<ServiceDiscovery>, Arc<CommunicationService>),
         index_service: Option<Arc<IndexService>>,
         health: HealthServer<impl Health>,
     ) {
@@ -271,7 +283,7 @@ impl Parts<'_> {
             .http2_keepalive_interval(Some(self.config.grpc_keepalive_time))
             .add_service(health)
             .add_service(CoordinatorServiceServer::new(CoordinatorRpc(coordinator)))
-            .add_service(CatalogServiceServer::new(CatalogRpc(discovery)))
+            .add_service(CatalogServiceServer::new(CatalogRpc { discovery, comm }))
             .add_optional_service(shards)
             .add_optional_service(replicas);
         let incoming = Acceptor::new("node to node gRPC", listener, CONNECTIONS_MAX).into_stream();

@@ -87,7 +87,7 @@ impl RunningNode {
         let edge_ended = end(&self.edge, requests_end).await;
         if let Some(shards) = self.index_service.get() {
             // While its replicas still answer each other: others lead then, and nobody has to find out that this node is gone.
-            shards.hand_over_all(HAND_OVER_LIMIT).await;
+            shards.leave_all(HAND_OVER_LIMIT).await;
         }
         let core_ended = end(&self.core, requests_end.max(leave())).await;
         let shards_ended = end(&self.shards, all_end).await;

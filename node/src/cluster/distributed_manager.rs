@@ -2,7 +2,8 @@
 //!
 //! The epoch is the create-revision of the election key; every decision of a Master is written under the condition that
 //! this key still exists ([`Role::guard`]), so a deposed Master decides nothing. Losing the lease ends the role before
-//! anything else; losing the store never ends the process.
+//! anything else; losing the store never ends the process. A Master may be told to step back ([`StepBack`]): it then waits
+//! at the end of the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,24 @@ pub struct ElectionSettings {
     pub max_retry_count: u32,
 }
 
+/// Ends the reign of this node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StepBack(Arc<watch::Sender<Epoch>>);
+
+impl StepBack {
+    /// Lets the next candidate lead, if this node still leads in `epoch`, or in an earlier one. A later reign goes on, so
+    /// that a call that comes late ends nothing.
+    pub fn end_reign(&self, epoch: Epoch) {
+        self.0.send_modify(|asked| *asked = epoch.max(*asked));
+    }
+}
+
+impl Default for StepBack {
+    fn default() -> StepBack {
+        StepBack(Arc::new(watch::Sender::new(Epoch::default())))
+    }
+}
+
 /// This node's part in the election.
 pub struct DistributedManager {
     meta: Arc<dyn MetaStore>,
@@ -79,6 +98,7 @@ pub struct DistributedManager {
     candidate: meta::MasterCandidate,
     view: watch::Receiver<Arc<ClusterView>>,
     role: watch::Sender<Role>,
+    step_back: StepBack,
     metrics: ClusterMetrics,
 }
 
@@ -93,12 +113,18 @@ impl DistributedManager {
         metrics: ClusterMetrics,
     ) -> DistributedManager {
         let (role, _) = watch::channel(Role::Detached);
-        DistributedManager { meta, keys, settings: Box::new(settings), candidate, view, role, metrics }
+        let (settings, step_back) = (Box::new(settings), StepBack::default());
+        DistributedManager { meta, keys, settings, candidate, view, role, step_back, metrics }
     }
 
     /// Tells of every change of role.
     pub fn subscribe(&self) -> watch::Receiver<Role> {
         self.role.subscribe()
+    }
+
+    /// Ends a reign of this node.
+    pub fn step_back(&self) -> StepBack {
+        self.step_back.clone()
     }
 
     /// Campaigns until `cancel`, then resigns: the next candidate leads at once.
@@ -140,10 +166,12 @@ impl DistributedManager {
         info!(key, "standing for election");
         let mut view = self.view.clone();
         let mut tick = tokio::time::interval((self.settings)().session_ttl / BEATS_PER_TTL);
+        let mut asked = self.step_back.0.subscribe();
         loop {
             let is_due = tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
+                () = self.told_to_step_back(&mut asked) => break,
                 _ = tick.tick() => true,
                 Ok(()) = view.changed() => false,
             };
@@ -171,6 +199,14 @@ impl DistributedManager {
             }
         }
         self.resign(lease).await;
+    }
+
+    /// Returns when the present reign is to end.
+    async fn told_to_step_back(&self, asked: &mut watch::Receiver<Epoch>) {
+        let is_meant =
+            |asked: &Epoch| matches!(*self.role.borrow(), Role::Master { epoch, .. } if epoch <= *asked);
+        let told = asked.wait_for(is_meant).await;
+        told.map(drop).expect("the manager itself keeps the channel open");
     }
 
     /// `false`: the key is gone, the campaign starts anew.

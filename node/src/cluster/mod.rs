@@ -15,7 +15,7 @@ mod retry;
 pub mod service_discovery;
 pub mod view;
 
-pub use distributed_manager::{DistributedManager, Role};
+pub use distributed_manager::{DistributedManager, Role, StepBack};
 pub use meta_store::MetaStore;
 pub use metrics::ClusterMetrics;
 pub use node_session::{HeldSession, NodeSession};

@@ -207,6 +207,12 @@ impl NodeSession {
             let Some(beat) = cancel.run_until_cancelled(lease.beat(&*self.meta)).await else { break };
             match beat {
                 // After a silence that seemed too long the lease may turn out to live: then so does the session.
+                Beat::Alive if self.was_removed(&lease, session).await => {
+                    // The Master took this node for lost, wrongly: others lead its shards by now.
+                    warn!(session = session.0, "this node's registration was removed, registering again");
+                    self.announce(None);
+                    break;
+                }
                 Beat::Alive => {
                     self.announce(Some(HeldSession { session, valid_until: lease.valid_until() }));
                     if is_stale {
@@ -234,6 +240,15 @@ impl NodeSession {
         if let Err(error) = lease.give_up(&*self.meta).await {
             warn!(%error, "could not end this node's session, it will expire");
         }
+    }
+
+    /// True when the registration is gone although its lease lives.
+    async fn was_removed(&self, lease: &KeptLease, session: Session) -> bool {
+        let key = self.keys.node(&self.record.borrow().node_id);
+        let found = tokio::time::timeout(lease.left() / 2, self.meta.get(&key)).await;
+        // No answer is no proof.
+        let Ok(Ok(found)) = found else { return false };
+        found.is_none_or(|entry| entry.create_revision != Revision(session.0))
     }
 
     /// A session that only goes on wakes nobody.

@@ -156,6 +156,17 @@ pub struct Drain {
     pub mod_revision: Revision,
 }
 
+impl ReplicaRole {
+    /// The word that users read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReplicaRole::Full => "full",
+            ReplicaRole::Learner => "learner",
+            ReplicaRole::Leaving => "leaving",
+        }
+    }
+}
+
 impl Shard {
     /// The node of the primary.
     pub fn primary_node(&self) -> Option<&NodeId> {
@@ -326,7 +337,11 @@ impl Node {
 
 impl Shard {
     /// From the stored form; the error says what this version cannot read.
-    pub(crate) fn from_record(id: ShardId, record: &meta::ShardRecord, modified: Revision) -> Result<Shard, String> {
+    pub(crate) fn from_record(
+        id: ShardId,
+        record: &meta::ShardRecord,
+        modified: Revision,
+    ) -> Result<Shard, String> {
         let replica_id = |bytes: &[u8]| {
             ReplicaId::from_bytes(bytes).ok_or_else(|| "a replica id has not 16 bytes".to_owned())
         };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -17,7 +18,7 @@ use vectorsphere_proto::internal::catalog_service_client::CatalogServiceClient;
 use vectorsphere_proto::internal::coordinator_service_client::CoordinatorServiceClient;
 use vectorsphere_proto::internal::replication_service_client::ReplicationServiceClient;
 use vectorsphere_proto::internal::shard_service_client::ShardServiceClient;
-use vectorsphere_proto::internal::{AwaitRevisionRequest, AwaitRevisionResponse};
+use vectorsphere_proto::internal::{AwaitRevisionRequest, AwaitRevisionResponse, ReachesRequest};
 
 use super::convert;
 use super::metrics::CommMetrics;
@@ -35,6 +36,27 @@ pub const MESSAGE_BYTES_MAX: usize = 96 * 1024 * 1024;
 const BROADCAST_LIMIT: Duration = Duration::from_secs(1);
 /// Longest time that a probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why a probe was not answered.
+enum Missed {
+    /// Nobody listens there: the process is gone.
+    Refused(String),
+    /// No answer, or a connection that broke.
+    Silent(String),
+}
+
+/// True when the machine is there and says that nobody listens.
+fn is_refusal(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
 
 /// How channels are made.
 #[derive(Clone, Debug)]
@@ -105,6 +127,11 @@ impl CommunicationService {
         self.suspicion.is_suspect(node)
     }
 
+    /// Returns when a node becomes suspect. Cancel-safe.
+    pub async fn new_suspect(&self) {
+        self.suspicion.new_suspect().await;
+    }
+
     /// Probes every node of the view until `cancel`, each time after the pause that `interval` says.
     pub async fn probe_nodes(&self, interval: impl Fn() -> Duration, cancel: CancellationToken) {
         let probing = async {
@@ -123,18 +150,42 @@ impl CommunicationService {
 
     /// Any answer counts: a node that does not want requests is there all the same.
     async fn probe(&self, node: &Node, limit: Duration) {
-        let call = async {
-            let mut client = HealthClient::new(self.channel(&node.id)?);
-            let answer = client.check(HealthCheckRequest::default()).await;
-            answer.map_err(|status| convert::from_status(&status))
-        };
-        let why = match tokio::time::timeout(limit, call).await {
-            Ok(Ok(_)) => return self.suspicion.answered(node),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {limit:?}"),
+        let Err(missed) = self.call_health(&node.id, limit).await else {
+            return self.suspicion.answered(node);
         };
         self.metrics.failed("probe");
-        self.suspicion.missed(node, &why);
+        match missed {
+            Missed::Refused(why) => self.suspicion.refused(node, &why),
+            Missed::Silent(why) => self.suspicion.missed(node, &why),
+        }
+    }
+
+    async fn call_health(&self, node: &NodeId, limit: Duration) -> Result<(), Missed> {
+        let call = async {
+            let channel = self.channel(node).map_err(|error| Missed::Silent(error.to_string()))?;
+            let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+            answer.map(drop).map_err(|status| match is_refusal(&status) {
+                true => Missed::Refused(status.to_string()),
+                false => Missed::Silent(status.to_string()),
+            })
+        };
+        let silent = |_| Err(Missed::Silent(format!("no answer within {limit:?}")));
+        tokio::time::timeout(limit, call).await.unwrap_or_else(silent)
+    }
+
+    /// Whether a node answers this one at this moment.
+    pub async fn reaches(&self, node: &NodeId) -> bool {
+        self.call_health(node, PROBE_LIMIT).await.is_ok()
+    }
+
+    /// Whether another node reaches `node`; `None`: it did not answer.
+    pub async fn ask_witness(&self, witness: &NodeId, node: &NodeId) -> Option<bool> {
+        let call = async {
+            let mut client = CatalogServiceClient::new(self.channel(witness).ok()?);
+            let answer = client.reaches(ReachesRequest { node_id: node.to_string() }).await.ok()?;
+            Some(answer.into_inner().reached)
+        };
+        tokio::time::timeout(2 * PROBE_LIMIT, call).await.ok().flatten()
     }
 
     /// Waits until every node has seen the metadata at `revision`, but not beyond `deadline`, nor longer than a second. A

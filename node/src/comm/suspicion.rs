@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::cluster::view::{ClusterView, Node};
@@ -15,6 +16,7 @@ const MISSED_MAX: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     missed: Mutex<HashMap<NodeId, (Session, u32)>>,
+    new_suspect: Notify,
 }
 
 impl Suspicion {
@@ -34,6 +36,19 @@ impl Suspicion {
         *missed = missed.saturating_add(1);
         if *missed == MISSED_MAX {
             warn!(node = %node.id, why, "node does not answer probes, its shards count as unavailable");
+            self.new_suspect.notify_one();
+        }
+    }
+
+    /// Returns when a node has become suspect since the last call.
+    pub(super) async fn new_suspect(&self) {
+        self.new_suspect.notified().await;
+    }
+
+    /// Nobody listens where the node was: it is suspect at once.
+    pub(super) fn refused(&self, node: &Node, why: &str) {
+        while !self.is_suspect(node) {
+            self.missed(node, why);
         }
     }
 
@@ -86,6 +101,15 @@ mod tests {
         }
         assert!(suspicion.is_suspect(&node(1)));
         assert!(!suspicion.is_suspect(&node(2)), "a new session is a new process");
+        suspicion.answered(&node(1));
+        assert!(!suspicion.is_suspect(&node(1)));
+    }
+
+    #[test]
+    fn a_node_that_nobody_listens_for_is_suspect_at_once() {
+        let suspicion = Suspicion::default();
+        suspicion.refused(&node(1), "connection refused");
+        assert!(suspicion.is_suspect(&node(1)));
         suspicion.answered(&node(1));
         assert!(!suspicion.is_suspect(&node(1)));
     }

@@ -185,6 +185,35 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("default_shards", Kind::Integer(1, 1024), "8", HOT, "Shards of a new table that asks for no number."),
     key(
+        "table.default_replicas",
+        Kind::Integer(1, 7),
+        "2",
+        HOT,
+        "Copies of each shard of a new table that asks for no number; fewer where there are fewer slaves.",
+    ),
+    key(
+        "replication.rereplicate_after",
+        Kind::Duration(1_000, DAY_MS),
+        "10m",
+        HOT,
+        "After this time without its node, a copy of a shard is made anew on another one.",
+    ),
+    key(
+        "replication.without_etcd",
+        Kind::Word(&["strict", "failsafe"]),
+        "strict",
+        RESTART,
+        "When the node's session has ended because etcd is away: `strict` stops writes and strong reads. `failsafe` goes on \
+         where a shard has at least two copies in sync and all of them answer.",
+    ),
+    key(
+        "replication.leaving_grace",
+        Kind::Duration(0, DAY_MS),
+        "15m",
+        RESTART,
+        "How long a node keeps the data of a copy that was moved away from it.",
+    ),
+    key(
         "checkpoint_log_bytes",
         Kind::Integer(64 * 1024, 16 * GIB),
         "67108864",

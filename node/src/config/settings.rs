@@ -57,6 +57,14 @@ pub struct Config {
     pub grpc_keepalive_timeout: Duration,
     /// Default shards of a new table; default 8. Reload.
     pub default_shards: u32,
+    /// Default copies of each shard of a new table; default 2, 1 to 7. Reload.
+    pub default_replicas: u32,
+    /// After this time without its node a copy is made anew elsewhere; default 10 min. Reload.
+    pub rereplicate_after: Duration,
+    /// Primaries go on without etcd while all copies in sync, at least two, answer; default false. Restart.
+    pub is_failsafe: bool,
+    /// How long data of a copy that was moved away is kept; default 15 min. Restart.
+    pub leaving_grace: Duration,
     /// Size of a shard's log that starts a checkpoint, in bytes; default 64 MiB. Reload.
     pub checkpoint_log_bytes: u64,
     /// Searches and writes that may be under way in this node at once; default 1024. Reload.
@@ -183,6 +191,8 @@ impl Config {
             shutdown_grace: self.shutdown_grace,
             log_level: self.log_level,
             default_shards: self.default_shards,
+            default_replicas: self.default_replicas,
+            rereplicate_after: self.rereplicate_after,
             checkpoint_log_bytes: self.checkpoint_log_bytes,
             max_concurrent_requests: self.max_concurrent_requests,
             master: MasterConfig { session_ttl: start.master.session_ttl, ..self.master },

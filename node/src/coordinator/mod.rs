@@ -1,16 +1,21 @@
-//! Table changes. Runs in every gateway node, decides only where this node is the Master.
+//! Table changes and what operators ask of the Master. Runs in every gateway node, decides only where this node is the
+//! Master.
 //!
 //! A change is a record first: creating writes the table in state *creating* and its shards without a primary; deleting
 //! writes the state *deleting* and frees the name. One loop ([`Coordinator::run`]) then drives every table that is in
 //! between, so a new Master carries on where the old one stopped, and a request only waits for the outcome.
 
-mod failover;
+mod admin;
+mod carry_out;
+mod detection;
+pub mod edits;
+pub mod plan;
 mod rpc;
 mod settle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prost::Message as _;
 use tokio::sync::watch;
@@ -24,11 +29,12 @@ pub use rpc::{CatalogRpc, CoordinatorRpc};
 use crate::cluster::meta_store::{Condition, MetaError, MetaStore, Operation, Txn, TxnOutcome};
 use crate::cluster::placement::Host;
 use crate::cluster::view::ClusterView;
-use crate::cluster::{Role, ServiceDiscovery};
+use crate::cluster::{Role, ServiceDiscovery, StepBack};
 use crate::comm::CommunicationService;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ReplicaId, Revision, TableId, TableName};
 use crate::table::{Table, TableSchema, TableState};
+use detection::Detection;
 
 /// Records in one transaction: etcd allows 128 comparisons and operations, and each record needs both (R14).
 const RECORDS_PER_TXN: usize = 30;
@@ -42,28 +48,36 @@ pub struct Coordinator {
     discovery: Arc<ServiceDiscovery>,
     comm: Arc<CommunicationService>,
     role: watch::Receiver<Role>,
+    step_back: StepBack,
+    /// After how long without its node a copy is made anew elsewhere; asked at each use.
+    rereplicate_after: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 impl Coordinator {
-    /// Decides nothing unless `role` says Master.
+    /// Decides nothing unless `role` says Master; `step_back` ends that.
     pub fn new(
         meta: Arc<dyn MetaStore>,
         keys: Keys,
         discovery: Arc<ServiceDiscovery>,
         comm: Arc<CommunicationService>,
         role: watch::Receiver<Role>,
+        step_back: StepBack,
+        rereplicate_after: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Coordinator {
-        Coordinator { meta, keys, discovery, comm, role }
+        let rereplicate_after = Box::new(rereplicate_after);
+        Coordinator { meta, keys, discovery, comm, role, step_back, rereplicate_after }
     }
 
     /// Drives tables that are being created or deleted, until `cancel`.
     pub async fn run(&self, cancel: CancellationToken) {
         let mut view = self.discovery.subscribe();
         let mut role = self.role.clone();
+        let mut detection = Detection::default();
         loop {
             if role.borrow_and_update().guard().is_some() {
                 let now = view.borrow_and_update().clone();
-                match self.settle(&now).await {
+                self.detect(&now, &mut detection).await;
+                match self.settle(&now, &detection).await {
                     // The next step is decided on a view that holds this one.
                     Ok(Some(revision)) => {
                         let limit = Instant::now() + LOOK_AGAIN;
@@ -80,6 +94,7 @@ impl Coordinator {
                 () = cancel.cancelled() => return,
                 _ = role.changed() => {}
                 _ = view.changed() => {}
+                () = self.comm.new_suspect() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
@@ -277,6 +292,12 @@ fn hosts(view: &ClusterView) -> Vec<Host> {
             replicas: held.get(&node.id).copied().unwrap_or(0),
         })
         .collect()
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    since.as_millis() as u64
 }
 
 fn unavailable(error: MetaError) -> Error {

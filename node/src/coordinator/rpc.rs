@@ -1,4 +1,4 @@
-//! Table changes and the catalog as services of other nodes.
+//! What the Master decides, and the catalog, as services of other nodes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,23 +7,31 @@ use tonic::{Request, Response, Status};
 use vectorsphere_proto::internal as proto;
 use vectorsphere_proto::internal::catalog_service_server::CatalogService;
 use vectorsphere_proto::internal::coordinator_service_server::CoordinatorService;
+use vectorsphere_proto::meta;
 
 use super::Coordinator;
 use crate::cluster::ServiceDiscovery;
+use crate::cluster::view::Master;
 use crate::comm::convert::to_status;
-use crate::comm::grpc_timeout;
+use crate::comm::{CommunicationService, grpc_timeout};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{Revision, TableId, TableName};
+use crate::ids::{NodeId, Revision, ShardId, ShardIndex, TableId, TableName};
+use crate::recovery::OtherCopy;
 use crate::table::TableSchema;
 
 /// Deadline of a call that carries none.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Answers gateways that forward a table change.
+/// Answers gateways that forward a change.
 pub struct CoordinatorRpc(pub Arc<Coordinator>);
 
-/// Answers the Master's broadcast.
-pub struct CatalogRpc(pub Arc<ServiceDiscovery>);
+/// Answers the Master's broadcast, and its questions about other nodes.
+pub struct CatalogRpc {
+    /// This node's view.
+    pub discovery: Arc<ServiceDiscovery>,
+    /// The way to other nodes.
+    pub comm: Arc<CommunicationService>,
+}
 
 #[tonic::async_trait]
 impl CoordinatorService for CoordinatorRpc {
@@ -54,6 +62,85 @@ impl CoordinatorService for CoordinatorRpc {
         self.0.delete_table(&name, id, deadline).await.map_err(|error| to_status(&error))?;
         Ok(Response::new(proto::DeleteTableResponse {}))
     }
+
+    async fn start_drain(
+        &self,
+        request: Request<proto::StartDrainRequest>,
+    ) -> Result<Response<proto::StartDrainResponse>, Status> {
+        let deadline = deadline(&request);
+        let proto::StartDrainRequest { node_id: node, ttl_ms, reason } = request.into_inner();
+        let ttl = (ttl_ms > 0).then_some(Duration::from_millis(ttl_ms));
+        let node = node_id("/node_id", &node)?;
+        let started = answered(self.0.start_drain(&node, ttl, reason, deadline)).await?;
+        let meta::DrainRecord { requested_unix_ms, expires_unix_ms, .. } = started;
+        Ok(Response::new(proto::StartDrainResponse { requested_unix_ms, expires_unix_ms }))
+    }
+
+    async fn cancel_drain(
+        &self,
+        request: Request<proto::CancelDrainRequest>,
+    ) -> Result<Response<proto::CancelDrainResponse>, Status> {
+        let deadline = deadline(&request);
+        let node = node_id("/node_id", &request.into_inner().node_id)?;
+        answered(self.0.cancel_drain(&node, deadline)).await?;
+        Ok(Response::new(proto::CancelDrainResponse {}))
+    }
+
+    async fn move_replica(
+        &self,
+        request: Request<proto::MoveReplicaRequest>,
+    ) -> Result<Response<proto::MoveReplicaResponse>, Status> {
+        let proto::MoveReplicaRequest { table_id: table, shard, from_node, to_node } = request.into_inner();
+        let shard = ShardId { table: table_id(&table)?, index: ShardIndex(shard) };
+        let (from, to) = (node_id("/from_node", &from_node)?, node_id("/to_node", &to_node)?);
+        let replica = answered(self.0.move_replica(shard, &from, &to)).await?;
+        Ok(Response::new(proto::MoveReplicaResponse { replica_id: replica.0.to_vec().into() }))
+    }
+
+    async fn hand_over_shard(
+        &self,
+        request: Request<proto::HandOverShardRequest>,
+    ) -> Result<Response<proto::HandOverShardResponse>, Status> {
+        let deadline = deadline(&request);
+        let proto::HandOverShardRequest { table_id: table, shard, to_node } = request.into_inner();
+        let shard = ShardId { table: table_id(&table)?, index: ShardIndex(shard) };
+        let to = (!to_node.is_empty()).then(|| node_id("/to_node", &to_node)).transpose()?;
+        let (epoch, node) = answered(self.0.hand_over_shard(shard, to.as_ref(), deadline)).await?;
+        Ok(Response::new(proto::HandOverShardResponse { epoch: epoch.0, node_id: node.to_string() }))
+    }
+
+    async fn hand_over_mastership(
+        &self,
+        request: Request<proto::HandOverMastershipRequest>,
+    ) -> Result<Response<proto::HandOverMastershipResponse>, Status> {
+        let Master { node, epoch } = answered(self.0.hand_over_mastership(deadline(&request))).await?;
+        let answer = proto::HandOverMastershipResponse { node_id: node.to_string(), epoch: epoch.0 };
+        Ok(Response::new(answer))
+    }
+
+    async fn force_primary(
+        &self,
+        request: Request<proto::ForcePrimaryRequest>,
+    ) -> Result<Response<proto::ForcePrimaryResponse>, Status> {
+        let deadline = deadline(&request);
+        let request = request.into_inner();
+        let shard = ShardId { table: table_id(&request.table_id)?, index: ShardIndex(request.shard) };
+        let node = node_id("/node_id", &request.node_id)?;
+        let forced = answered(self.0.force_primary(shard, &node, &request.confirmation, deadline)).await?;
+        let copy = |OtherCopy { replica, node, log }: OtherCopy| proto::CopyReport {
+            replica_id: replica.0.to_vec().into(),
+            node_id: node.to_string(),
+            reachable: log.is_some(),
+            last_lsn: log.map_or(0, |(last, _)| last.0),
+            lost_records: log.map_or(0, |(_, lost)| lost),
+        };
+        Ok(Response::new(proto::ForcePrimaryResponse {
+            epoch: forced.epoch.0,
+            incarnation: forced.incarnation,
+            last_lsn: forced.last.0,
+            copies: forced.others.into_iter().map(copy).collect(),
+        }))
+    }
 }
 
 #[tonic::async_trait]
@@ -64,13 +151,33 @@ impl CatalogService for CatalogRpc {
     ) -> Result<Response<proto::AwaitRevisionResponse>, Status> {
         let deadline = deadline(&request);
         let revision = Revision(request.into_inner().revision);
-        if self.0.await_revision(revision, deadline).await {
-            return Ok(Response::new(proto::AwaitRevisionResponse { revision: self.0.view().revision.0 }));
+        if self.discovery.await_revision(revision, deadline).await {
+            let revision = self.discovery.view().revision.0;
+            return Ok(Response::new(proto::AwaitRevisionResponse { revision }));
         }
         let error =
             Error::new(ErrorCode::DeadlineExceeded, format!("revision {revision} was not seen in time"));
         Err(to_status(&error))
     }
+
+    async fn reaches(
+        &self,
+        request: Request<proto::ReachesRequest>,
+    ) -> Result<Response<proto::ReachesResponse>, Status> {
+        let node = NodeId::parse(&request.into_inner().node_id);
+        let node = node.map_err(|error| to_status(&Error::invalid("/node_id", error.to_string())))?;
+        let reached = self.comm.reaches(&node).await;
+        Ok(Response::new(proto::ReachesResponse { reached }))
+    }
+}
+
+/// The outcome of a call as another node reads it.
+async fn answered<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
+    call.await.map_err(|error| to_status(&error))
+}
+
+fn node_id(pointer: &str, text: &str) -> Result<NodeId, Status> {
+    NodeId::parse(text).map_err(|error| to_status(&Error::invalid(pointer, error.to_string())))
 }
 
 fn table_id(text: &str) -> Result<TableId, Status> {

@@ -3,6 +3,7 @@
 use prost::Message as _;
 use tracing::info;
 
+use super::detection::Detection;
 use super::{Coordinator, RECORDS_PER_TXN, fresh_record, hosts};
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn};
 use crate::cluster::placement;
@@ -13,7 +14,11 @@ use crate::table::{Table, TableState};
 impl Coordinator {
     /// One look at every table, up to the first step that changes something: its revision. The view is old after it. Each
     /// step is guarded and may be repeated.
-    pub(super) async fn settle(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
+    pub(super) async fn settle(
+        &self,
+        view: &ClusterView,
+        detection: &Detection,
+    ) -> Result<Option<Revision>, MetaError> {
         for table in view.tables_by_id.values() {
             let changed = match table.state {
                 TableState::Creating => self.settle_creation(view, table).await?,
@@ -24,24 +29,7 @@ impl Coordinator {
                 return Ok(changed);
             }
         }
-        self.settle_primaries(view).await
-    }
-
-    /// Elects a primary for every shard that has lost its own.
-    async fn settle_primaries(&self, view: &ClusterView) -> Result<Option<Revision>, MetaError> {
-        let is_there = |shard: &Shard| {
-            view.tables_by_id.get(&shard.id.table).is_some_and(|table| table.state != TableState::Deleting)
-        };
-        let lost = view.shards.values().filter(|shard| {
-            let primary = shard.primary.and_then(|primary| shard.replica(primary));
-            is_there(shard) && primary.is_some_and(|primary| primary.damaged || !view.is_served(shard))
-        });
-        let mut last = None;
-        let elections = futures::future::join_all(lost.map(|shard| self.elect(view, shard))).await;
-        for election in elections {
-            last = election?.max(last);
-        }
-        Ok(last)
+        self.settle_copies(view, detection).await
     }
 
     async fn settle_creation(
@@ -131,7 +119,9 @@ impl Coordinator {
 /// True when the shard is led, and every copy whose node is there is in sync.
 fn is_whole(view: &ClusterView, shard: &Shard) -> bool {
     let mut present = shard.staying().filter(|replica| view.nodes.contains_key(&replica.node));
-    shard.primary.is_some() && shard.isr.len() >= shard.min_isr as usize && present.all(|replica| shard.is_in_sync(replica.id))
+    shard.primary.is_some()
+        && shard.isr.len() >= shard.min_isr as usize
+        && present.all(|replica| shard.is_in_sync(replica.id))
 }
 
 /// True for a shard without a record, and for one whose nodes left before they made it: neither holds anything.

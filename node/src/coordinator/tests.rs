@@ -7,7 +7,7 @@ use vectorsphere_index::Metric;
 use super::*;
 use crate::cluster::ClusterMetrics;
 use crate::cluster::meta_store::EmbeddedStore;
-use crate::cluster::view::Replica;
+use crate::cluster::view::{Drain, Replica};
 use crate::comm::{ChannelSettings, CommMetrics};
 use crate::ids::{Epoch, ShardIndex};
 use crate::runtime::TaskGroup;
@@ -23,7 +23,7 @@ struct World {
     discovery: Arc<ServiceDiscovery>,
     coordinator: Arc<Coordinator>,
     tasks: TaskGroup,
-    _role: watch::Sender<Role>,
+    role: watch::Sender<Role>,
     _folder: tempfile::TempDir,
 }
 
@@ -57,12 +57,14 @@ impl World {
             discovery.clone(),
             Arc::new(comm),
             role_seen,
+            StepBack::default(),
+            || Duration::from_secs(600),
         ));
         let tasks = TaskGroup::new(CancellationToken::new());
         let (following, cancel) = (discovery.clone(), tasks.cancellation().clone());
         tasks.spawn("discovery", async move { following.run(cancel).await });
         assert!(discovery.await_revision(last, Instant::now() + PATIENCE).await);
-        World { meta, keys, discovery, coordinator, tasks, _role: role, _folder: folder }
+        World { meta, keys, discovery, coordinator, tasks, role, _folder: folder }
     }
 
     fn run(&self) {
@@ -86,6 +88,7 @@ impl World {
             let record = meta::ShardRecord {
                 epoch: 1,
                 primary: replica.0.to_vec(),
+                isr: vec![replica.0.to_vec()],
                 ..fresh_record(std::slice::from_ref(node), 1)
             };
             let record = meta::ShardRecord {
@@ -163,7 +166,12 @@ async fn a_view_from_before_a_deletion_decides_nothing() {
     let guard = world.coordinator.guard().expect("Master");
     world.coordinator.write_table(&table, &guard).await.expect("written");
     let empty = world.sees("created", |view| view.tables_by_id.contains_key(&id)).await;
-    world.coordinator.settle(&empty).await.expect("placed").expect("something changed");
+    world
+        .coordinator
+        .settle(&empty, &Detection::default())
+        .await
+        .expect("placed")
+        .expect("something changed");
     world.serve_all(id, 2).await;
     let served = |view: &ClusterView| view.shards_of(id).filter(|shard| shard.primary.is_some()).count() == 2;
     let served = world.sees("served", served).await;
@@ -171,7 +179,7 @@ async fn a_view_from_before_a_deletion_decides_nothing() {
     put(&*world.meta, world.keys.table(&id.to_string()), deleting.to_record().encode_to_vec()).await;
 
     for old in [&served, &empty] {
-        assert_eq!(world.coordinator.settle(old).await, Ok(None));
+        assert_eq!(world.coordinator.settle(old, &Detection::default()).await, Ok(None));
         assert_eq!(world.stored_state(id).await, Some(TableState::Deleting));
     }
 }
@@ -204,4 +212,44 @@ async fn a_repeated_delete_spares_the_next_table_of_the_name() {
     assert_eq!(again.expect_err("it is gone").code, ErrorCode::TableNotFound);
     assert_eq!(world.stored_state(new).await, Some(TableState::Active));
     assert_eq!(world.discovery.view().shards_of(new).next().expect("placed").id.index, ShardIndex(0));
+}
+
+/// Steps: a node is drained for an hour, which the record says; the drain gets another reason and no end; it is cancelled,
+/// twice. Nobody drains a node that does not exist.
+#[tokio::test]
+async fn a_drain_is_a_record_until_it_is_cancelled() {
+    let world = World::new().await;
+    let node = NodeId::parse("slave-1").expect("valid");
+    let hour = Duration::from_secs(3600);
+    let start = |ttl, reason: &str| world.coordinator.start_drain(&node, ttl, reason.to_owned(), soon());
+    let record = start(Some(hour), "disks").await.expect("started");
+    assert_eq!(record.expires_unix_ms, record.requested_unix_ms + 3_600_000);
+    let drains = async |what: &str, is_so: &dyn Fn(&Drain) -> bool| {
+        let seen = world.sees(what, |view| view.drains.get(&node).is_some_and(is_so)).await;
+        seen.drains[&node].clone()
+    };
+    let drain = drains("draining", &|drain| drain.reason == "disks").await;
+    assert_eq!(drain.expires_unix_ms, Some(record.expires_unix_ms));
+    start(None, "more").await.expect("started again");
+    assert_eq!(drains("changed", &|drain| drain.reason == "more").await.expires_unix_ms, None);
+    for _ in 0..2 {
+        world.coordinator.cancel_drain(&node, soon()).await.expect("cancelled");
+        world.sees("not draining", |view| view.drains.is_empty()).await;
+    }
+    let stranger = NodeId::parse("stranger").expect("valid");
+    let refused = world.coordinator.start_drain(&stranger, None, String::new(), soon()).await;
+    assert_eq!(refused.expect_err("unknown").code, ErrorCode::NodeNotFound);
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_the_master_decides_nothing() {
+    let world = World::new().await;
+    world.role.send_replace(Role::Candidate { leader: None });
+    let node = NodeId::parse("slave-1").expect("valid");
+    let drained = world.coordinator.start_drain(&node, None, String::new(), soon()).await;
+    assert_eq!(drained.expect_err("refused").code, ErrorCode::NotMaster);
+    let cancelled = world.coordinator.cancel_drain(&node, soon()).await;
+    assert_eq!(cancelled.expect_err("refused").code, ErrorCode::NotMaster);
+    let handed_over = world.coordinator.hand_over_mastership(soon()).await;
+    assert_eq!(handed_over.expect_err("refused").code, ErrorCode::NotMaster);
 }

@@ -3,9 +3,11 @@
 //! Knows formats, callers and limits; knows no shards. `json` and `grpc` parse into drafts, `validate` turns drafts into
 //! domain values, [`Router`] does the work, `http` and `grpc` answer.
 
+mod admin;
 pub mod auth;
 mod door;
 pub mod grpc;
+mod health;
 pub mod http;
 mod json;
 mod limits;
@@ -21,17 +23,18 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::cluster::ServiceDiscovery;
-use crate::cluster::view::{ClusterView, Node, Shard};
+use crate::cluster::view::ClusterView;
 use crate::config::Config;
 use crate::error_code::Error;
 use crate::ids::{NodeId, TableName};
 use crate::router::{RequestContext, Router};
 use crate::runtime::Readiness;
-use crate::table::{Table, TableState};
+use crate::table::Table;
 use crate::telemetry::Metrics;
 
 use auth::Caller;
 use door::Door;
+use validate::TableDefaults;
 
 /// What the API is made of.
 pub struct GatewayParts {
@@ -92,6 +95,14 @@ impl ApiGateway {
         self.router().table(&validate::table_name(name)?)
     }
 
+    /// What a new table gets where its creator is silent: no more copies than there are slaves.
+    fn table_defaults(&self) -> TableDefaults {
+        let (config, view) = (self.config(), self.view());
+        let slaves = view.nodes.values().filter(|node| node.holds_shards()).count() as u32;
+        let replicas = config.default_replicas.min(slaves.max(1));
+        TableDefaults { shards: config.default_shards, replicas }
+    }
+
     fn table_name(name: &str) -> Result<TableName, Error> {
         validate::table_name(name)
     }
@@ -113,38 +124,4 @@ struct Admitted {
 
 fn new_request_id() -> String {
     Uuid::new_v4().to_string()
-}
-
-/// How the cluster is, in one word and the numbers behind it.
-struct ClusterHealth {
-    status: &'static str,
-    shards: usize,
-    unavailable: usize,
-}
-
-fn cluster_health(view: &ClusterView, reachable: bool) -> ClusterHealth {
-    let served = |shard: &&Arc<Shard>| {
-        view.tables_by_id.get(&shard.id.table).is_some_and(|table| table.state == TableState::Active)
-    };
-    let shards: Vec<_> = view.shards.values().filter(served).collect();
-    let unavailable = shards.iter().filter(|shard| !view.is_served(shard)).count();
-    let status = match (unavailable, view.master.is_some() && reachable) {
-        (0, true) => "green",
-        (0, false) => "yellow",
-        _ => "red",
-    };
-    ClusterHealth { status, shards: shards.len(), unavailable }
-}
-
-/// What a node is in the cluster.
-fn role_of(view: &ClusterView, node: &Node) -> &'static str {
-    match &view.master {
-        Some(master) if master.node == node.id => "Master",
-        _ if node.node_type == "slave" => "slave",
-        _ => "candidate",
-    }
-}
-
-fn shards_on(view: &ClusterView, node: &NodeId) -> usize {
-    view.shards.values().filter(|shard| shard.staying().any(|replica| replica.node == *node)).count()
 }

@@ -15,13 +15,9 @@ use super::violations::{Place, Violations, quoted};
 use crate::document::{Document, Metadata};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, OpId, TableName};
-use crate::router::{PageRequest, session_token};
-use crate::search::{ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
-use crate::table::{DIMENSION_MAX, IndexKind, Metric, SHARDS_MAX, TableSchema, parse_metric};
-
-/// Copies of a shard that this version keeps. A table that asks for more is refused, because a promise of copies that
-/// are not there is worse than none.
-pub(super) const REPLICAS_SUPPORTED: u32 = 7;
+use crate::router::{PageRequest, Upsert, session_token};
+use crate::search::{Consistency, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
+use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
 /// A table as the caller describes it; `None` and empty mean the default.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +47,7 @@ pub(super) struct DocumentDraft {
     pub(super) vector: Option<VectorDraft>,
     /// Parsed metadata, or what is wrong with it.
     pub(super) metadata: Option<Result<Metadata, String>>,
+    pub(super) if_version: Option<u64>,
 }
 
 /// A search as the caller wrote it; `None` and empty mean the default.
@@ -82,15 +79,22 @@ pub(super) struct PageDraft {
     pub(super) with_vector: bool,
 }
 
-/// Consistency levels that a read may name. This version serves each read from the shard's only copy, which is at
-/// least as fresh as every level asks.
-pub(super) const CONSISTENCY_LEVELS: [&str; 5] =
-    ["strong", "strong_noclock", "session", "bounded", "eventual"];
+/// What a new table gets where its draft is silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TableDefaults {
+    pub(super) shards: u32,
+    pub(super) replicas: u32,
+}
+
+/// Consistency levels that a read may name.
+const CONSISTENCY_LEVELS: [&str; 5] = ["strong", "strong-noclock", "session", "bounded", "eventual"];
+/// Oldest data that a bounded read may ask for, milliseconds.
+const STALENESS_MS_MAX: u32 = 600_000;
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::Dot];
 
-/// The schema of a new table. `shards_default` fills in a missing number of shards.
-pub(super) fn table_schema(draft: &TableDraft, shards_default: u32) -> Result<TableSchema, Error> {
+/// The schema of a new table. A write needs half of the copies, rounded up, unless the draft says otherwise.
+pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Result<TableSchema, Error> {
     let mut violations = Violations::default();
     let name = TableName::parse(&draft.table_name);
     if draft.table_name.is_empty() {
@@ -114,15 +118,12 @@ pub(super) fn table_schema(draft: &TableDraft, shards_default: u32) -> Result<Ta
         violations.add("/dimension", format!("dimension is missing, must be 1 to {DIMENSION_MAX}"));
     }
     let dimension = ranged("dimension", draft.dimension.unwrap_or(1), DIMENSION_MAX, &mut violations);
-    let shards = draft.shards.unwrap_or(u64::from(shards_default));
+    let shards = draft.shards.unwrap_or(u64::from(defaults.shards));
     let shards = ranged("shards", shards, SHARDS_MAX, &mut violations);
-    let replicas = draft.replicas.unwrap_or(1);
-    if replicas > u64::from(REPLICAS_SUPPORTED) {
-        violations
-            .add("/replicas", format!("replicas is {replicas}, this version keeps one copy of a shard"));
-    }
-    let replicas = ranged("replicas", replicas, REPLICAS_SUPPORTED, &mut violations);
-    let min_isr = ranged("min_isr", draft.min_isr.unwrap_or(1), REPLICAS_SUPPORTED, &mut violations);
+    let replicas = draft.replicas.unwrap_or(u64::from(defaults.replicas));
+    let replicas = ranged("replicas", replicas, REPLICAS_MAX, &mut violations);
+    let min_isr = draft.min_isr.unwrap_or(u64::from(replicas.div_ceil(2)));
+    let min_isr = ranged("min_isr", min_isr, replicas, &mut violations);
     violations.into_result()?;
     let (Ok(name), Some(metric), Some(index)) = (name, metric, index) else {
         return Err(Error::new(ErrorCode::Internal, "a broken rule was not recorded"));
@@ -139,12 +140,12 @@ pub(super) fn table_name(text: &str) -> Result<TableName, Error> {
 }
 
 /// A document of a write; `None` when a rule is broken.
-pub(super) fn document(
+pub(super) fn upsert(
     draft: DocumentDraft,
     schema: &TableSchema,
     place: Place,
     violations: &mut Violations,
-) -> Option<Document> {
+) -> Option<Upsert> {
     let id = match &draft.id {
         Some(id) => document_id(id, || place.field("document_id"), violations),
         None => {
@@ -167,7 +168,8 @@ pub(super) fn document(
             None
         }
     };
-    Some(Document { id: id?, vector: vector?, metadata: metadata? })
+    let document = Document { id: id?, vector: vector?, metadata: metadata? };
+    Some(Upsert { document, if_version: draft.if_version })
 }
 
 /// A document's id; `None` when a rule is broken.
@@ -256,7 +258,7 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
     if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {
         violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
     }
-    let read = read_options(draft.read, &mut violations);
+    let read = read_options(draft.read, Consistency::Session, &mut violations);
     violations.into_result()?;
     let target = target.ok_or_else(|| Error::new(ErrorCode::Internal, "a broken rule was not recorded"))?;
     Ok(SearchRequest {
@@ -285,21 +287,34 @@ pub(super) fn page(
     if draft.cursor.len() > session_token::TOKEN_BYTES_MAX {
         violations.add("/cursor", "cursor is not one that this table returned");
     }
-    let read = read_options(read, &mut violations);
+    let read = read_options(read, Consistency::Session, &mut violations);
     violations.into_result()?;
     let cursor = Some(draft.cursor).filter(|cursor| !cursor.is_empty());
     Ok((PageRequest { limit, cursor, with_vector: draft.with_vector }, read))
 }
 
-/// What a read must reflect.
-pub(super) fn read_options(draft: ReadDraft, violations: &mut Violations) -> ReadOptions {
-    let ReadDraft { consistency, max_staleness_ms, session_token } = draft;
-    if !consistency.is_empty() && !CONSISTENCY_LEVELS.contains(&consistency.as_str()) {
-        let allowed = CONSISTENCY_LEVELS.join(", ");
-        let message = format!("consistency {} must be one of {allowed}", quoted(&consistency));
-        violations.add("/consistency", message);
-    }
-    if max_staleness_ms.is_some() && consistency != "bounded" {
+/// What a read must reflect; `default` where the caller does not say how fresh.
+pub(super) fn read_options(
+    draft: ReadDraft,
+    default: Consistency,
+    violations: &mut Violations,
+) -> ReadOptions {
+    let ReadDraft { consistency: word, max_staleness_ms, session_token } = draft;
+    let consistency = match word.as_str() {
+        "" => default,
+        "strong" => Consistency::Strong,
+        "strong-noclock" => Consistency::StrongNoClock,
+        "session" => Consistency::Session,
+        "bounded" => Consistency::Bounded(staleness(max_staleness_ms, violations)),
+        "eventual" => Consistency::Eventual,
+        word => {
+            let allowed = CONSISTENCY_LEVELS.join(", ");
+            let message = format!("consistency {} must be one of {allowed}", quoted(word));
+            violations.add("/consistency", message);
+            default
+        }
+    };
+    if max_staleness_ms.is_some() && word != "bounded" {
         violations.add("/max_staleness_ms", "max_staleness_ms is for consistency bounded only");
     }
     let (bytes, most) = (session_token.len(), session_token::TOKEN_BYTES_MAX);
@@ -307,7 +322,16 @@ pub(super) fn read_options(draft: ReadDraft, violations: &mut Violations) -> Rea
         let message = format!("session token has {bytes} bytes, at most {most} are allowed");
         violations.add("/session_token", message);
     }
-    ReadOptions { session_token }
+    ReadOptions { consistency, session_token }
+}
+
+fn staleness(ms: Option<u64>, violations: &mut Violations) -> Duration {
+    let Some(ms) = ms else {
+        let message = format!("max_staleness_ms is missing, must be 1 to {STALENESS_MS_MAX}");
+        violations.add("/max_staleness_ms", message);
+        return Duration::ZERO;
+    };
+    Duration::from_millis(u64::from(ranged("max_staleness_ms", ms, STALENESS_MS_MAX, violations)))
 }
 
 /// The key that makes a retry of a write safe: the caller's UUID, or a new one. `name` is the field or header.
@@ -345,5 +369,57 @@ fn answer_fits(name: &str, rows: u32, schema: &TableSchema, violations: &mut Vio
             "{name} is {rows}, with vectors of {row_bytes} bytes at most {most} fit an answer of {ANSWER_BYTES_MAX} bytes"
         );
         violations.add(format!("/{name}"), message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_gets_the_default_copies_and_a_write_needs_half_of_them() {
+        let copies = |replicas: Option<u64>, min_isr: Option<u64>, default: u32| {
+            let draft = TableDraft {
+                table_name: "t".to_owned(),
+                dimension: Some(1),
+                replicas,
+                min_isr,
+                ..TableDraft::default()
+            };
+            let schema = table_schema(&draft, TableDefaults { shards: 1, replicas: default })?;
+            Ok::<_, Error>((schema.replicas, schema.min_isr))
+        };
+        let needed: Vec<u32> = (1..=7).map(|all| copies(Some(all), None, 1).expect("allowed").1).collect();
+        assert_eq!(needed, [1, 1, 2, 2, 3, 3, 4]);
+        assert_eq!(copies(None, None, 2), Ok((2, 1)));
+        assert_eq!(copies(None, Some(2), 2), Ok((2, 2)));
+        assert_eq!(copies(Some(3), Some(1), 1), Ok((3, 1)));
+        for (replicas, min_isr, pointer) in
+            [(0, 1, "/replicas"), (8, 1, "/replicas"), (3, 0, "/min_isr"), (3, 4, "/min_isr")]
+        {
+            let refused = copies(Some(replicas), Some(min_isr), 1).expect_err("out of range");
+            assert_eq!(refused.violations[0].pointer, pointer);
+        }
+    }
+
+    #[test]
+    fn a_read_says_how_fresh_it_must_be() {
+        let read = |consistency: &str, max_staleness_ms: Option<u64>| {
+            let mut violations = Violations::default();
+            let consistency = consistency.to_owned();
+            let draft = ReadDraft { consistency, max_staleness_ms, session_token: String::new() };
+            let read = read_options(draft, Consistency::Session, &mut violations);
+            violations.into_result().map(|()| read.consistency)
+        };
+        assert_eq!(read("", None), Ok(Consistency::Session));
+        assert_eq!(read("strong-noclock", None), Ok(Consistency::StrongNoClock));
+        assert_eq!(read("bounded", Some(600_000)), Ok(Consistency::Bounded(Duration::from_secs(600))));
+        for (word, ms) in
+            [("bounded", None), ("bounded", Some(0)), ("bounded", Some(600_001)), ("eventual", Some(1))]
+        {
+            let refused = read(word, ms).expect_err("refused");
+            assert_eq!(refused.violations[0].pointer, "/max_staleness_ms", "{word} {ms:?}");
+        }
+        assert_eq!(read("strong_noclock", None).expect_err("no level").violations[0].pointer, "/consistency");
     }
 }

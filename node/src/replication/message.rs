@@ -84,4 +84,6 @@ pub enum DiskCondition {
     Well,
     /// Too full for more documents.
     Full,
+    /// Well, but its node is about to stop.
+    Leaving,
 }

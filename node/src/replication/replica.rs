@@ -106,8 +106,9 @@ pub enum Event {
     Configured(Configuration),
     /// The node's session, and until when it is certain on the boot-time clock.
     Session(Option<(Session, Duration)>),
-    /// Every operation up to this ticket is durable.
-    Durable(Ticket),
+    /// Every operation up to this ticket is durable, but of records those up to this position only: a batch is durable as a
+    /// whole.
+    Durable(Ticket, Lsn),
     /// Batches were added to the log in this reign; ascending positions of their ends.
     Staged(Epoch, Vec<Lsn>),
     /// Older records than this were removed from the log.
@@ -266,7 +267,7 @@ impl Replica {
         match event {
             Event::Configured(configuration) => self.on_configured(configuration, &mut given),
             Event::Session(session) => self.on_session(session, &mut given),
-            Event::Durable(ticket) => self.on_durable(ticket, &mut given),
+            Event::Durable(ticket, end) => self.on_durable(ticket, end, &mut given),
             Event::Staged(epoch, ends) => self.on_staged(epoch, &ends, &mut given),
             Event::Released(first) => self.log.first = self.log.first.max(first),
             Event::Received(from, message) => self.on_received(from, message, &mut given),
@@ -398,12 +399,12 @@ impl Replica {
         }
     }
 
-    fn on_durable(&mut self, ticket: Ticket, given: &mut Given<'_>) {
+    fn on_durable(&mut self, ticket: Ticket, end: Lsn, given: &mut Given<'_>) {
         let before = self.tickets.len();
         while let Some((_, effect)) = self.tickets.pop_front_if(|(given_out, _)| *given_out <= ticket) {
             match effect {
                 LogEffect::Promised(epoch) => self.promised_durable = self.promised_durable.max(epoch),
-                LogEffect::Written(last) => self.log.durable = self.log.durable.max(last),
+                LogEffect::Written(last) => self.log.durable = self.log.durable.max(last.min(end)),
                 LogEffect::Cut => {}
             }
         }

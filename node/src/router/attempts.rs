@@ -1,4 +1,4 @@
-//! Calls to a shard's primary, tried again while the shard map may be stale or the primary restarts.
+//! Where a call goes, how long it is tried, and what its failures mean.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,25 +8,28 @@ use tonic::transport::Channel;
 use vectorsphere_proto::internal::shard_service_client::ShardServiceClient;
 use vectorsphere_proto::internal::{self as proto};
 
+use super::readers::{Preference, readers};
 use super::{RequestContext, Router};
 use crate::cluster::view::{ClusterView, Shard};
 use crate::comm::convert;
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{NodeId, Revision, ShardId};
+use crate::search::Consistency;
 
 /// A client of the shards on one node.
 pub(super) type ShardClient = ShardServiceClient<Channel>;
 
 /// How long a request keeps trying while its deadline allows more: a restarting slave is back in a few seconds.
 const RETRY_BUDGET: Duration = Duration::from_secs(5);
-/// Pause between tries, unless the shard map changes first.
+/// Pause between tries, unless the metadata tells of a change first.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Time kept back at the end of a deadline, so that the caller gets our answer and not its own time-out.
 const ANSWER_RESERVE: Duration = Duration::from_millis(200);
 
-/// Where a shard is served at the moment.
-pub(super) struct Route {
-    /// The primary's node.
+/// A replica to ask.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// Its node.
     pub(super) node: NodeId,
     /// The shard and the epoch that we believe in.
     pub(super) shard: proto::ShardRef,
@@ -35,33 +38,38 @@ pub(super) struct Route {
 /// Decides whether and when a request tries again.
 pub(super) struct Attempts {
     until: Instant,
+    deadline: Instant,
     view: watch::Receiver<Arc<ClusterView>>,
 }
 
 impl Attempts {
     pub(super) fn new(router: &Router, context: &RequestContext) -> Attempts {
-        let mut view = router.view.clone();
-        view.mark_unchanged();
-        Attempts { until: part_deadline(context).min(Instant::now() + RETRY_BUDGET), view }
+        let deadline = part_deadline(context);
+        Attempts { until: deadline.min(Instant::now() + RETRY_BUDGET), deadline, view: router.view.clone() }
     }
 
-    /// Waits until another try makes sense; `false`: it does not, the error is final.
-    pub(super) async fn again(&mut self, error: &Error) -> bool {
-        if !error.code.is_transient() || Instant::now() + RETRY_PAUSE >= self.until {
+    /// Goes on trying until the deadline: something may have happened, and another try finds out.
+    pub(super) fn insist(&mut self) {
+        self.until = self.deadline;
+    }
+
+    /// Waits until another try makes sense: at once when the metadata is not what the failed try went by, which
+    /// `has_changed` tells; else after a pause, in which what failed may have come back. `false`: there is no time left.
+    pub(super) async fn again(&mut self, has_changed: impl Fn(&ClusterView) -> bool) -> bool {
+        if Instant::now() + RETRY_PAUSE >= self.until {
             return false;
         }
-        // Either way is fine: the map changed, or the primary may be back at the same place.
-        let _ = tokio::time::timeout(RETRY_PAUSE, self.view.changed()).await;
-        self.view.mark_unchanged();
+        let changed = self.view.wait_for(|view| has_changed(view));
+        let _ = tokio::time::timeout(RETRY_PAUSE, changed).await;
         true
     }
 }
 
 impl Router {
-    /// Where `shard` is served, from the cached map.
-    pub(super) fn route(&self, shard: ShardId) -> Result<Route, Error> {
+    /// The primary of `shard`, from the cached map.
+    pub(super) fn primary(&self, shard: ShardId) -> Result<Target, Error> {
         let view = self.view();
-        let record = view.shards.get(&shard).ok_or_else(|| unavailable(shard, "has no record yet"))?;
+        let record = record(&view, shard)?;
         let node = record.primary_node().ok_or_else(|| unavailable(shard, "has no primary yet"))?;
         let Some(host) = view.nodes.get(node) else {
             return Err(unavailable(shard, &format!("is on node {node}, which is not there")));
@@ -72,7 +80,36 @@ impl Router {
         if !view.is_served(record) {
             return Err(unavailable(shard, &format!("is being recovered by node {node}")));
         }
-        Ok(Route { node: node.clone(), shard: shard_ref(record) })
+        Ok(Target { node: node.clone(), shard: shard_ref(record) })
+    }
+
+    /// The replicas of `shard` that a read may ask, the best one first; at least one.
+    pub(super) fn readers(&self, shard: ShardId, consistency: Consistency) -> Result<Vec<Target>, Error> {
+        if consistency.needs_primary() {
+            return self.primary(shard).map(|primary| vec![primary]);
+        }
+        let view = self.view();
+        let record = record(&view, shard)?;
+        let preference = Preference {
+            zone: view.nodes.get(&self.node).map_or("", |node| node.zone.as_str()),
+            in_flight: &|node| self.traffic.calls_to(node),
+            is_suspect: &|node| self.is_suspect(node),
+            turn: self.traffic.next_turn(),
+        };
+        let nodes = readers(&view, record, consistency, &preference).into_iter();
+        let targets: Vec<Target> =
+            nodes.map(|node| Target { node: node.clone(), shard: shard_ref(record) }).collect();
+        match targets.is_empty() {
+            true => {
+                Err(self.primary(shard).err().unwrap_or_else(|| unavailable(shard, "has no copy in sync")))
+            }
+            false => Ok(targets),
+        }
+    }
+
+    /// The revision of a shard's record, which tells whether the map has changed.
+    pub(super) fn revision_of(&self, shard: ShardId) -> Option<Revision> {
+        revision_of(&self.view(), shard)
     }
 
     /// A client of the shards on `node`.
@@ -80,49 +117,44 @@ impl Router {
         self.comm.shard_client(node)
     }
 
-    /// Calls the primary of `shard` until it answers, fails for good, or the time is up.
-    ///
-    /// If the connection broke in any of the tries, the error is that one, whatever came later: the call may have been
-    /// carried out.
-    pub(super) async fn on_primary<T, F>(
+    /// Asks one replica once.
+    pub(super) async fn ask<T, F>(
         &self,
         context: &RequestContext,
-        shard: ShardId,
-        call: impl Fn(ShardClient, proto::ShardRef) -> F,
-    ) -> Result<T, Error>
-    where
-        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-    {
-        let mut attempts = Attempts::new(self, context);
-        let mut broken = None;
-        loop {
-            let error = match self.try_primary(context, shard, &call).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            if error.code == ErrorCode::NodeUnreachable {
-                broken = Some(error.clone());
-            }
-            if !attempts.again(&error).await {
-                return Err(broken.unwrap_or(error));
-            }
-        }
-    }
-
-    async fn try_primary<T, F>(
-        &self,
-        context: &RequestContext,
-        shard: ShardId,
+        target: &Target,
         call: &impl Fn(ShardClient, proto::ShardRef) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let route = self.route(shard)?;
-        let client = self.shard_client(&route.node)?;
-        let answer = before(context, call(client, route.shard)).await;
-        answer.map_err(|error| at(&route.node, shard, error))
+        let client = self.shard_client(&target.node)?;
+        let _flight = self.traffic.begin(&target.node);
+        before(context, call(client, target.shard.clone())).await.map_err(|mut error| {
+            let (shard, node) = (target.shard.shard, &target.node);
+            error.message = format!("shard {shard} on node {node}: {}", error.message);
+            error
+        })
     }
+}
+
+/// Of two failures the graver one: what certainly failed and stays so speaks before what time may heal, and a connection
+/// that broke before a node that could say why.
+pub(super) fn graver(one: Error, other: Error) -> Error {
+    let gravity = |error: &Error| match error.code {
+        ErrorCode::NodeUnreachable => 1,
+        code if code.is_transient() => 0,
+        _ => 2,
+    };
+    if gravity(&other) > gravity(&one) { other } else { one }
+}
+
+/// True when another replica may answer what one failed to.
+pub(super) fn may_help_elsewhere(code: ErrorCode) -> bool {
+    code.is_transient() || code == ErrorCode::ShardDamaged
+}
+
+pub(super) fn revision_of(view: &ClusterView, shard: ShardId) -> Option<Revision> {
+    view.shards.get(&shard).map(|record| record.mod_revision)
 }
 
 /// Runs one call within the request's deadline.
@@ -154,12 +186,25 @@ fn shard_ref(shard: &Shard) -> proto::ShardRef {
     proto::ShardRef { table_id: shard.id.table.to_string(), shard: shard.id.index.0, epoch: shard.epoch.0 }
 }
 
+fn record(view: &ClusterView, shard: ShardId) -> Result<&Arc<Shard>, Error> {
+    view.shards.get(&shard).ok_or_else(|| unavailable(shard, "has no record yet"))
+}
+
 fn unavailable(shard: ShardId, why: &str) -> Error {
     Error::new(ErrorCode::ShardUnavailable, format!("shard {} {why}", shard.index))
 }
 
-/// Adds to a failed call where it failed.
-fn at(node: &NodeId, shard: ShardId, mut error: Error) -> Error {
-    error.message = format!("shard {} on node {node}: {}", shard.index, error.message);
-    error
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_graver_failure_is_told_and_of_equals_the_first() {
+        use ErrorCode::{NodeUnreachable, NotPrimary, ShardDamaged, ShardUnavailable};
+        let graver = |one, other| graver(Error::new(one, ""), Error::new(other, "")).code;
+        assert_eq!(graver(ShardUnavailable, NotPrimary), ShardUnavailable);
+        assert_eq!(graver(ShardUnavailable, NodeUnreachable), NodeUnreachable);
+        assert_eq!(graver(NodeUnreachable, ShardUnavailable), NodeUnreachable);
+        assert_eq!(graver(NodeUnreachable, ShardDamaged), ShardDamaged);
+    }
 }

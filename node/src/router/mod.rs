@@ -2,12 +2,21 @@
 //!
 //! Knows shards and nodes, not formats: requests arrive parsed and validated against the table.
 
+mod admin;
 mod attempts;
+mod known;
+mod master;
 pub mod merge;
+mod metrics;
 mod read;
+pub mod readers;
+mod replica_read;
+mod scatter;
 mod search;
 pub mod session_token;
+mod shards;
 mod tables;
+mod traffic;
 mod write;
 
 use std::sync::Arc;
@@ -21,6 +30,13 @@ use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, NodeId, ShardIndex, TableName};
 use crate::table::{Table, TableState};
+
+pub use metrics::RouterMetrics;
+pub use shards::{CopyDescription, CopyStatus, ShardDescription};
+pub use write::Upsert;
+
+use known::KnownPositions;
+use traffic::Traffic;
 
 /// What accompanies every request.
 #[derive(Clone, Debug)]
@@ -49,6 +65,8 @@ pub struct StoredDocument {
     pub document: Document,
     /// Grows with each write of the document.
     pub version: u64,
+    /// Makes later reads see nothing older.
+    pub session_token: String,
 }
 
 /// One page of documents.
@@ -58,6 +76,8 @@ pub struct Page {
     pub documents: Vec<Document>,
     /// Continues after this page; `None`: it was the last.
     pub next_cursor: Option<String>,
+    /// Makes later reads see nothing older.
+    pub session_token: String,
 }
 
 /// Which page of documents.
@@ -142,20 +162,30 @@ impl Totals {
     }
 }
 
-/// Routes requests. Cheap to clone.
+/// Routes requests. Cheap to clone: clones count their calls together.
 ///
-/// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`. All of them are
+/// The methods are in the files named after what they do: `write`, `read`, `search`, `tables`, `shards`, `admin`. All of them are
 /// cancel-safe: a dropped read leaves nothing behind, a dropped write may or may not have happened.
 #[derive(Clone)]
 pub struct Router {
     view: watch::Receiver<Arc<ClusterView>>,
     comm: Arc<CommunicationService>,
+    /// This gateway's node.
+    node: NodeId,
+    traffic: Arc<Traffic>,
+    known: Arc<KnownPositions>,
+    metrics: RouterMetrics,
 }
 
 impl Router {
-    /// A router by this node's view of the cluster.
-    pub fn new(view: watch::Receiver<Arc<ClusterView>>, comm: Arc<CommunicationService>) -> Router {
-        Router { view, comm }
+    /// A router by the view of the cluster that `node`, which is this one, has.
+    pub fn new(
+        view: watch::Receiver<Arc<ClusterView>>,
+        comm: Arc<CommunicationService>,
+        node: NodeId,
+        metrics: RouterMetrics,
+    ) -> Router {
+        Router { view, comm, node, traffic: Arc::default(), known: Arc::default(), metrics }
     }
 
     /// The cluster as this node sees it at the moment.
@@ -176,3 +206,6 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

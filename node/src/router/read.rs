@@ -7,6 +7,7 @@ use vectorsphere_proto::internal as proto;
 
 use super::attempts::{before, with_deadline};
 use super::session_token::SessionToken;
+use super::traffic::ReadKind;
 use super::{
     Page, PageRequest, RequestContext, Router, ShardCounts, ShardStatistics, StoredDocument, TableStatistics,
     Totals,
@@ -14,7 +15,7 @@ use super::{
 use crate::document::{Document, Metadata, vector_from_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn, ShardId, ShardIndex};
-use crate::search::{ANSWER_BYTES_MAX, ReadOptions};
+use crate::search::{ANSWER_BYTES_MAX, Consistency, ReadOptions};
 use crate::table::{Table, TableState};
 
 impl Router {
@@ -27,22 +28,36 @@ impl Router {
         with_vector: bool,
         read: &ReadOptions,
     ) -> Result<Option<StoredDocument>, Error> {
-        let token = session(table, read)?;
+        let mut token = session(table, read)?;
+        let found = self.look_up(context, table, id, with_vector, (read.consistency, &mut token)).await?;
+        let stored =
+            |(document, version)| StoredDocument { document, version, session_token: token.encode() };
+        Ok(found.map(stored))
+    }
+
+    /// A document and its version, by a read that sees what `token` names and adds to it what it saw.
+    pub(super) async fn look_up(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        id: &DocumentId,
+        with_vector: bool,
+        (consistency, token): (Consistency, &mut SessionToken),
+    ) -> Result<Option<(Document, u64)>, Error> {
         let index = id.shard(table.schema.shards);
+        let shard = ShardId { table: table.id, index };
+        let rule = self.rule(consistency, token, shard);
         let answer = self
-            .on_primary(context, ShardId { table: table.id, index }, |mut client, shard| {
-                let message = proto::GetRequest {
-                    shard: Some(shard),
-                    id: id.to_string(),
-                    with_vector,
-                    min_lsn: token.position(index).0,
-                };
+            .read(context, shard, (ReadKind::Get, consistency), |mut client, shard| {
+                let (shard, id) = (Some(shard), id.to_string());
+                let message = proto::GetRequest { shard, id, with_vector, rule: Some(rule) };
                 let request = with_deadline(context, message);
                 async move { client.get(request).await }
             })
             .await?;
+        token.see(index, self.seen(shard, answer.position));
         let document = answer.document.map(from_proto).transpose()?;
-        Ok(document.map(|document| StoredDocument { document, version: answer.version }))
+        Ok(document.map(|document| (document, answer.version)))
     }
 
     /// One page of documents, shard by shard, each shard's by id. It ends early before it is too large
@@ -54,7 +69,7 @@ impl Router {
         page: PageRequest,
         read: &ReadOptions,
     ) -> Result<Page, Error> {
-        let token = session(table, read)?;
+        let mut token = session(table, read)?;
         let mut at = match &page.cursor {
             None => Cursor { shard: ShardIndex(0), after: String::new() },
             Some(text) => Cursor::decode(text, table)
@@ -64,8 +79,17 @@ impl Router {
         while at.shard.0 < table.schema.shards {
             let (wanted, room) =
                 (page.limit - documents.len() as u32, ANSWER_BYTES_MAX.saturating_sub(bytes));
-            let answer =
-                self.list_shard(context, table, &at, (wanted, room), page.with_vector, &token).await?;
+            let shard = ShardId { table: table.id, index: at.shard };
+            let request = proto::ListRequest {
+                shard: None,
+                after_id: at.after.clone(),
+                limit: wanted,
+                with_vector: page.with_vector,
+                rule: Some(self.rule(read.consistency, &token, shard)),
+                bytes_max: room as u64,
+            };
+            let answer = self.list_shard(context, shard, read.consistency, request).await?;
+            token.see(at.shard, self.seen(shard, answer.position));
             for document in answer.documents {
                 at.after.clone_from(&document.id);
                 let document = from_proto(document)?;
@@ -81,28 +105,18 @@ impl Router {
             }
         }
         let next_cursor = (at.shard.0 < table.schema.shards).then(|| at.encode());
-        Ok(Page { documents, next_cursor })
+        Ok(Page { documents, next_cursor, session_token: token.encode() })
     }
 
     async fn list_shard(
         &self,
         context: &RequestContext,
-        table: &Table,
-        at: &Cursor,
-        (limit, bytes_max): (u32, usize),
-        with_vector: bool,
-        token: &SessionToken,
+        shard: ShardId,
+        consistency: Consistency,
+        request: proto::ListRequest,
     ) -> Result<proto::ListResponse, Error> {
-        let shard = ShardId { table: table.id, index: at.shard };
-        self.on_primary(context, shard, |mut client, shard| {
-            let message = proto::ListRequest {
-                shard: Some(shard),
-                after_id: at.after.clone(),
-                limit,
-                with_vector,
-                min_lsn: token.position(at.shard).0,
-                bytes_max: bytes_max as u64,
-            };
+        self.read(context, shard, (ReadKind::List, consistency), |mut client, shard| {
+            let message = proto::ListRequest { shard: Some(shard), ..request.clone() };
             let request = with_deadline(context, message);
             async move { client.list(request).await }
         })
@@ -139,9 +153,9 @@ impl Router {
     }
 
     async fn shard_counts(&self, context: &RequestContext, shard: ShardId) -> Result<ShardCounts, Error> {
-        let route = self.route(shard)?;
-        let mut client = self.shard_client(&route.node)?;
-        let request = with_deadline(context, proto::StatisticsRequest { shards: vec![route.shard] });
+        let primary = self.primary(shard)?;
+        let mut client = self.shard_client(&primary.node)?;
+        let request = with_deadline(context, proto::StatisticsRequest { shards: vec![primary.shard] });
         let answer = before(context, client.statistics(request)).await?;
         let counts = answer.shards.into_iter().next().ok_or_else(|| {
             Error::new(ErrorCode::ShardUnavailable, format!("shard {} is not open", shard.index))

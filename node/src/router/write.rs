@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use vectorsphere_proto::internal::{self as proto, operation::Kind};
 
-use super::attempts::with_deadline;
-use super::session_token::SessionToken;
+use super::attempts::{Attempts, ShardClient, graver, revision_of, with_deadline};
+use super::session_token::{SeenPosition, SessionToken};
 use super::{RequestContext, Router, WriteReceipt};
 use crate::document::{Document, Metadata, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
@@ -20,32 +20,32 @@ impl Router {
         &self,
         context: &RequestContext,
         table: &Table,
-        documents: Vec<Document>,
+        upserts: Vec<Upsert>,
         op: OpId,
     ) -> Result<WriteReceipt, Error> {
-        let last: HashMap<DocumentId, usize> =
-            documents.iter().enumerate().map(|(index, document)| (document.id.clone(), index)).collect();
+        let ids = upserts.iter().map(|upsert| upsert.document.id.clone());
+        let last: HashMap<DocumentId, usize> = ids.enumerate().map(|(index, id)| (id, index)).collect();
         let mut parts = Parts::default();
-        for (index, document) in documents.into_iter().enumerate() {
+        for (index, Upsert { document, if_version }) in upserts.into_iter().enumerate() {
             if last[&document.id] == index {
-                parts.add(table, &document.id, Kind::Upsert(to_proto(&document)));
+                parts.add(table, &document.id, Kind::Upsert(to_proto(&document)), if_version);
             }
         }
         self.write(context, table, parts, op).await
     }
 
-    /// Replaces the metadata of one document, which must exist.
+    /// Replaces the metadata of one document, which must exist, at version `if_version` when that is given.
     pub async fn update_metadata(
         &self,
         context: &RequestContext,
         table: &Table,
-        id: DocumentId,
+        (id, if_version): (DocumentId, Option<u64>),
         metadata: Metadata,
         op: OpId,
     ) -> Result<WriteReceipt, Error> {
         let mut parts = Parts::default();
         let change = proto::SetMetadata { id: id.to_string(), metadata: metadata.to_bytes() };
-        parts.add(table, &id, Kind::SetMetadata(change));
+        parts.add(table, &id, Kind::SetMetadata(change), if_version);
         self.write(context, table, parts, op).await
     }
 
@@ -61,8 +61,21 @@ impl Router {
         ids.dedup();
         let mut parts = Parts::default();
         for id in ids {
-            parts.add(table, &id, Kind::Delete(id.to_string()));
+            parts.add(table, &id, Kind::Delete(id.to_string()), None);
         }
+        self.write(context, table, parts, op).await
+    }
+
+    /// Deletes one document, if it is at this version.
+    pub async fn delete_at(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        (id, if_version): (DocumentId, u64),
+        op: OpId,
+    ) -> Result<WriteReceipt, Error> {
+        let mut parts = Parts::default();
+        parts.add(table, &id, Kind::Delete(id.to_string()), Some(if_version));
         self.write(context, table, parts, op).await
     }
 
@@ -80,6 +93,10 @@ impl Router {
         receipt(table, join_all(writes).await)
     }
 
+    /// Writes one shard's part, again while it certainly did not happen and may yet, or while nobody knows: the operation id
+    /// makes a second try safe, also when the first one did arrive.
+    ///
+    /// Once an outcome is unknown, no later failure makes it known: the first try may still be on its way.
     async fn write_shard(
         &self,
         context: &RequestContext,
@@ -87,26 +104,52 @@ impl Router {
         operations: Vec<proto::Operation>,
         op: OpId,
     ) -> Result<proto::WriteResponse, Error> {
-        // The operation id makes a second try safe, also when the first one did arrive. Cloning the operations is
-        // cheap: vectors and metadata are shared bytes.
         let op_id = Bytes::copy_from_slice(&op.0);
-        self.on_primary(context, shard, |mut client, shard| {
-            let message = proto::WriteRequest {
-                shard: Some(shard),
-                op_id: op_id.clone(),
-                operations: operations.clone(),
-            };
+        let base_lsn = self.known.position(shard).0;
+        let call = |mut client: ShardClient, shard: proto::ShardRef| {
+            // Cheap: vectors and metadata are shared bytes.
+            let (op_id, operations) = (op_id.clone(), operations.clone());
+            let message = proto::WriteRequest { shard: Some(shard), op_id, operations, base_lsn };
             let request = with_deadline(context, message);
             async move { client.write(request).await }
-        })
-        .await
-        .map_err(|mut error| {
-            if error.code == ErrorCode::NodeUnreachable {
-                error.code = ErrorCode::OutcomeUnknown;
+        };
+        let (mut attempts, mut unknown) = (Attempts::new(self, context), None);
+        loop {
+            let tried = self.revision_of(shard);
+            let answer = match self.primary(shard) {
+                Ok(primary) => self.ask(context, &primary, &call).await,
+                Err(error) => Err(error),
+            };
+            let error = match answer {
+                Ok(answer) => {
+                    self.known.see(&self.view(), shard, position_of(&answer));
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let is_open = leaves_outcome_open(error.code);
+            let may_try = is_open || error.code.is_transient();
+            if is_open {
+                attempts.insist();
+                unknown = Some(error.message.clone());
             }
-            error
-        })
+            if !may_try || !attempts.again(|view| revision_of(view, shard) != tried).await {
+                return Err(unknown.map_or(error, |why| Error::new(ErrorCode::OutcomeUnknown, why)));
+            }
+            if is_open {
+                self.metrics.repeated_writes.inc();
+            }
+        }
     }
+}
+
+/// A document to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upsert {
+    /// The document.
+    pub document: Document,
+    /// The version that must be current; 0: the document must not exist. `None`: any.
+    pub if_version: Option<u64>,
 }
 
 /// Operations by shard, each shard's in the order of the request.
@@ -116,9 +159,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, table: &Table, id: &DocumentId, kind: Kind) {
+    fn add(&mut self, table: &Table, id: &DocumentId, kind: Kind, if_version: Option<u64>) {
         let shard = id.shard(table.schema.shards);
-        self.by_shard.entry(shard).or_default().push(proto::Operation { kind: Some(kind) });
+        self.by_shard.entry(shard).or_default().push(proto::Operation { kind: Some(kind), if_version });
     }
 }
 
@@ -135,13 +178,13 @@ fn receipt(
     table: &Table,
     answers: Vec<(ShardIndex, Result<proto::WriteResponse, Error>)>,
 ) -> Result<WriteReceipt, Error> {
-    let mut token = SessionToken { table: table.id, positions: BTreeMap::new() };
+    let mut token = SessionToken::empty(table.id);
     let (mut count, mut durable_copies, mut failures) = (0, u32::MAX, Vec::new());
     let shards = answers.len();
     for (shard, answer) in answers {
         match answer {
             Ok(answer) => {
-                token.positions.insert(shard, Lsn(answer.lsn));
+                token.see(shard, position_of(&answer));
                 count += answer.affected;
                 durable_copies = durable_copies.min(answer.durable_copies);
             }
@@ -155,20 +198,27 @@ fn receipt(
 }
 
 /// The gravest failure speaks: one whose outcome is unknown before one that certainly did not happen.
-fn partial_failure(shards: usize, mut failures: Vec<Error>) -> Error {
-    let failed = failures.len();
-    let unknown =
-        |error: &Error| matches!(error.code, ErrorCode::OutcomeUnknown | ErrorCode::DeadlineExceeded);
-    failures.sort_by_key(|error| !unknown(error));
-    let mut error = failures.swap_remove(0);
+fn partial_failure(shards: usize, failures: Vec<Error>) -> Error {
+    let done = shards - failures.len();
+    let unknown = failures.iter().find(|error| error.code == ErrorCode::OutcomeUnknown).cloned();
+    let gravest = unknown.or_else(|| failures.into_iter().reduce(graver));
+    let mut error = gravest.expect("a part has failed");
     if shards > 1 {
-        let done = shards - failed;
+        let message = error.message;
         error.message = format!(
-            "{done} of {shards} shards took their part of the batch, sending it again is safe: {}",
-            error.message
+            "{done} of {shards} shards took their part of the batch, sending it again with the same request id is safe: {message}"
         );
     }
     error
+}
+
+/// True when a call that failed like this may have been carried out.
+fn leaves_outcome_open(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NodeUnreachable | ErrorCode::OutcomeUnknown | ErrorCode::DeadlineExceeded)
+}
+
+fn position_of(answer: &proto::WriteResponse) -> SeenPosition {
+    SeenPosition { incarnation: answer.incarnation, lsn: Lsn(answer.lsn) }
 }
 
 #[cfg(test)]
@@ -192,7 +242,7 @@ mod tests {
     }
 
     fn written(lsn: u64, durable_copies: u32) -> Result<proto::WriteResponse, Error> {
-        Ok(proto::WriteResponse { lsn, affected: 2, durable_copies })
+        Ok(proto::WriteResponse { lsn, affected: 2, durable_copies, incarnation: 3 })
     }
 
     #[test]
@@ -202,7 +252,9 @@ mod tests {
         let receipt = receipt(&table, answers).expect("all shards answered");
         assert_eq!((receipt.count, receipt.durable_copies), (4, 1));
         let token = SessionToken::decode(&receipt.session_token, table.id).expect("ours");
-        assert_eq!((token.position(ShardIndex(3)), token.position(ShardIndex(1))), (Lsn(9), Lsn::ZERO));
+        let seen = SeenPosition { incarnation: 3, lsn: Lsn(9) };
+        assert_eq!(token.position(ShardIndex(3)), seen);
+        assert_eq!(token.position(ShardIndex(1)), SeenPosition::default());
     }
 
     #[test]

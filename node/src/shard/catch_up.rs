@@ -22,7 +22,6 @@ pub(super) struct CatchUp {
     /// Readers by copy: going on where the last read ended is cheap.
     readers: HashMap<ReplicaId, LogReader>,
     reading: JoinSet<ReadDone>,
-    busy: Vec<ReplicaId>,
     /// Bounds the bytes that a node reads for this at the same time.
     permits: Arc<Semaphore>,
 }
@@ -38,19 +37,13 @@ pub(super) struct ReadDone {
 
 impl CatchUp {
     pub(super) fn new(reader: LogReader, permits: Arc<Semaphore>) -> CatchUp {
-        CatchUp { reader, readers: HashMap::new(), reading: JoinSet::new(), busy: Vec::new(), permits }
-    }
-
-    /// True while records are being read for the copy.
-    pub(super) fn is_reading(&self, to: ReplicaId) -> bool {
-        self.busy.contains(&to)
+        CatchUp { reader, readers: HashMap::new(), reading: JoinSet::new(), permits }
     }
 
     /// Begins to read the records of a message.
     pub(super) fn read(&mut self, to: ReplicaId, append: Append) {
         let mut reader = self.readers.remove(&to).unwrap_or_else(|| self.reader.clone());
         let permits = self.permits.clone();
-        self.busy.push(to);
         self.reading.spawn(async move {
             let permit = permits.acquire_owned().await.expect("never closed");
             let first = append.prev.lsn.next();
@@ -72,7 +65,6 @@ impl CatchUp {
     /// The next read that has ended; `None` when none is under way. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<ReadDone> {
         let mut done = self.reading.join_next().await?.ok()?;
-        self.busy.retain(|busy| *busy != done.to);
         if let Some(reader) = done.reader.take() {
             self.readers.insert(done.to, reader);
         }

@@ -158,83 +158,36 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::time::Duration;
 
-    use prometheus_client::registry::Registry;
-    use tokio::sync::{Semaphore, watch};
-    use tokio::task::JoinSet;
-    use tokio_util::sync::CancellationToken;
-    use vectorsphere_index::Metric;
+    use super::super::tests::{World, code, upsert};
+    use vectorsphere_proto::internal::operation::Kind;
 
-    use super::*;
-    use crate::cluster::HeldSession;
-    use crate::document::{Document, Metadata};
     use crate::error_code::ErrorCode;
-    use crate::ids::{DocumentId, Epoch, OpId, ReplicaId, Session, ShardId, ShardIndex, TableId};
-    use crate::runtime::disk::MemoryDisk;
-    use crate::shard::ShardMetrics;
-    use crate::shard::disk_stage::SharedDiskStage;
-    use crate::shard::step::{OwnerContext, employ};
-    use crate::shard::write_room::WriteRoom;
-    use crate::storage::{Batch, Operation, ReplicaIdentity, ReplicaMeta, StorePlace, data_dir};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn store(shard: ShardId) -> Store {
-        let place =
-            StorePlace { disk: Arc::new(MemoryDisk::new(1)), directory: data_dir::shard_directory(shard) };
-        let (cluster_uid, replica) = ("c".to_owned(), ReplicaId::random());
-        Store::format(&place, ReplicaIdentity { cluster_uid, shard, replica, dimension: 1 })
-            .expect("formatted");
-        let meta = ReplicaMeta::read(place.disk.as_ref(), &place.directory).expect("whole").expect("there");
-        Store::open(place, meta).expect("fresh").0
-    }
-
     #[tokio::test]
     async fn a_replica_whose_turn_does_not_come_takes_deletes_only_until_it_does() {
-        let shard = ShardId { table: TableId::random(), index: ShardIndex(0) };
-        let (permits, cancel) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
-        let held = HeldSession { session: Session(1), valid_until: Duration::MAX };
-        let context = OwnerContext {
-            shard,
-            metric: Metric::L2,
-            session: watch::channel(Some(held)).1,
-            checkpoint_log_bytes: watch::channel(1_000).1,
-            checkpoint_permits: permits.clone(),
-            disk_stage: SharedDiskStage::default(),
-            metrics: ShardMetrics::register(&mut Registry::default()),
-            cancel: cancel.clone(),
-        };
-        let (replica, owner) = employ(store(shard), context);
-        let mut running = JoinSet::new();
-        running.spawn(owner.run());
-        replica.lead(Epoch(1), Session(1)).await.expect("fresh");
-        let room = WriteRoom::default();
-        let write = |operation| {
-            let batch = Batch { op_id: OpId::random(), operations: vec![operation] };
-            replica.write(Epoch(1), batch, room.take(1).expect("there is room"))
-        };
-        let id = DocumentId::parse("a").expect("valid");
-        let document = Document { id: id.clone(), vector: vec![1.0], metadata: Metadata::empty() };
-        let upsert = || write(Operation::Upsert(document.clone()));
-
+        let world = World::with_checkpoints_of(1_000).await;
+        let held = world.service.checkpoint_permits.clone().acquire_owned().await.expect("never closed");
+        let epoch = world.leads().await;
         let refused = loop {
-            match upsert().await {
-                Ok(receipt) => assert!(receipt.lsn < Lsn(1_000), "the log grows without bound"),
-                Err(error) => break error,
+            match world.write(epoch, upsert("a", 1.0)).await {
+                Ok(answer) => assert!(answer.lsn < 1_000, "the log grows without bound"),
+                Err(status) => break status,
             }
         };
-        assert!(refused.code == ErrorCode::Overloaded && refused.retry_after.is_some(), "{refused}");
-        assert_eq!(write(Operation::Delete(id)).await.expect("deletes go on").affected, 1);
-        permits.add_permits(1);
+        assert_eq!(code(&refused), ErrorCode::Overloaded.grpc_status(), "{refused}");
+        let deleted = world.write(epoch, Kind::Delete("a".to_owned())).await.expect("deletes go on");
+        assert_eq!(deleted.affected, 1);
+        drop(held);
         let accepted = async {
-            while upsert().await.is_err() {
+            while world.write(epoch, upsert("a", 1.0)).await.is_err() {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(PATIENCE, accepted).await.expect("its turn came");
-        cancel.cancel();
-        let ended = running.join_next().await.expect("it runs");
-        ended.expect("no panic").expect("closed in order");
+        world.service.stop().await;
     }
 }

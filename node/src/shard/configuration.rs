@@ -23,7 +23,11 @@ pub(crate) fn configuration_of(shard: &Shard) -> Configuration {
 }
 
 /// The record with what a change made of the configuration.
-pub(crate) fn write_configuration(mut record: ShardRecord, after: &Configuration, change: &Change) -> ShardRecord {
+pub(crate) fn write_configuration(
+    mut record: ShardRecord,
+    after: &Configuration,
+    change: &Change,
+) -> ShardRecord {
     record.epoch = after.epoch.0;
     record.primary = after.primary.map(|primary| primary.0.to_vec()).unwrap_or_default();
     record.primary_session = after.primary_session.0;

@@ -50,7 +50,8 @@ pub(crate) fn next_step(
     let Some(entry) = entry else { return close };
     let Some(table) = table else { return Step::Wait };
     let leaves = entry.role == ReplicaRole::Leaving;
-    if table == TableState::Deleting || leaves && facts.leaving_for.is_some_and(|time| time >= leaving_grace) {
+    if table == TableState::Deleting || leaves && facts.leaving_for.is_some_and(|time| time >= leaving_grace)
+    {
         return if session.is_some() { Step::Remove } else { close };
     }
     if leaves || entry.damaged {
@@ -95,7 +96,11 @@ pub(crate) enum DirectoryVerdict {
 }
 
 /// Judges a copy's directory against the shard's record.
-pub(crate) fn judge_directory(record: &Shard, entry: &Replica, meta: Option<&ReplicaMeta>) -> DirectoryVerdict {
+pub(crate) fn judge_directory(
+    record: &Shard,
+    entry: &Replica,
+    meta: Option<&ReplicaMeta>,
+) -> DirectoryVerdict {
     let Some(meta) = meta else {
         // One that catches up counts for nothing yet. The primary notices by the new session that it begins again.
         return match entry.role == ReplicaRole::Learner && !record.is_in_sync(entry.id) {
@@ -149,7 +154,8 @@ mod tests {
     fn steps_follow_from_record_table_and_facts() {
         use TableState::{Active, Creating, Deleting};
         let session = Some(Session(50));
-        let step = |entry: Option<&Replica>, table, session, facts| next_step(entry, table, session, GRACE, facts);
+        let step =
+            |entry: Option<&Replica>, table, session, facts| next_step(entry, table, session, GRACE, facts);
         let (closed, open) = (Facts::default(), Facts { is_open: true, ..Facts::default() });
         let full = entry(ReplicaRole::Full);
 
@@ -200,7 +206,13 @@ mod tests {
         assert!(lost(judge(&record(3, &[OTHER]), Full, None)), "an emptied volume that was in sync once");
         assert!(lost(judge(&record(3, &[OURS]), Learner, None)), "an emptied volume");
         assert!(lost(judge(&record(3, &[OURS]), Full, Some(meta(OTHER, 3)))), "another volume");
-        assert!(refused(judge(&record(2, &[OURS]), Full, Some(meta(OURS, 3)))), "an old copy of the metadata store");
-        assert!(refused(judge(&record(0, &[]), Learner, Some(meta(OURS, 1)))), "an old copy of the metadata store");
+        assert!(
+            refused(judge(&record(2, &[OURS]), Full, Some(meta(OURS, 3)))),
+            "an old copy of the metadata store"
+        );
+        assert!(
+            refused(judge(&record(0, &[]), Learner, Some(meta(OURS, 1)))),
+            "an old copy of the metadata store"
+        );
     }
 }

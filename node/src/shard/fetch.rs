@@ -85,12 +85,15 @@ fn take_part(
         Some(writer) => writer,
         None => {
             let (place, identity) = (wanted.place(disk), wanted.identity());
-            let description = SnapshotDescription::decode(&part.description).map_err(FetchFailure::Storage)?;
+            let description =
+                SnapshotDescription::decode(&part.description).map_err(FetchFailure::Storage)?;
             SnapshotWriter::begin(&place, &identity, description).map_err(FetchFailure::Storage)?
         }
     };
     // What an earlier try has brought is there.
-    if part.offset >= writer.progress().get(part.file as usize).copied().unwrap_or_default() && !part.bytes.is_empty() {
+    if part.offset >= writer.progress().get(part.file as usize).copied().unwrap_or_default()
+        && !part.bytes.is_empty()
+    {
         writer.write(part.file, part.offset, &part.bytes).map_err(FetchFailure::Storage)?;
     }
     Ok(writer)

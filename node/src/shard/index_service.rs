@@ -19,13 +19,13 @@ use super::keeper::Keeper;
 use super::links::Links;
 use super::metrics::ShardMetrics;
 use super::replica::Replica;
-use super::wire::Letter;
 use super::write_room::WriteRoom;
 use crate::cluster::view::ClusterView;
 use crate::cluster::{HeldSession, MetaStore};
 use crate::comm::CommunicationService;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ShardId};
+use crate::replication::driver::Letter;
 use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::Disk;
 use crate::runtime::{ComputePool, TaskGroup};
@@ -35,6 +35,9 @@ const OPENING_PAUSE: Duration = Duration::from_millis(200);
 
 /// Snapshots that are sent at once.
 const SNAPSHOTS_SENT_MAX: usize = 1;
+
+/// Checkpoints that are written at once: each may hold a copy of the rows that it merges.
+const CHECKPOINTS_MAX: usize = 1;
 
 /// What the service is made of.
 pub struct IndexServiceParts {
@@ -87,6 +90,9 @@ pub struct IndexService {
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
     snapshot_permits: Arc<Semaphore>,
+    /// Checkpoints that may be written at once.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests take one to see what waits for it"))]
+    pub(super) checkpoint_permits: Arc<Semaphore>,
     table: SharedTable,
     tasks: TaskGroup,
     all_opened: watch::Receiver<bool>,
@@ -112,6 +118,7 @@ impl IndexService {
     pub fn start(parts: IndexServiceParts, tasks: TaskGroup) -> IndexService {
         let table = SharedTable::default();
         let (tell, all_opened) = watch::channel(false);
+        let checkpoint_permits = Arc::new(Semaphore::new(CHECKPOINTS_MAX));
         let service = IndexService {
             node_id: parts.node_id.clone(),
             kernels: parts.kernels,
@@ -119,12 +126,13 @@ impl IndexService {
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
             snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
+            checkpoint_permits: checkpoint_permits.clone(),
             table: table.clone(),
             tasks: tasks.clone(),
             all_opened,
         };
         let links = Arc::new(Links::new(parts.comm.clone(), tasks.clone()));
-        let keeper = Keeper::new(parts, table, links, tell, tasks.cancellation().clone());
+        let keeper = Keeper::new(parts, table, links, checkpoint_permits, tell, tasks.cancellation().clone());
         tasks.spawn("shards", keeper.run());
         service
     }
@@ -150,8 +158,8 @@ impl IndexService {
     }
 
     /// Hands a message of another replica to the one that it is for, if that is open.
-    pub(super) fn deliver(&self, letter: Letter) {
-        if let Some(Found::Open(replica)) = self.table.get(letter.shard) {
+    pub(super) fn deliver(&self, shard: ShardId, letter: Letter) {
+        if let Some(Found::Open(replica)) = self.table.get(shard) {
             replica.deliver(letter);
         }
     }
@@ -172,16 +180,14 @@ impl IndexService {
         self.all_opened.clone()
     }
 
-    /// Lets other copies lead every shard that this node leads, as far as there are some and they take over in time.
-    pub async fn hand_over_all(&self, limit: Duration) {
-        let leading = self.open_replicas().into_iter().filter(|replica| replica.state().leads.is_some());
-        let handed = leading.map(async |replica| replica.hand_over(None).await.is_ok());
-        match tokio::time::timeout(limit, join_all(handed)).await {
-            Ok(handed) => {
-                let (done, all) = (handed.iter().filter(|done| **done).count(), handed.len());
-                info!(handed_over = done, led = all, "handed shards over");
-            }
-            Err(_) => warn!("shards were not all handed over in time"),
+    /// Lets other copies lead, and leaves the in-sync set of every shard, as far as there are copies enough and it takes no
+    /// longer than `limit`.
+    pub async fn leave_all(&self, limit: Duration) {
+        let shared = self.open_replicas().into_iter().filter(|replica| replica.state().has_enough_others);
+        let left = shared.map(async |replica| replica.leave().await);
+        match tokio::time::timeout(limit, join_all(left)).await {
+            Ok(left) => info!(shards = left.len(), "other copies serve the shards of this node"),
+            Err(_) => warn!("shards could not all be handed to other copies in time"),
         }
     }
 

@@ -27,8 +27,6 @@ use crate::table::{Table, TableState};
 const TICK: Duration = Duration::from_secs(1);
 /// Replicas that are opened at once: they read at the disk's speed.
 const OPENS_MAX: usize = 4;
-/// Checkpoints that are written at once: each may hold a copy of the rows that it merges.
-const CHECKPOINTS_MAX: usize = 1;
 /// Reads of old log records for copies that are behind, at once.
 const CATCH_UP_READS_MAX: usize = 2;
 /// Snapshots that are fetched at once.
@@ -101,6 +99,7 @@ impl Keeper {
         parts: IndexServiceParts,
         table: SharedTable,
         links: Arc<Links>,
+        checkpoint_permits: Arc<Semaphore>,
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
@@ -116,7 +115,7 @@ impl Keeper {
             steps: JoinSet::new(),
             owners: JoinSet::new(),
             open_permits: permits(OPENS_MAX),
-            checkpoint_permits: permits(CHECKPOINTS_MAX),
+            checkpoint_permits,
             catch_up_permits: permits(CATCH_UP_READS_MAX),
             fetch_permits: permits(FETCHES_MAX),
             disk_stage: SharedDiskStage::default(),
@@ -169,7 +168,8 @@ impl Keeper {
             return;
         }
         let node = &self.parts.node_id;
-        let placed = view.shards.values().flat_map(|record| copies_on(record, node).map(|copy| (record.id, copy.id)));
+        let placed =
+            view.shards.values().flat_map(|record| copies_on(record, node).map(|copy| (record.id, copy.id)));
         let copies: BTreeSet<CopyId> = placed.chain(self.slots.keys().copied()).collect();
         for copy in copies {
             // A record that is absent is no reason to do anything.
@@ -273,7 +273,8 @@ impl Keeper {
             others && self.parts.view.borrow().nodes.contains_key(&replica.node)
         };
         let follower = record.staying().filter(fits).find(|replica| Some(replica.id) != record.primary);
-        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone()) else {
+        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone())
+        else {
             return;
         };
         self.slot(copy).is_busy = true;
@@ -343,7 +344,9 @@ impl Keeper {
                 warn!(%shard, error = %failure, "snapshot could not be fetched");
                 self.slot(copy).rest();
             }
-            StepDone::Marked(_, Ok(())) => warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged"),
+            StepDone::Marked(_, Ok(())) => {
+                warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged");
+            }
             StepDone::Closed => {
                 self.slots.remove(&copy);
             }
@@ -351,7 +354,9 @@ impl Keeper {
                 info!(%shard, replica = %copy.1, "replica deleted");
                 self.slots.remove(&copy);
             }
-            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure)) if failure.is_race() => {
+            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure))
+                if failure.is_race() =>
+            {
                 self.slot(copy).rest_at(sight);
             }
             StepDone::Removed(_, Err(failure)) | StepDone::Marked(_, Err(failure)) => {

@@ -7,7 +7,7 @@ use vectorsphere_proto::internal::operation::Kind;
 use vectorsphere_proto::internal::shard_service_server::ShardService;
 use vectorsphere_proto::internal::{self as proto};
 
-use super::tests::{World, code};
+use super::tests::{World, code, strong};
 use crate::document::vector_to_bytes;
 use crate::error_code::ErrorCode;
 use crate::ids::OpId;
@@ -19,15 +19,15 @@ fn batch(world: &World, op_id: OpId, ids: std::ops::Range<u32>) -> Request<proto
     let upsert = |number: u32| {
         let vector = vector_to_bytes(&[1.0, 0.0]);
         let metadata = metadata.clone().into();
-        proto::Operation {
-            kind: Some(Kind::Upsert(proto::Document { id: number.to_string(), vector, metadata })),
-        }
+        let document = proto::Document { id: number.to_string(), vector, metadata };
+        proto::Operation { kind: Some(Kind::Upsert(document)), if_version: None }
     };
     let operations = ids.map(upsert).collect();
     Request::new(proto::WriteRequest {
         shard: world.shard_ref(1),
         op_id: op_id.0.to_vec().into(),
         operations,
+        base_lsn: 0,
     })
 }
 
@@ -41,8 +41,14 @@ async fn a_page_of_large_documents_ends_early_and_the_next_one_goes_on() {
         let (shard, after) = (world.shard_ref(1), after_id.clone());
         // Each but the first page has room for less than one document, and gets it.
         let bytes_max = if pages.is_empty() { 5 << 19 } else { 1 };
-        let request =
-            proto::ListRequest { shard, after_id: after, limit: 100, bytes_max, ..Default::default() };
+        let request = proto::ListRequest {
+            shard,
+            after_id: after,
+            limit: 100,
+            bytes_max,
+            rule: strong(),
+            ..Default::default()
+        };
         let page = world.service.list(Request::new(request)).await.expect("listed").into_inner();
         after_id.clone_from(&page.documents.last().expect("at least one").id);
         pages.push(page.documents.len());

@@ -4,7 +4,7 @@
 //! never pass the mailbox: they take the newest immutable snapshot. Knows the metadata store and the storage, but no
 //! routes and no formats of the public API.
 
-
+mod answers;
 mod catch_up;
 mod checkpointing;
 mod configuration;
@@ -12,6 +12,7 @@ pub(crate) mod decide;
 mod describing;
 
 pub mod disk_stage;
+mod effects;
 mod fetch;
 pub mod index_service;
 
@@ -28,7 +29,6 @@ pub mod rpc;
 pub mod search;
 mod step;
 
-
 mod turn;
 mod wire;
 mod write_room;
@@ -36,7 +36,7 @@ mod write_room;
 pub use disk_stage::{DiskStage, DiskThresholds};
 pub use index_service::{IndexService, IndexServiceParts, ShardSettings};
 pub use metrics::ShardMetrics;
-pub use replica::{ReadLevel, Replica};
+pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;
 
 #[cfg(test)]

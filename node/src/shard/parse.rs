@@ -1,13 +1,17 @@
 //! From messages to checked values. An error names the place by a JSON pointer into the message.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::Value;
 use vectorsphere_index::{Metric, norm};
 use vectorsphere_proto::internal::{self as proto, operation::Kind};
 
+use super::replica::ReadRule;
 use crate::document::{Document, Metadata, vector_from_bytes};
 use crate::error_code::{Error, Violation};
-use crate::ids::{DocumentId, Epoch, OpId, ShardId, ShardIndex, TableId};
+use crate::ids::{DocumentId, Epoch, Lsn, OpId, ShardId, ShardIndex, TableId};
+use crate::search::Consistency;
 use crate::storage::Operation;
 
 /// Operations of one batch, at most.
@@ -25,6 +29,27 @@ pub(super) fn shard(shard: Option<&proto::ShardRef>) -> Result<(ShardId, Epoch),
     let table = TableId::parse(&shard.table_id)
         .ok_or_else(|| Error::invalid("/shard/table_id", "table_id is not a UUID"))?;
     Ok((ShardId { table, index: ShardIndex(shard.shard) }, Epoch(shard.epoch)))
+}
+
+/// What a read must reflect.
+pub(super) fn read_rule(rule: Option<&proto::ReadRule>) -> Result<ReadRule, Error> {
+    let rule = rule.ok_or_else(|| Error::invalid("/rule", "rule is missing"))?;
+    let most = Duration::from_millis(u64::from(rule.max_staleness_ms));
+    let consistency = match rule.level() {
+        proto::Level::Strong => Consistency::Strong,
+        proto::Level::StrongNoclock => Consistency::StrongNoClock,
+        proto::Level::Session => Consistency::Session,
+        proto::Level::Bounded if most.is_zero() => {
+            return Err(Error::invalid("/rule/max_staleness_ms", "max_staleness_ms is missing"));
+        }
+        proto::Level::Bounded => Consistency::Bounded(most),
+        proto::Level::Eventual => Consistency::Eventual,
+        proto::Level::Unspecified => {
+            let message = format!("level {} is missing or not known", rule.level);
+            return Err(Error::invalid("/rule/level", message));
+        }
+    };
+    Ok(ReadRule { consistency, min_lsn: Lsn(rule.min_lsn), incarnation: rule.incarnation })
 }
 
 /// Key of an operation.
@@ -95,6 +120,7 @@ fn parse_operation(
     metric: Metric,
 ) -> Result<Operation, Error> {
     let kind = operation.kind.ok_or_else(|| Error::invalid(pointer, "operation is empty"))?;
+    let if_version = operation.if_version.map(Lsn);
     match kind {
         Kind::Upsert(proto::Document { id, vector, metadata }) => {
             let id = document_id(&format!("{pointer}/upsert/id"), &id)?;
@@ -102,16 +128,16 @@ fn parse_operation(
             let vector = values(&place, &vector)?;
             check_vector(&place, &vector, dimension, metric)?;
             let metadata = parse_metadata(&format!("{pointer}/upsert/metadata"), metadata)?;
-            Ok(Operation::Upsert { document: Document { id, vector, metadata }, if_version: None })
+            Ok(Operation::Upsert { document: Document { id, vector, metadata }, if_version })
         }
         Kind::Delete(id) => {
             let id = document_id(&format!("{pointer}/delete"), &id)?;
-            Ok(Operation::Delete { id, if_version: None })
+            Ok(Operation::Delete { id, if_version })
         }
         Kind::SetMetadata(proto::SetMetadata { id, metadata }) => {
             let id = document_id(&format!("{pointer}/set_metadata/id"), &id)?;
             let metadata = parse_metadata(&format!("{pointer}/set_metadata/metadata"), metadata)?;
-            Ok(Operation::SetMetadata(id, metadata))
+            Ok(Operation::SetMetadata { id, metadata, if_version })
         }
     }
 }
@@ -155,7 +181,7 @@ mod tests {
             vector: vector_to_bytes(vector),
             metadata: Bytes::from_static(metadata.as_bytes()),
         };
-        proto::Operation { kind: Some(Kind::Upsert(document)) }
+        proto::Operation { kind: Some(Kind::Upsert(document)), if_version: None }
     }
 
     #[test]
@@ -170,8 +196,8 @@ mod tests {
             upsert("f", &[0.0, -0.0], ""),
             upsert("g", &[1.0, 1.0], "[1]"),
             upsert("h", &[1.0, 1.0], r#"{"a":}"#),
-            proto::Operation { kind: None },
-            proto::Operation { kind: Some(Kind::Delete("x\0".to_owned())) },
+            proto::Operation::default(),
+            proto::Operation { kind: Some(Kind::Delete("x\0".to_owned())), if_version: None },
         ];
         let error = operations(batch, 2, Metric::Cosine).expect_err("bad");
         let pointers: Vec<&str> =
@@ -191,6 +217,23 @@ mod tests {
         assert_eq!(pointers, expected);
         assert!(operations(vec![upsert("f", &[0.0, -0.0], "")], 2, Metric::Dot).is_ok());
         assert!(operations(Vec::new(), 2, Metric::Dot).is_err());
+    }
+
+    #[test]
+    fn a_read_says_how_fresh_it_must_be() {
+        let level = |level: i32| {
+            let rule = proto::ReadRule { level, min_lsn: 7, incarnation: 1, max_staleness_ms: 0 };
+            read_rule(Some(&rule))
+        };
+        let session = level(proto::Level::Session.into()).expect("complete");
+        let expected = ReadRule { consistency: Consistency::Session, min_lsn: Lsn(7), incarnation: 1 };
+        assert_eq!(session, expected);
+        let pointer =
+            |refused: Result<ReadRule, Error>| refused.expect_err("refused").violations[0].pointer.clone();
+        assert_eq!(pointer(level(0)), "/rule/level");
+        assert_eq!(pointer(level(99)), "/rule/level");
+        assert_eq!(pointer(level(proto::Level::Bounded.into())), "/rule/max_staleness_ms");
+        assert_eq!(pointer(read_rule(None)), "/rule");
     }
 
     #[test]

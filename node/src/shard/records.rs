@@ -124,7 +124,8 @@ impl Records {
     async fn read_raw(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {
         let key = self.keys.shard(&shard.table.to_string(), shard.index.0);
         let entry = self.meta.get(&key).await?.ok_or(RecordFailure::Absent)?;
-        let record = ShardRecord::decode(entry.value).map_err(|error| RecordFailure::Malformed(error.to_string()))?;
+        let record =
+            ShardRecord::decode(entry.value).map_err(|error| RecordFailure::Malformed(error.to_string()))?;
         Ok((record, entry.mod_revision))
     }
 

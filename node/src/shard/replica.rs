@@ -8,17 +8,16 @@ use tokio::time::timeout;
 use vectorsphere_index::Metric;
 use vectorsphere_proto::internal::ReplicaStatus;
 
-use super::answers::WriteReply;
 use super::disk_stage::{DiskStage, SharedDiskStage};
-use super::readers::ConfirmReply;
 use super::turn::PinReply;
-use super::wire::Letter;
 use super::write_room::TakenRoom;
 use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
+use crate::replication::driver::{Letter, WriteReceipt};
 use crate::replication::{Grant, NotAdmitted};
 use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
 /// How long a read waits for a position that the caller has seen, before it is sent to the primary.
@@ -52,6 +51,8 @@ pub struct ReplicaState {
     pub leads: Option<Epoch>,
     /// It is in the in-sync set, by the record that it knows.
     pub in_sync: bool,
+    /// The shard has more copies in sync than a write needs.
+    pub has_enough_others: bool,
     /// When it last heard of a position at which it knows everything that was acknowledged, on the monotonic clock, and
     /// that position.
     pub fresh: Option<(Lsn, Duration)>,
@@ -65,22 +66,15 @@ pub struct ReplicaState {
     pub failure: Option<String>,
 }
 
-/// How much a read must see.
+/// What a read must reflect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadLevel {
-    /// Everything that was acknowledged before, by the primary of this reign; clocks may be trusted or not.
-    Strong {
-        /// The reign that the caller believes in.
-        epoch: Epoch,
-        /// Ask the other copies, and trust no clock.
-        without_clock: bool,
-    },
-    /// Everything up to this position, by a copy in sync.
-    Session(Lsn),
-    /// Everything that was acknowledged this long ago.
-    Bounded(Duration),
-    /// Whatever is there.
-    Eventual,
+pub struct ReadRule {
+    /// How fresh it must be.
+    pub consistency: Consistency,
+    /// It sees everything up to here; [`Lsn::ZERO`]: no demand.
+    pub min_lsn: Lsn,
+    /// Incarnation of the shard when `min_lsn` was given out.
+    pub incarnation: u64,
 }
 
 /// What the owner is asked to do.
@@ -91,6 +85,8 @@ pub(super) enum Request {
     Confirm(ConfirmReply),
     /// Let another copy lead; `None`: any.
     HandOver(Option<ReplicaId>, oneshot::Sender<Result<Epoch, NotAdmitted>>),
+    /// The node is about to stop: let another copy lead, then leave the in-sync set.
+    Leave,
     /// Say where the replica stands.
     Describe(oneshot::Sender<ReplicaStatus>),
     /// Keep the newest checkpoint for somebody who fetches it.
@@ -106,16 +102,11 @@ pub(super) struct WriteRequest {
     pub(super) reply: WriteReply,
 }
 
-/// The answer of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteReceipt {
-    /// Position of the batch's last record.
-    pub lsn: Lsn,
-    /// Documents written, or that existed and were deleted.
-    pub affected: u64,
-    /// Disks that it is on.
-    pub durable_copies: u32,
-}
+/// Where a write's answer goes.
+pub(super) type WriteReply = oneshot::Sender<Result<WriteReceipt, Error>>;
+
+/// Where the answer to a reader goes: the position that its snapshot must have; `None`: the replica may lead no more.
+pub(super) type ConfirmReply = oneshot::Sender<Option<Lsn>>;
 
 /// The grant of the owner's protocol; read by every strong read.
 #[derive(Clone, Default)]
@@ -189,37 +180,35 @@ impl Replica {
         })
     }
 
-    /// A snapshot that sees what `level` demands.
-    pub async fn snapshot(&self, level: ReadLevel) -> Result<Arc<Snapshot>, Error> {
-        if let ReadLevel::Strong { epoch, without_clock } = level {
-            self.check_leads(epoch)?;
-            let snapshot = self.reader.snapshot();
-            // In this order: the grant covers the moment at which the snapshot was taken.
-            if !without_clock && self.is_granted(epoch, snapshot.lsn) {
-                return Ok(snapshot);
-            }
-            self.confirm(epoch).await?;
-            return Ok(self.reader.snapshot());
+    /// How often the shard was forced to go on without a copy that had everything.
+    pub fn incarnation(&self) -> u64 {
+        self.state.borrow().incarnation
+    }
+
+    /// The newest snapshot, which satisfies `rule`. The caller's epoch counts where the primary is to answer.
+    pub async fn snapshot(&self, epoch: Epoch, rule: ReadRule) -> Result<Arc<Snapshot>, Error> {
+        self.satisfies(epoch, rule).await?;
+        let snapshot = self.reader.snapshot();
+        // In this order: the grant covers the moment at which the snapshot was taken.
+        if !rule.consistency.needs_primary() || self.is_granted(epoch, rule, snapshot.lsn) {
+            return Ok(snapshot);
         }
-        self.weakly_readable(level).await?;
+        self.confirm(epoch).await?;
         Ok(self.reader.snapshot())
     }
 
-    /// The newest version of a document that `level` demands, and its number.
+    /// The newest version of a document, and its number, as [`Replica::snapshot`] would show it.
     pub async fn get(
         &self,
-        level: ReadLevel,
+        epoch: Epoch,
+        rule: ReadRule,
         id: &str,
         with_vector: bool,
     ) -> Result<Option<(Document, Lsn)>, Error> {
-        let ReadLevel::Strong { epoch, without_clock } = level else {
-            self.weakly_readable(level).await?;
-            return self.look_up(id, with_vector).await;
-        };
-        self.check_leads(epoch)?;
+        self.satisfies(epoch, rule).await?;
         let seen = self.reader.snapshot().lsn;
         let found = self.look_up(id, with_vector).await?;
-        if !without_clock && self.is_granted(epoch, seen) {
+        if !rule.consistency.needs_primary() || self.is_granted(epoch, rule, seen) {
             return Ok(found);
         }
         self.confirm(epoch).await?;
@@ -258,6 +247,16 @@ impl Replica {
         outcome.map_err(|why| refused_by(self.shard, why))
     }
 
+    /// Lets another copy lead, and leaves the in-sync set, so that nobody waits for this one when its node stops. Returns
+    /// when that is done; never, when there are too few other copies.
+    pub(super) async fn leave(&self) {
+        let mut state = self.state.clone();
+        if self.mailbox.send(Request::Leave).await.is_ok() {
+            // An owner that ends has left, too.
+            let _ = state.wait_for(|state| !state.in_sync && state.leads.is_none()).await;
+        }
+    }
+
     /// The newest checkpoint, kept while the answer lives.
     pub(super) async fn pin(&self) -> Result<Option<PinnedCheckpoint>, Error> {
         self.ask(Request::Pin).await
@@ -278,9 +277,10 @@ impl Replica {
         }
     }
 
-    /// True when everything that was acknowledged before now is at or before `seen`.
-    fn is_granted(&self, epoch: Epoch, seen: Lsn) -> bool {
-        self.grant.now().is_some_and(|grant| grant.epoch == epoch && seen >= grant.start)
+    /// True when everything that was acknowledged before now is at or before `seen`, and the clocks may be trusted.
+    fn is_granted(&self, epoch: Epoch, rule: ReadRule, seen: Lsn) -> bool {
+        let granted = self.grant.now().is_some_and(|grant| grant.epoch == epoch && seen >= grant.start);
+        granted && rule.consistency == Consistency::Strong
     }
 
     /// Asks the other copies whether this one still leads; afterwards everything acknowledged before is visible.
@@ -294,28 +294,33 @@ impl Replica {
         self.check_leads(epoch)
     }
 
-    async fn weakly_readable(&self, level: ReadLevel) -> Result<(), Error> {
-        match level {
-            ReadLevel::Strong { .. } => unreachable!("handled by the callers"),
-            ReadLevel::Eventual => Ok(()),
-            ReadLevel::Session(position) => {
-                if !self.state.borrow().in_sync {
-                    let message = format!("the copy of shard {} here is not in sync", self.shard.index);
-                    return Err(Error::new(ErrorCode::ShardUnavailable, message));
-                }
-                self.await_applied(position, POSITION_WAIT).await
-            }
-            ReadLevel::Bounded(staleness) => {
-                let known = self.staleness();
-                if known.is_some_and(|known| known <= staleness) {
-                    return Ok(());
-                }
-                let shard = self.shard.index;
-                let age = known.map_or("an unknown time".to_owned(), |known| format!("{} ms", known.as_millis()));
-                let message = format!("the copy of shard {shard} here is {age} behind");
-                Err(Error::new(ErrorCode::ShardUnavailable, message))
-            }
+    /// Waits until the copy is what `rule` asks for; that a primary still leads is for its callers to find out.
+    async fn satisfies(&self, epoch: Epoch, rule: ReadRule) -> Result<(), Error> {
+        let ReadRule { consistency, min_lsn, incarnation } = rule;
+        if min_lsn > Lsn::ZERO && incarnation < self.incarnation() {
+            return Err(session_expired(self.shard));
         }
+        match consistency {
+            Consistency::Strong | Consistency::StrongNoClock => self.check_leads(epoch)?,
+            Consistency::Session if !self.state.borrow().in_sync => {
+                let message = format!("the copy of shard {} here is not in sync", self.shard.index);
+                return Err(Error::new(ErrorCode::ShardUnavailable, message));
+            }
+            Consistency::Bounded(most) => self.check_staleness(most)?,
+            Consistency::Session | Consistency::Eventual => {}
+        }
+        self.await_applied(min_lsn, POSITION_WAIT).await
+    }
+
+    fn check_staleness(&self, most: Duration) -> Result<(), Error> {
+        let known = self.staleness();
+        if known.is_some_and(|known| known <= most) {
+            return Ok(());
+        }
+        let shard = self.shard.index;
+        let age = known.map_or("an unknown time".to_owned(), |known| format!("{} ms", known.as_millis()));
+        let message = format!("the copy of shard {shard} here is {age} behind");
+        Err(Error::new(ErrorCode::ShardUnavailable, message))
     }
 
     /// Everything that was acknowledged this long ago is visible here; `None`: nobody knows.
@@ -357,6 +362,15 @@ impl Replica {
 pub(super) fn closed(shard: ShardId, state: &ReplicaState) -> Error {
     let reason = state.failure.as_deref().unwrap_or("the replica is stopping");
     Error::new(ErrorCode::ShardUnavailable, format!("shard {} takes no writes: {reason}", shard.index))
+}
+
+/// The answer to a caller whose token may name writes that were lost.
+fn session_expired(shard: ShardId) -> Error {
+    let message = format!(
+        "shard {} was recovered by force after the session token was given out, what the token names may be lost: read without it",
+        shard.index
+    );
+    Error::new(ErrorCode::SessionExpired, message)
 }
 
 /// The answer to a caller that believes in another reign.

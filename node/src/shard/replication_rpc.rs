@@ -15,7 +15,7 @@ use vectorsphere_proto::internal::{self as proto};
 use super::index_service::IndexService;
 use super::owner::chain;
 use super::parse;
-use super::wire::Letter;
+use super::wire::letter_from_proto;
 use crate::comm::convert::to_status;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::ReplicaId;
@@ -45,10 +45,11 @@ impl ReplicationService for ReplicationRpc {
         request: Request<Streaming<proto::ReplicationFrame>>,
     ) -> Result<Response<proto::ReplicateResponse>, Status> {
         let mut frames = request.into_inner();
-        while let Some(frame) = self.cancel.run_until_cancelled(frames.message()).await.transpose()?.flatten() {
+        while let Some(frame) = self.cancel.run_until_cancelled(frames.message()).await.transpose()?.flatten()
+        {
             for message in frame.messages {
-                match Letter::from_proto(message) {
-                    Ok(letter) => self.service.deliver(letter),
+                match letter_from_proto(message) {
+                    Ok((shard, letter)) => self.service.deliver(shard, letter),
                     // Of a newer version, or damaged on its way: as if it were lost.
                     Err(error) => debug!(%error, "a replication message was not understood"),
                 }
@@ -63,11 +64,13 @@ impl ReplicationService for ReplicationRpc {
         &self,
         request: Request<proto::FetchSnapshotRequest>,
     ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
-        let (shard, _) = parse::shard(request.into_inner().shard.as_ref()).map_err(|error| to_status(&error))?;
+        let (shard, _) =
+            parse::shard(request.into_inner().shard.as_ref()).map_err(|error| to_status(&error))?;
         let replica = self.service.replica(shard).map_err(|error| to_status(&error))?;
         let permit = self.service.snapshot_permit().await;
         let pinned = replica.pin().await.map_err(|error| to_status(&error))?.ok_or_else(|| {
-            let message = format!("shard {} has no checkpoint: its log reaches back to the beginning", shard.index);
+            let message =
+                format!("shard {} has no checkpoint: its log reaches back to the beginning", shard.index);
             to_status(&Error::new(ErrorCode::ShardUnavailable, message))
         })?;
         let sending = Sending { pinned: Arc::new(pinned), sizes: None, file: 0, offset: 0, _permit: permit };
@@ -101,9 +104,10 @@ impl ReplicationService for ReplicationRpc {
             let (shard, _) = parse::shard(request.shard.as_ref())?;
             let to = match request.to.is_empty() {
                 true => None,
-                false => Some(ReplicaId::from_bytes(&request.to).ok_or_else(|| {
-                    Error::invalid("/to", "to must have 16 bytes")
-                })?),
+                false => Some(
+                    ReplicaId::from_bytes(&request.to)
+                        .ok_or_else(|| Error::invalid("/to", "to must have 16 bytes"))?,
+                ),
             };
             self.service.replica(shard)?.hand_over(to).await
         };

@@ -13,12 +13,12 @@ use vectorsphere_proto::internal::{self as proto};
 
 use super::index_service::IndexService;
 use super::parse;
+use super::replica::Replica;
 use super::search::{Engine, Ranking, ShardQuery, read_out, search};
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
-use super::replica::ReadLevel;
-use crate::ids::{DocumentId, Epoch};
+use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
 use crate::search::{ANSWER_BYTES_MAX, Hit, TOP_K_MAX};
 use crate::storage::Batch;
@@ -70,12 +70,14 @@ impl IndexService {
         // Before it is parsed, which takes memory again.
         let room = self.write_room.take(request.encoded_len())?;
         let op_id = parse::op_id(&request.op_id)?;
+        let base = (request.base_lsn > 0).then_some(Lsn(request.base_lsn));
         let operations = parse::operations(request.operations, replica.dimension(), replica.metric())?;
-        let receipt = replica.write(epoch, Batch { op_id, base: None, operations }, room).await?;
+        let receipt = replica.write(epoch, Batch { op_id, base, operations }, room).await?;
         Ok(proto::WriteResponse {
             lsn: receipt.lsn.0,
             affected: receipt.affected,
             durable_copies: receipt.durable_copies,
+            incarnation: replica.incarnation(),
         })
     }
 
@@ -83,11 +85,15 @@ impl IndexService {
         let (shard, epoch) = parse::shard(request.shard.as_ref())?;
         let replica = self.replica(shard)?;
         let id = parse::document_id("/id", &request.id)?;
-        let found = replica.get(strong(epoch), id.as_str(), request.with_vector).await?;
+        let rule = parse::read_rule(request.rule.as_ref())?;
+        let found = replica.get(epoch, rule, id.as_str(), request.with_vector).await?;
+        // Taken after the look-up: it shows at least what that has shown.
+        let position = Some(position(&replica, replica.reader.snapshot().lsn));
         Ok(match found {
-            None => proto::GetResponse::default(),
+            None => proto::GetResponse { position, ..proto::GetResponse::default() },
             Some((document, version)) => {
-                proto::GetResponse { document: Some(document_to_proto(&document)), version: version.0 }
+                let document = Some(document_to_proto(&document));
+                proto::GetResponse { document, version: version.0, position }
             }
         })
     }
@@ -99,12 +105,15 @@ impl IndexService {
             return Err(Error::invalid("/limit", message));
         }
         let replica = self.replica(shard)?;
-        let snapshot = replica.snapshot(strong(epoch)).await?;
+        let rule = parse::read_rule(request.rule.as_ref())?;
+        let snapshot = replica.snapshot(epoch, rule).await?;
+        let position = Some(position(&replica, snapshot.lsn));
         let bytes_max = usize::try_from(request.bytes_max).unwrap_or(usize::MAX).min(ANSWER_BYTES_MAX);
         let list = move || {
             let limit = request.limit as usize;
             let (documents, more) = snapshot.list(&request.after_id, limit, bytes_max, request.with_vector);
-            proto::ListResponse { documents: documents.iter().map(document_to_proto).collect(), more }
+            let documents = documents.iter().map(document_to_proto).collect();
+            proto::ListResponse { documents, more, position }
         };
         self.compute.run(list).await.map_err(pool_error)
     }
@@ -138,17 +147,18 @@ impl IndexService {
         let rankings = join_all(request.parts.iter().map(|part| self.rank_shard(part, query.clone()))).await;
         let shards = request.parts.into_iter().map(|part| part.shard);
         let answer = move || {
-            let ranked: Vec<&Ranking> = rankings.iter().flatten().collect();
+            let ranked: Vec<&Ranking> = rankings.iter().flatten().map(|(ranking, _)| ranking).collect();
             let mut hits = read_out(&ranked, &query).into_iter();
             let answers = shards.zip(&rankings).map(|(shard, ranking)| match ranking {
-                Ok(_) => {
+                Ok((_, position)) => {
                     let hits = hits.next().expect("one list for each ranking").into_iter();
-                    proto::ShardAnswer { shard, hits: hits.map(hit_to_proto).collect(), failure: None }
+                    let (hits, position) = (hits.map(hit_to_proto).collect(), Some(*position));
+                    proto::ShardAnswer { shard, hits, position, failure: None }
                 }
                 Err(error) => {
                     let (code, message) = (error.code.as_str().to_owned(), error.message.clone());
                     let failure = Some(proto::Failure { code, message });
-                    proto::ShardAnswer { shard, hits: Vec::new(), failure }
+                    proto::ShardAnswer { shard, failure, ..proto::ShardAnswer::default() }
                 }
             });
             proto::SearchResponse { answers: answers.collect() }
@@ -156,17 +166,22 @@ impl IndexService {
         self.compute.run(answer).await.map_err(pool_error)
     }
 
-    /// Each shard answers for itself: its best rows, or why not.
-    async fn rank_shard(&self, part: &proto::ShardPart, query: Arc<ShardQuery>) -> Result<Ranking, Error> {
+    /// Each shard answers for itself: its best rows and where its snapshot stood, or why not.
+    async fn rank_shard(
+        &self,
+        part: &proto::ShardPart,
+        query: Arc<ShardQuery>,
+    ) -> Result<(Ranking, proto::ReadPosition), Error> {
         let started = Instant::now();
         let (shard, epoch) = parse::shard(part.shard.as_ref())?;
         let replica = self.replica(shard)?;
         parse::check_vector("/vector", &query.vector, replica.dimension(), replica.metric())?;
-        let snapshot = replica.snapshot(strong(epoch)).await?;
+        let snapshot = replica.snapshot(epoch, parse::read_rule(part.rule.as_ref())?).await?;
+        let position = position(&replica, snapshot.lsn);
         let engine = Engine { kernels: self.kernels, metric: replica.metric() };
         let ranking = search(&self.compute, engine, snapshot, query).await;
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
-        ranking.map_err(pool_error)
+        ranking.map(|ranking| (ranking, position)).map_err(pool_error)
     }
 
     fn shard_statistics(&self, wanted: proto::ShardRef) -> Result<proto::ShardStatistics, Error> {
@@ -185,8 +200,10 @@ impl IndexService {
     }
 }
 
-fn strong(epoch: Epoch) -> ReadLevel {
-    ReadLevel::Strong { epoch, without_clock: false }
+/// Where an answer stood.
+fn position(replica: &Replica, applied: Lsn) -> proto::ReadPosition {
+    let staleness_ms = replica.staleness().map_or(u64::MAX, |staleness| staleness.as_millis() as u64);
+    proto::ReadPosition { applied_lsn: applied.0, staleness_ms, incarnation: replica.incarnation() }
 }
 
 fn pool_error(error: PoolError) -> Error {

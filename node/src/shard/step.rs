@@ -13,13 +13,14 @@ use super::disk_stage::SharedDiskStage;
 use super::fetch::FetchFailure;
 use super::links::Links;
 use super::metrics::ShardMetrics;
-use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, Owner, OwnerParts, chain, now};
+use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, MESSAGE_BYTES, Owner, OwnerParts, chain, now};
 use super::records::{RecordFailure, Records};
 use super::replica::{Replica, ReplicaState, SharedGrant};
 use crate::cluster::HeldSession;
 use crate::cluster::view::{self, Shard};
 use crate::ids::{ReplicaId, Session, ShardId};
-use crate::replication::{self, EpochHistory, EtcdPolicy, LogShape, Opening, Rules, Timing};
+use crate::replication::driver::{Driver, Terms};
+use crate::replication::{EtcdPolicy, Rules, Timing};
 use crate::runtime::disk::Disk;
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
 use crate::table::TableSchema;
@@ -66,9 +67,10 @@ impl StepFailure {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
             StepFailure::Lost(_) => true,
-            StepFailure::Refused(_) | StepFailure::Record(_) | StepFailure::Fetch(_) | StepFailure::Panicked => {
-                false
-            }
+            StepFailure::Refused(_)
+            | StepFailure::Record(_)
+            | StepFailure::Fetch(_)
+            | StepFailure::Panicked => false,
         }
     }
 
@@ -151,26 +153,19 @@ pub(super) struct OwnerContext {
 /// The owner of a store, and the handle that requests use.
 pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owner) {
     let (positions, identity) = (store.positions(), store.meta().identity.clone());
-    let opening = Opening {
-        id: identity.replica,
-        log: LogShape {
-            epochs: EpochHistory(positions.reigns.as_slice().iter().map(|reign| (reign.epoch, reign.first)).collect()),
-            first: positions.first,
-            end: positions.end,
-            durable: positions.durable,
-        },
-        commit: positions.applied,
-        promised: positions.promised,
+    let terms = Terms {
         tail_was_cut: context.tail_was_cut,
         predecessor_ended: context.predecessor_ended,
         timing: context.timing,
         policy: context.policy,
         rules: Rules::default(),
+        message_bytes: MESSAGE_BYTES,
     };
     let state = ReplicaState {
         epoch: positions.promised,
         leads: None,
         in_sync: false,
+        has_enough_others: false,
         fresh: None,
         incarnation: 0,
         applied: positions.applied,
@@ -196,7 +191,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
     let parts = OwnerParts {
         shard: context.shard,
         id: identity.replica,
-        core: replication::Replica::open(opening, now()),
+        driver: Driver::new(identity.replica, &positions, terms, now()),
         writes: writes_receiver,
         mailbox: mailbox_receiver,
         state,
@@ -222,7 +217,17 @@ pub(super) async fn remove(
     replica: ReplicaId,
     session: Session,
 ) -> Result<(), StepFailure> {
-    let run = move || Store::remove(&StorePlace { disk, directory: data_dir::replica_directory(shard, replica) });
+    let run = move || {
+        let directory = data_dir::replica_directory(shard, replica);
+        Store::remove(&StorePlace { disk: disk.clone(), directory })?;
+        // Of the shard, or of the whole table, nothing may be left.
+        for above in [data_dir::shard_directory(shard), data_dir::table_directory(shard)] {
+            if disk.list(&above).map_err(StorageError::read(&above))?.is_empty() {
+                disk.remove_dir_all(&above).map_err(StorageError::write(&above))?;
+            }
+        }
+        Ok(())
+    };
     let removed = spawn_blocking(run).await.map_err(|_| StepFailure::Panicked)?;
     removed.map_err(StepFailure::Storage)?;
     match records.withdraw(shard, replica, session).await {

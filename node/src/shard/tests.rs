@@ -26,11 +26,13 @@ use crate::cluster::meta_store::{
 };
 use crate::cluster::view::ClusterView;
 use crate::cluster::{HeldSession, MetaStore};
+use crate::comm::{ChannelSettings, CommMetrics, CommunicationService};
 use crate::document::vector_to_bytes;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{
     Epoch, NodeId, OpId, ReplicaId, Revision, Session, ShardId, ShardIndex, TableId, TableName,
 };
+use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
 use crate::runtime::{ComputePool, TaskGroup};
 use crate::storage::data_dir;
@@ -158,6 +160,20 @@ impl World {
         world
     }
 
+    /// A node that begins a checkpoint when its log has this size.
+    pub(super) async fn with_checkpoints_of(log_bytes: u64) -> World {
+        let mut world = World::new();
+        world.checkpoint_log_bytes = log_bytes;
+        world.restart(200).await;
+        world
+    }
+
+    /// Waits until the shard is led; the epoch.
+    pub(super) async fn leads(&self) -> u64 {
+        self.until("led", |world| world.state().is_ok_and(|state| state.leads.is_some())).await;
+        self.state().expect("open").leads.expect("led").0
+    }
+
     /// The node's process ends, and another one starts.
     async fn restart(&mut self, session: i64) {
         self.service.stop().await;
@@ -229,18 +245,24 @@ impl World {
         let request = proto::WriteRequest {
             shard: self.shard_ref(epoch),
             op_id: OpId::random().0.to_vec().into(),
-            operations: vec![proto::Operation { kind: Some(kind) }],
+            operations: vec![proto::Operation { kind: Some(kind), if_version: None }],
+            base_lsn: 0,
         };
         Ok(self.service.write(Request::new(request)).await?.into_inner())
     }
 
     async fn get(&self, epoch: u64, id: &str) -> Result<Option<Vec<u8>>, tonic::Status> {
-        let request = proto::GetRequest {
-            shard: self.shard_ref(epoch),
-            id: id.to_owned(),
-            with_vector: true,
-            min_lsn: 0,
-        };
+        self.get_by(strong(), epoch, id).await
+    }
+
+    async fn get_by(
+        &self,
+        rule: Option<proto::ReadRule>,
+        epoch: u64,
+        id: &str,
+    ) -> Result<Option<Vec<u8>>, tonic::Status> {
+        let (shard, id) = (self.shard_ref(epoch), id.to_owned());
+        let request = proto::GetRequest { shard, id, with_vector: true, rule };
         let answer = self.service.get(Request::new(request)).await?.into_inner();
         Ok(answer.document.map(|document| document.vector.to_vec()))
     }
@@ -248,7 +270,7 @@ impl World {
     /// Ids of the nearest documents to `vector`.
     async fn search(&self, epoch: u64, vector: [f32; 2], top_k: u32) -> proto::ShardAnswer {
         let request = proto::SearchRequest {
-            parts: vec![proto::ShardPart { shard: self.shard_ref(epoch), min_lsn: 0 }],
+            parts: vec![proto::ShardPart { shard: self.shard_ref(epoch), rule: session() }],
             vector: vector_to_bytes(&vector),
             top_k,
             ..proto::SearchRequest::default()
@@ -274,12 +296,8 @@ impl World {
     }
 
     pub(super) async fn until_led(&self, epoch: u64) {
-        let session = self.session.borrow().map(|held| held.session);
         let what = format!("led in epoch {epoch}");
-        self.until(&what, |world| {
-            world.state().is_ok_and(|state| state.epoch == Epoch(epoch) && state.leads == session)
-        })
-        .await;
+        self.until(&what, |world| world.state().is_ok_and(|state| state.leads == Some(Epoch(epoch)))).await;
     }
 }
 
@@ -291,6 +309,8 @@ fn start(
     session: &watch::Sender<Option<HeldSession>>,
     checkpoint_log_bytes: u64,
 ) -> IndexService {
+    let second = Duration::from_secs(1);
+    let channels = ChannelSettings { connections: 1, keepalive_time: second, keepalive_timeout: second };
     let parts = IndexServiceParts {
         disk: Arc::new(disk.clone()),
         node_id: NodeId::parse(NODE).expect("valid"),
@@ -303,19 +323,34 @@ fn start(
         settings: ShardSettings {
             checkpoint_log_bytes: watch::channel(checkpoint_log_bytes).1,
             disk_thresholds: DiskThresholds::default(),
+            policy: EtcdPolicy::Strict,
+            timing: Timing::default(),
+            leaving_grace: Duration::ZERO,
+            predecessor_ended: true,
         },
+        comm: Arc::new(CommunicationService::new(view.subscribe(), channels, CommMetrics::default())),
         metrics: ShardMetrics::register(&mut Registry::default()),
     };
     IndexService::start(parts, TaskGroup::new(CancellationToken::new()))
 }
 
-fn upsert(id: &str, x: f32) -> Kind {
+pub(super) fn upsert(id: &str, x: f32) -> Kind {
     let vector = vector_to_bytes(&[x, 0.0]);
     Kind::Upsert(proto::Document { id: id.to_owned(), vector, metadata: Default::default() })
 }
 
 pub(super) fn code(status: &tonic::Status) -> i32 {
     status.code() as i32
+}
+
+/// A read that only the primary may answer.
+pub(super) fn strong() -> Option<proto::ReadRule> {
+    Some(proto::ReadRule { level: proto::Level::Strong.into(), ..proto::ReadRule::default() })
+}
+
+/// A read that any copy in sync may answer.
+fn session() -> Option<proto::ReadRule> {
+    Some(proto::ReadRule { level: proto::Level::Session.into(), ..proto::ReadRule::default() })
 }
 
 #[tokio::test]
@@ -367,8 +402,9 @@ async fn without_a_session_writes_are_refused_and_reads_go_on() {
     world.session.send_replace(None);
     let refused = world.write(1, upsert("b", 1.0)).await.expect_err("no session");
     assert_eq!(code(&refused), ErrorCode::ShardUnavailable.grpc_status());
-    assert!(world.get(1, "a").await.expect("read").is_some());
+    assert!(world.get_by(session(), 1, "a").await.expect("read").is_some());
     assert_eq!(world.search(1, [0.0, 0.0], 9).await.hits.len(), 1);
+    assert!(world.get(1, "a").await.is_err(), "another process may lead by now");
     world.begin_session(200);
     world.until_led(2).await;
     world.write(2, upsert("b", 1.0)).await.expect("written");
@@ -484,11 +520,8 @@ async fn a_volume_that_is_nearly_full_takes_deletes_only() {
 
 #[tokio::test]
 async fn searches_and_checkpoints_go_on_while_documents_are_written() {
-    let mut world = World::new();
-    world.checkpoint_log_bytes = 20_000;
-    world.restart(200).await;
-    world.until("led", |world| world.state().is_ok_and(|state| state.leads == Some(Session(200)))).await;
-    let epoch = world.state().expect("open").epoch.0;
+    let world = World::with_checkpoints_of(20_000).await;
+    let epoch = world.leads().await;
     let world = &world;
     let writes = async {
         for round in 0..40 {
@@ -534,7 +567,7 @@ async fn a_session_whose_time_is_over_takes_no_writes() {
     world.hold_session(100, Duration::ZERO);
     let refused = world.write(1, upsert("a", 1.0)).await.expect_err("the session is not certain");
     assert_eq!(code(&refused), ErrorCode::ShardUnavailable.grpc_status());
-    assert_eq!(world.get(1, "a").await.expect("readable"), None, "nothing was appended");
+    assert_eq!(world.get_by(session(), 1, "a").await.expect("readable"), None, "nothing was appended");
     world.hold_session(100, Duration::MAX);
     world.write(1, upsert("a", 1.0)).await.expect("written");
     world.service.stop().await;

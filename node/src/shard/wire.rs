@@ -4,77 +4,48 @@ use bytes::Bytes;
 use vectorsphere_proto::internal::{self as proto, replication_message::Body, reply};
 
 use crate::error_code::Error;
-use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Session, ShardId, ShardIndex, TableId};
-use crate::replication::{
-    Append, DiskCondition, EpochHistory, Message, Position, Reply, ReplyOutcome,
-};
+use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Revision, Session, ShardId, ShardIndex, TableId};
+use crate::replication::driver::{Enclosed, Letter};
+use crate::replication::{Append, DiskCondition, EpochHistory, Message, Position, Reply, ReplyOutcome};
 use crate::storage::log::BODY_BYTES_MAX;
-use crate::storage::{Digest, Record, RecordKind};
 use crate::storage::op_window::OpKey;
+use crate::storage::{Digest, Record, RecordKind};
 
-/// A message with what travels beside it.
-#[derive(Clone, Debug)]
-pub(super) struct Letter {
-    pub(super) shard: ShardId,
-    pub(super) from: ReplicaId,
-    pub(super) to: ReplicaId,
-    pub(super) message: Message,
-    pub(super) records: Vec<Record>,
-    pub(super) enclosed: Enclosed,
-}
-
-/// What replicas tell each other beside the protocol.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Enclosed {
-    /// Of a primary: the record that it goes by.
-    pub(super) membership: Option<(i64, Vec<ReplicaId>)>,
-    /// Digest at a position that is applied.
-    pub(super) digest: Option<Digest>,
-    /// Of a follower: everything up to here is applied.
-    pub(super) applied: Lsn,
-}
-
-impl Letter {
-    /// About how many bytes it takes.
-    pub(super) fn bytes(&self) -> usize {
-        128 + self.records.iter().map(Record::stored_bytes).sum::<usize>()
+/// A message to a copy of a shard, as it travels.
+pub(super) fn letter_to_proto(shard: ShardId, letter: Letter) -> proto::ReplicationMessage {
+    let Letter { from, to, message, records, enclosed } = letter;
+    let body = match message {
+        Message::Append(append) => Body::Append(append_to_proto(append, records, enclosed)),
+        Message::Reply(reply) => Body::Reply(reply_to_proto(reply, enclosed)),
+        Message::Install { epoch } => Body::Install(proto::Install { epoch: epoch.0 }),
+    };
+    proto::ReplicationMessage {
+        table_id: shard.table.to_string(),
+        shard: shard.index.0,
+        from: Bytes::copy_from_slice(&from.0),
+        to: Bytes::copy_from_slice(&to.0),
+        body: Some(body),
     }
+}
 
-    pub(super) fn to_proto(self) -> proto::ReplicationMessage {
-        let Letter { shard, from, to, message, records, enclosed } = self;
-        let body = match message {
-            Message::Append(append) => Body::Append(append_to_proto(append, records, enclosed)),
-            Message::Reply(reply) => Body::Reply(reply_to_proto(reply, enclosed)),
-            Message::Install { epoch } => Body::Install(proto::Install { epoch: epoch.0 }),
-        };
-        proto::ReplicationMessage {
-            table_id: shard.table.to_string(),
-            shard: shard.index.0,
-            from: Bytes::copy_from_slice(&from.0),
-            to: Bytes::copy_from_slice(&to.0),
-            body: Some(body),
+/// The message that has travelled, and the shard that it is for.
+pub(super) fn letter_from_proto(message: proto::ReplicationMessage) -> Result<(ShardId, Letter), Error> {
+    let table = TableId::parse(&message.table_id).ok_or_else(|| invalid("table_id", "must be a UUID"))?;
+    let shard = ShardId { table, index: ShardIndex(message.shard) };
+    let (from, to) = (replica_id("from", &message.from)?, replica_id("to", &message.to)?);
+    let body = message.body.ok_or_else(|| invalid("body", "is missing"))?;
+    let (message, records, enclosed) = match body {
+        Body::Append(append) => append_from_proto(append)?,
+        Body::Reply(reply) => {
+            let (reply, enclosed) = reply_from_proto(reply)?;
+            (Message::Reply(reply), Vec::new(), enclosed)
         }
-    }
-
-    pub(super) fn from_proto(message: proto::ReplicationMessage) -> Result<Letter, Error> {
-        let table = TableId::parse(&message.table_id).ok_or_else(|| invalid("table_id", "must be a UUID"))?;
-        let shard = ShardId { table, index: ShardIndex(message.shard) };
-        let (from, to) = (replica_id("from", &message.from)?, replica_id("to", &message.to)?);
-        let body = message.body.ok_or_else(|| invalid("body", "is missing"))?;
-        let (message, records, enclosed) = match body {
-            Body::Append(append) => append_from_proto(append)?,
-            Body::Reply(reply) => {
-                let (reply, enclosed) = reply_from_proto(reply)?;
-                (Message::Reply(reply), Vec::new(), enclosed)
-            }
-            Body::Install(proto::Install { epoch }) => {
-                (Message::Install { epoch: Epoch(epoch) }, Vec::new(), Enclosed::default())
-            }
-        };
-        Ok(Letter { shard, from, to, message, records, enclosed })
-    }
+        Body::Install(proto::Install { epoch }) => {
+            (Message::Install { epoch: Epoch(epoch) }, Vec::new(), Enclosed::default())
+        }
+    };
+    Ok((shard, Letter { from, to, message, records, enclosed }))
 }
-
 fn append_to_proto(append: Append, records: Vec<Record>, enclosed: Enclosed) -> proto::Append {
     let (configuration, isr) = enclosed.membership.unwrap_or_default();
     proto::Append {
@@ -85,7 +56,7 @@ fn append_to_proto(append: Append, records: Vec<Record>, enclosed: Enclosed) -> 
         commit_lsn: append.commit.0,
         beacon: append.beacon,
         leased: append.leased,
-        configuration,
+        configuration: configuration.0,
         isr: isr.iter().map(|id| Bytes::copy_from_slice(&id.0)).collect(),
         incarnation: 0,
         digest: enclosed.digest.map(digest_to_proto),
@@ -97,7 +68,8 @@ fn append_from_proto(append: proto::Append) -> Result<(Message, Vec<Record>, Enc
     let mut records = Vec::with_capacity(append.records.len());
     let (mut lsn, mut epoch, mut starts) = (prev.lsn, prev.epoch, Vec::new());
     for record in append.records {
-        lsn = Lsn(lsn.0.checked_add(1).ok_or_else(|| invalid("prev", "is the last position that there is"))?);
+        lsn =
+            Lsn(lsn.0.checked_add(1).ok_or_else(|| invalid("prev", "is the last position that there is"))?);
         let record = record_from_proto(record, lsn)?;
         if record.epoch < epoch || record.epoch.0 > append.epoch {
             return Err(invalid("records", "their epochs fall, or are later than their primary's"));
@@ -120,7 +92,7 @@ fn append_from_proto(append: proto::Append) -> Result<(Message, Vec<Record>, Enc
         leased: append.leased,
     });
     let enclosed = Enclosed {
-        membership: Some((append.configuration, isr)),
+        membership: Some((Revision(append.configuration), isr)),
         digest: append.digest.map(digest_from_proto).transpose()?,
         applied: Lsn::ZERO,
     };
@@ -148,6 +120,7 @@ fn reply_to_proto(reply: Reply, enclosed: Enclosed) -> proto::Reply {
     let disk = match reply.disk {
         DiskCondition::Well => proto::DiskCondition::Unspecified,
         DiskCondition::Full => proto::DiskCondition::Full,
+        DiskCondition::Leaving => proto::DiskCondition::Leaving,
     };
     proto::Reply {
         session: reply.session.0,
@@ -162,6 +135,7 @@ fn reply_from_proto(reply: proto::Reply) -> Result<(Reply, Enclosed), Error> {
     let mut enclosed = Enclosed::default();
     let disk = match reply.disk() {
         proto::DiskCondition::Unspecified => DiskCondition::Well,
+        proto::DiskCondition::Leaving => DiskCondition::Leaving,
         proto::DiskCondition::Full | proto::DiskCondition::Failed => DiskCondition::Full,
     };
     let outcome = match reply.outcome.ok_or_else(|| invalid("outcome", "is missing"))? {

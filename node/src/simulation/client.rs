@@ -464,7 +464,7 @@ fn noted(settings: &Settings, shard: ShardId, wanted: &Wanted) -> Vec<(String, c
                     id.as_str().to_owned(),
                     checker::Operation::Delete { condition: if_version.as_ref().map(version) },
                 ),
-                Operation::SetMetadata(..) => unreachable!("clients here set no metadata"),
+                Operation::SetMetadata { .. } => unreachable!("clients here set no metadata"),
             };
             batch.operations.iter().map(note).collect()
         }

@@ -10,7 +10,7 @@ use super::node::{Checkpointing, CopyId, OpenCopy, Purpose, Turn};
 use super::serving::Reader;
 use super::world::{At, Body, Event, Report, World};
 use crate::ids::{ReplicaId, ShardId};
-use crate::replication::driver::{Effect, Letter, Write};
+use crate::replication::driver::{Effect, Job, Letter, Write};
 use crate::replication::{Event as Happened, Message, Outcome, Position};
 use crate::storage::StorageError;
 
@@ -60,15 +60,11 @@ impl World {
 
     /// Carries out what a driver wants, begins the next turn of its store, and sets its alarm clock.
     pub(super) fn proceed(&mut self, node: usize, copy: CopyId) {
-        loop {
-            while let Some(effect) = self.copy(node, copy).and_then(|open| open.driver.next_effect()) {
-                self.carry_out(node, copy, effect);
-            }
-            self.observe(node, copy);
-            if !self.begin_turn(node, copy) {
-                break;
-            }
-        }
+        self.carry_out_all(node, copy);
+        self.observe(node, copy);
+        self.begin_turn(node, copy);
+        self.carry_out_all(node, copy);
+        self.observe(node, copy);
         let (now, clock, time) = (self.nodes[node].now(self.time), self.nodes[node].clock, self.time);
         let Some(open) = self.copy(node, copy) else { return };
         let wake = clock.when(time, open.driver.core().wakes_at(now)).max(time + Duration::from_millis(1));
@@ -76,6 +72,12 @@ impl World {
             open.wake = Some(wake);
             let at = At { node, copy, opening: open.opening };
             self.schedule.at(wake, Event::Tick(at));
+        }
+    }
+
+    fn carry_out_all(&mut self, node: usize, copy: CopyId) {
+        while let Some(effect) = self.copy(node, copy).and_then(|open| open.driver.next_effect()) {
+            self.carry_out(node, copy, effect);
         }
     }
 
@@ -192,20 +194,19 @@ impl World {
         }
     }
 
-    /// Begins a turn of the store when none is under way and there is something to do. True: the driver has news.
-    fn begin_turn(&mut self, node: usize, copy: CopyId) -> bool {
+    /// Begins a turn of the store when none is under way and there is something to do.
+    fn begin_turn(&mut self, node: usize, copy: CopyId) {
         let now = self.nodes[node].now(self.time);
         let checkpoint_bytes = self.settings.checkpoint_bytes;
-        let Some(open) = self.copy(node, copy) else { return false };
+        let Some(open) = self.copy(node, copy) else { return };
         if open.turn.is_some() {
-            return false;
+            return;
         }
         let writes: Vec<Write<Writer>> =
             (0..GROUP_BATCHES).map_while(|_| open.intake.pop_front()).collect();
         if let Some(job) = open.driver.next_job(writes, now) {
             return self.begin_job(node, copy, job);
         }
-        let has_effects = open.driver.has_effects();
         match std::mem::take(&mut open.checkpoint) {
             Checkpointing::Idle if open.store.checkpoint_debt_bytes() >= checkpoint_bytes => {
                 self.begin_checkpoint(node, copy);
@@ -218,15 +219,15 @@ impl World {
                 open.checkpoint = other;
                 if now.monotonic >= open.marked + MARK_INTERVAL {
                     open.marked = now.monotonic;
-                    let saved = open.store.save_marks();
+                    let needed = open.driver.needed_from(now);
+                    let saved = open.store.keep_from(needed).and_then(|()| open.store.save_marks());
                     self.other_turn(node, copy, saved, "marks");
                 }
             }
         }
-        has_effects
     }
 
-    fn begin_job(&mut self, node: usize, copy: CopyId, job: crate::replication::driver::Job) -> bool {
+    fn begin_job(&mut self, node: usize, copy: CopyId, job: Job) {
         let now = self.nodes[node].now(self.time);
         let open = self.copy(node, copy).expect("it has a job");
         let begun = job.begin(&mut open.store);
@@ -246,7 +247,6 @@ impl World {
             }
             Err(failure) => self.failed(node, copy, &failure),
         }
-        true
     }
 
     fn plan_end_of_turn(&mut self, node: usize, copy: CopyId) {
@@ -290,7 +290,7 @@ impl World {
         let read = self.ledger.durable(copy, durable, log_reader);
         driver.look_at(store, now);
         if let Turn::Sync(ticket) = turn {
-            driver.on_durable(ticket, now);
+            driver.on_durable(ticket, durable, now);
         }
         if let Err(failure) = read {
             return self.failed(node, copy, &failure);

@@ -104,8 +104,8 @@ impl Manifest {
             segments.push(segment);
         }
         let next_segment = SegmentId(stored.next_segment);
-        if segments.last().is_some_and(|last| last.id >= next_segment) {
-            return Err(damaged("a segment has the number of the next one"));
+        if next_segment.0 == u32::MAX || segments.last().is_some_and(|last| last.id >= next_segment) {
+            return Err(damaged("the number of the next segment does not follow"));
         }
         let digest = Digest { lsn, content: u128::from_le_bytes(content), log: stored.log_digest };
         Ok((Manifest { id, digest, segments, next_segment }, window))

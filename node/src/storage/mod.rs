@@ -43,4 +43,6 @@ pub use store::{OpenReport, Positions, Store, StorePlace, StoreReader, StoreStat
 pub use transfer::{PinnedCheckpoint, SnapshotDescription, SnapshotWriter};
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;

@@ -150,7 +150,7 @@ impl ReplicaMeta {
         let Some(stored) = REPLICA_META.read::<Stored>(disk, &path)? else { return Ok(None) };
         match ReplicaMeta::parse(stored) {
             Some(meta) => Ok(Some(meta)),
-            None => Err(StorageError::damaged(&path, "an id is malformed, or positions are out of order")),
+            None => Err(StorageError::damaged(&path, "an id is malformed, or numbers are out of order")),
         }
     }
 
@@ -178,7 +178,8 @@ impl ReplicaMeta {
                 isr: isr?,
             },
         };
-        meta.is_ordered().then_some(meta)
+        let is_possible = meta.identity.dimension > 0 && meta.durable < Lsn::MAX;
+        (meta.is_ordered() && is_possible).then_some(meta)
     }
 
     fn is_ordered(&self) -> bool {

@@ -11,6 +11,8 @@ pub struct Snapshot {
     pub lsn: Lsn,
     /// Live documents.
     pub documents: u64,
+    /// Their content digest, as it was kept while they were written; see [`Snapshot::content_digest`].
+    pub content: u128,
     /// All rows; those visible at `lsn` count.
     pub segments: Vec<SegmentView>,
 }
@@ -50,8 +52,8 @@ impl Snapshot {
         (documents, more)
     }
 
-    /// The content digest, counted from the rows: equal to the one that is kept at this position unless a row was lost,
-    /// revived or changed.
+    /// The content digest, counted from the rows: equal to [`Snapshot::content`] unless a row was lost, revived or
+    /// changed.
     pub fn content_digest(&self) -> u128 {
         let mut sum = 0u128;
         for segment in &self.segments {

@@ -43,7 +43,14 @@ pub enum Operation {
         if_version: Option<Lsn>,
     },
     /// Replaces the metadata of a document, which must exist.
-    SetMetadata(DocumentId, Metadata),
+    SetMetadata {
+        /// Which.
+        id: DocumentId,
+        /// The final metadata.
+        metadata: Metadata,
+        /// The version that must be current.
+        if_version: Option<Lsn>,
+    },
 }
 
 /// Why a batch was refused; nothing of it was written.
@@ -132,11 +139,11 @@ impl Batch {
                     part(id.as_str().as_bytes());
                     if_version
                 }
-                Operation::SetMetadata(id, metadata) => {
+                Operation::SetMetadata { id, metadata, if_version } => {
                     part(b"set metadata");
                     part(id.as_str().as_bytes());
                     part(metadata.as_json().as_bytes());
-                    &None
+                    if_version
                 }
             };
             if let Some(version) = if_version {
@@ -251,10 +258,11 @@ impl Store {
                         effects.push(Effect::Delete(id));
                     }
                 }
-                Operation::SetMetadata(id, _) if outlook.version(&id) == Lsn::ZERO => {
+                Operation::SetMetadata { id, .. } if outlook.version(&id) == Lsn::ZERO => {
                     return Err(Refusal::NoSuchDocument(id));
                 }
-                Operation::SetMetadata(id, metadata) => {
+                Operation::SetMetadata { id, metadata, if_version } => {
+                    check(&outlook, &id, if_version)?;
                     outlook.set(id.clone(), lsn);
                     effects.push(Effect::SetMetadata(id, metadata));
                 }

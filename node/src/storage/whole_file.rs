@@ -86,6 +86,17 @@ impl WholeFile {
         }
         M::decode(&content[HEADER_BYTES..]).map(Some).map_err(|error| damaged(&error.to_string()))
     }
+
+    /// Changes the body in a file's bytes, with the length and the checksum that fit.
+    #[cfg(test)]
+    pub(super) fn change_content(bytes: &mut Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut body = bytes[HEADER_BYTES..bytes.len() - 4].to_vec();
+        change(&mut body);
+        bytes.truncate(12);
+        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&crc32c(bytes).to_le_bytes());
+    }
 }
 
 #[cfg(test)]

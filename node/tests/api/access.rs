@@ -181,7 +181,8 @@ async fn a_caller_over_its_rate_is_told_when_to_come_back() {
         "{}",
         told.text
     );
-    // The same bucket, whatever the format; the probes are not counted.
+    // The same bucket, whatever the format; the probes are not counted. Replicas open shortly after the node has joined.
+    sandbox.eventually(0, "/health", |answer| answer["status"] == "healthy").await;
     let mut grpc = sandbox.grpc().await;
     let answer = grpc.tables.list_tables(vectorsphere_proto::v1::ListTablesRequest {}).await;
     let retry = answer.as_ref().err().and_then(|status| status.get_details_retry_info());

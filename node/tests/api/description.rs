@@ -21,7 +21,7 @@ async fn the_examples_of_the_description_work_verbatim() {
     let created = sandbox.raw("POST", "/api/v1/tables", table).await.ok(201);
     assert_eq!(created["table_name"], "my_vectors");
     assert_eq!((&created["dimension"], &created["metric"]), (&json!(128), &json!("cosine")));
-    assert_eq!((&created["replicas"], &created["min_isr"]), (&json!(1), &json!(1)));
+    assert_eq!((&created["replicas"], &created["min_isr"]), (&json!(2), &json!(1)));
 
     let document = format!(
         r#"{{
@@ -33,7 +33,7 @@ async fn the_examples_of_the_description_work_verbatim() {
     );
     let written = sandbox.raw("POST", "/api/v1/tables/my_vectors/documents", document).await.ok(200);
     assert_eq!((&written["document_ids"], &written["count"]), (&json!(["doc1"]), &json!(1)));
-    assert_eq!(written["durable_copies"], 1);
+    assert_eq!(written["durable_copies"], 2);
     assert!(written["session_token"].as_str().is_some_and(|token| !token.is_empty()));
 
     let search = format!(
@@ -58,7 +58,7 @@ async fn the_examples_of_the_description_work_verbatim() {
     let nodes = sandbox.get("/api/v1/cluster/nodes").await.ok(200);
     let nodes: Vec<&Value> = nodes["nodes"].as_array().expect("nodes").iter().collect();
     assert_eq!(nodes.iter().filter(|node| node["role"] == "Master").count(), 1);
-    assert_eq!(nodes.iter().map(|node| node["shards"].as_u64().expect("a count")).sum::<u64>(), 8);
+    assert_eq!(nodes.iter().map(|node| node["shards"].as_u64().expect("a count")).sum::<u64>(), 16);
     assert!(nodes.iter().all(|node| node["endpoints"].as_array().map(Vec::len) == Some(3)), "{nodes:?}");
     assert_eq!(sandbox.get("/health").await.ok(200), json!({"status": "healthy"}));
 }

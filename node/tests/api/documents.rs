@@ -29,7 +29,7 @@ fn path_of(id: &str) -> String {
 fn message(id: &str, vector: &[f32], metadata: Option<proto::Metadata>) -> proto::Document {
     let floats = proto::FloatArray { values: vector.to_vec() };
     let vector = proto::Vector { data: Some(proto::vector::Data::Floats(floats)) };
-    proto::Document { document_id: id.to_owned(), vector: Some(vector), metadata }
+    proto::Document { document_id: id.to_owned(), vector: Some(vector), metadata, if_version: None }
 }
 
 fn integer(number: i64) -> proto::Metadata {
@@ -47,7 +47,10 @@ async fn a_document_is_written_replaced_changed_read_and_deleted() {
     let first = got["version"].as_u64().expect("a version");
     assert_eq!(
         got,
-        json!({"document_id": "a", "vector": [1.0, 2.0], "metadata": {"v": 1}, "version": first})
+        json!({
+            "document_id": "a", "vector": [1.0, 2.0], "metadata": {"v": 1}, "version": first,
+            "session_token": got["session_token"],
+        })
     );
 
     // The metadata alone: the vector stays.

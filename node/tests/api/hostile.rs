@@ -26,7 +26,7 @@ async fn sandbox() -> Sandbox {
 
 /// Nothing that was refused was written.
 async fn assert_empty(sandbox: &Sandbox) {
-    assert_eq!(sandbox.get(DOCUMENTS).await.ok(200), json!({"documents": []}));
+    assert_eq!(sandbox.get(DOCUMENTS).await.ok(200)["documents"], json!([]));
 }
 
 fn document(id: &str, vector: &str, metadata: &str) -> String {
@@ -138,7 +138,7 @@ async fn a_batch_with_bad_items_is_refused_whole_with_a_pointer_for_each() {
     let item = |id: &str, values: &[f32]| {
         let floats = proto::FloatArray { values: values.to_vec() };
         let vector = Some(proto::Vector { data: Some(Data::Floats(floats)) });
-        proto::Document { document_id: id.to_owned(), vector, metadata: None }
+        proto::Document { document_id: id.to_owned(), vector, ..proto::Document::default() }
     };
     let documents = vec![item("good", &[1.0, 2.0, 3.0]), item("bad", &[1.0, f32::NAN, 3.0])];
     let request =
@@ -152,7 +152,7 @@ async fn a_batch_with_bad_items_is_refused_whole_with_a_pointer_for_each() {
 async fn hostile_searches_and_pages_are_refused() {
     let sandbox = sandbox().await;
     sandbox.table("wide", 65_536, json!({"shards": 1})).await;
-    let rows: [(Value, &str); 19] = [
+    let rows: [(Value, &str); 23] = [
         (json!({}), "/vector"),
         (json!({"vector": [1, 2, 3], "document_id": "a"}), "/document_id"),
         (json!({"vector": [1, 2]}), "/vector"),
@@ -168,7 +168,14 @@ async fn hostile_searches_and_pages_are_refused() {
         (json!({"vector": [1, 2, 3], "threshold": "0.8"}), "/threshold"),
         (json!({"vector": [1, 2, 3], "with_vector": 1}), "/with_vector"),
         (json!({"vector": [1, 2, 3], "consistency": "linear"}), "/consistency"),
+        (json!({"vector": [1, 2, 3], "consistency": "strong_noclock"}), "/consistency"),
         (json!({"vector": [1, 2, 3], "max_staleness_ms": 5}), "/max_staleness_ms"),
+        (json!({"vector": [1, 2, 3], "consistency": "bounded"}), "/max_staleness_ms"),
+        (json!({"vector": [1, 2, 3], "consistency": "bounded", "max_staleness_ms": 0}), "/max_staleness_ms"),
+        (
+            json!({"vector": [1, 2, 3], "consistency": "bounded", "max_staleness_ms": 600_001}),
+            "/max_staleness_ms",
+        ),
         (json!({"vector": [1, 2, 3], "session_token": "!"}), "/session_token"),
         (json!({"vector": [1, 2, 3], "session_token": "A".repeat(20_000)}), "/session_token"),
         (json!({"vector": [1, 2, 3], "topk": 3}), "/topk"),
@@ -190,6 +197,9 @@ async fn hostile_searches_and_pages_are_refused() {
         ("cursor=!", "/cursor"),
         ("cursor=OTk6YQ", "/cursor"),
         ("session_token=!", "/session_token"),
+        ("consistency=linear", "/consistency"),
+        ("consistency=bounded", "/max_staleness_ms"),
+        ("consistency=session&max_staleness_ms=5", "/max_staleness_ms"),
         ("with_vector=maybe", ""),
         ("page=2", ""),
     ] {
@@ -257,6 +267,7 @@ async fn bodies_batches_and_nesting_have_limits() {
         document_id: "deep".to_owned(),
         vector: Some(proto::Vector { data: Some(Data::Floats(proto::FloatArray { values: vec![1.0; 3] })) }),
         metadata: Some(metadata),
+        if_version: None,
     };
     let deep = |depth: usize| {
         let mut object = proto::Metadata::default();

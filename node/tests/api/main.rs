@@ -1,7 +1,9 @@
 //! The public API of real nodes in one process, over real HTTP and gRPC. One file for each capability.
 
 mod access;
+mod admin;
 mod cluster;
+mod consistency;
 mod description;
 mod documents;
 mod hostile;

@@ -169,7 +169,7 @@ async fn hits_carry_metadata_and_vectors_when_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_node_is_an_error_or_a_named_partial_answer() {
     let mut sandbox = Sandbox::start(2).await;
-    sandbox.table("t", 2, json!({"metric": "l2", "shards": 4})).await;
+    sandbox.table("t", 2, json!({"metric": "l2", "shards": 4, "replicas": 1})).await;
     let documents: Vec<Value> = (0..40).map(|i| json!({"document_id": i, "vector": [i, 0]})).collect();
     sandbox.load("t", &documents).await;
     let gone = sandbox.nodes.remove(1);

@@ -8,7 +8,7 @@ use super::super::limits::METADATA_DEPTH_MAX;
 use super::super::validate::{self, DocumentDraft, ReadDraft, VectorDraft};
 use crate::document::{Document, Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::Error;
-use crate::router::{ShardStatistics, WriteReceipt};
+use crate::router::{CopyDescription, ShardDescription, ShardStatistics, WriteReceipt};
 use crate::table::{Metric, Table};
 
 pub(super) fn document_draft(document: proto::Document) -> DocumentDraft {
@@ -16,6 +16,7 @@ pub(super) fn document_draft(document: proto::Document) -> DocumentDraft {
         id: Some(document.document_id),
         vector: document.vector.map(vector_draft),
         metadata: document.metadata.map(metadata),
+        if_version: document.if_version,
     }
 }
 
@@ -111,24 +112,30 @@ pub(super) fn document_message(document: &Document) -> proto::Document {
         document_id: document.id.to_string(),
         vector: (!document.vector.is_empty()).then(|| vector_message(&document.vector)),
         metadata: Some(metadata_message(&document.metadata)),
+        if_version: None,
     }
 }
 
-pub(super) fn read_draft(read: Option<proto::ReadOptions>) -> ReadDraft {
+/// What a read must reflect; an enum value of a newer client is an error.
+pub(super) fn read_draft(read: Option<proto::ReadOptions>) -> Result<ReadDraft, Error> {
     let read = read.unwrap_or_default();
-    let consistency = match read.consistency() {
-        proto::Consistency::Unspecified => "",
-        proto::Consistency::Strong => "strong",
-        proto::Consistency::StrongNoclock => "strong_noclock",
-        proto::Consistency::Session => "session",
-        proto::Consistency::Bounded => "bounded",
-        proto::Consistency::Eventual => "eventual",
+    let consistency = match proto::Consistency::try_from(read.consistency) {
+        Ok(proto::Consistency::Unspecified) => "",
+        Ok(proto::Consistency::Strong) => "strong",
+        Ok(proto::Consistency::StrongNoclock) => "strong-noclock",
+        Ok(proto::Consistency::Session) => "session",
+        Ok(proto::Consistency::Bounded) => "bounded",
+        Ok(proto::Consistency::Eventual) => "eventual",
+        Err(_) => {
+            let message = format!("consistency {} is not known, must be 1 to 5", read.consistency);
+            return Err(Error::invalid("/consistency", message));
+        }
     };
-    ReadDraft {
+    Ok(ReadDraft {
         consistency: consistency.to_owned(),
         max_staleness_ms: (read.max_staleness_ms > 0).then_some(u64::from(read.max_staleness_ms)),
         session_token: read.session_token,
-    }
+    })
 }
 
 pub(super) fn receipt_message(document_ids: Vec<String>, receipt: WriteReceipt) -> proto::WriteResponse {
@@ -172,6 +179,42 @@ pub(super) fn shard_statistics(shard: &ShardStatistics) -> proto::ShardStatistic
         disk_bytes: counts.disk_bytes,
         segments: counts.segments,
         last_lsn: counts.last_lsn.0,
+    }
+}
+
+pub(super) fn shard_message(shard: &ShardDescription) -> proto::Shard {
+    let in_sync = shard.copies.iter().filter(|copy| copy.in_sync);
+    proto::Shard {
+        shard: shard.shard.0,
+        epoch: shard.epoch.0,
+        incarnation: shard.incarnation,
+        primary_node_id: shard.primary_node().map(ToString::to_string).unwrap_or_default(),
+        primary_replica_id: shard.primary.as_ref().map(ToString::to_string).unwrap_or_default(),
+        min_isr: shard.min_isr,
+        isr: in_sync.map(|copy| copy.replica.to_string()).collect(),
+        copies: shard.copies.iter().map(copy_message).collect(),
+    }
+}
+
+fn copy_message(copy: &CopyDescription) -> proto::Copy {
+    let status = copy.status.as_ref().map(|status| proto::CopyStatus {
+        flushed_lsn: status.flushed.0,
+        applied_lsn: status.applied.0,
+        lag_records: status.lag_records,
+        digest_lsn: status.digest.map_or(0, |(lsn, _)| lsn.0),
+        digest: status.digest_text().map(|(_, digest)| digest).unwrap_or_default(),
+        failure: status.failure.clone().unwrap_or_default(),
+    });
+    proto::Copy {
+        replica_id: copy.replica.to_string(),
+        node_id: copy.node.to_string(),
+        zone: copy.zone.clone().unwrap_or_default(),
+        node_present: copy.zone.is_some(),
+        role: copy.role.as_str().to_owned(),
+        damaged: copy.damaged,
+        in_sync: copy.in_sync,
+        replaces: copy.replaces.as_ref().map(ToString::to_string).unwrap_or_default(),
+        status,
     }
 }
 

@@ -12,6 +12,7 @@ use super::Api;
 use super::convert::{document_draft, document_message, metadata, read_draft, receipt_message};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::DocumentId;
+use crate::search::Consistency;
 
 #[tonic::async_trait]
 impl DocumentService for Api {
@@ -24,10 +25,10 @@ impl DocumentService for Api {
             let op = validate::operation_id(Some(&request.request_id), "request_id")?;
             check_batch("documents", request.documents.len())?;
             let mut violations = Violations::default();
-            let mut documents = Vec::with_capacity(request.documents.len());
+            let mut upserts = Vec::with_capacity(request.documents.len());
             for (index, document) in request.documents.into_iter().enumerate() {
                 let draft = document_draft(document);
-                documents.extend(validate::document(
+                upserts.extend(validate::upsert(
                     draft,
                     &table.schema,
                     Place::Document(index),
@@ -35,8 +36,8 @@ impl DocumentService for Api {
                 ));
             }
             violations.into_result()?;
-            let ids = documents.iter().map(|document| document.id.to_string()).collect();
-            let receipt = gateway.router().upsert(&context, &table, documents, op).await?;
+            let ids = upserts.iter().map(|upsert| upsert.document.id.to_string()).collect();
+            let receipt = gateway.router().upsert(&context, &table, upserts, op).await?;
             Ok(receipt_message(ids, receipt))
         })
         .await
@@ -52,7 +53,8 @@ impl DocumentService for Api {
             let id = document_id(&request.document_id)?;
             let change = request.metadata.ok_or_else(|| "metadata is missing".to_owned()).and_then(metadata);
             let change = change.map_err(|why| Error::invalid("/metadata", why))?;
-            let receipt = gateway.router().update_metadata(&context, &table, id.clone(), change, op).await?;
+            let target = (id.clone(), request.if_version);
+            let receipt = gateway.router().update_metadata(&context, &table, target, change, op).await?;
             Ok(receipt_message(vec![id.to_string()], receipt))
         })
         .await
@@ -66,13 +68,15 @@ impl DocumentService for Api {
             let table = gateway.table(&request.table_name)?;
             let id = document_id(&request.document_id)?;
             let mut violations = Violations::default();
-            let read = validate::read_options(read_draft(request.read), &mut violations);
+            let draft = read_draft(request.read)?;
+            let read = validate::read_options(draft, Consistency::Strong, &mut violations);
             violations.into_result()?;
             let with_vector = !request.without_vector;
             match gateway.router().get(&context, &table, &id, with_vector, &read).await? {
                 Some(stored) => Ok(proto::GetDocumentResponse {
                     document: Some(document_message(&stored.document)),
                     version: stored.version,
+                    session_token: stored.session_token,
                 }),
                 None => {
                     let message = format!("document {id} does not exist in table {}", table.schema.name);
@@ -97,7 +101,15 @@ impl DocumentService for Api {
                 ids.extend(validate::document_id(id, || format!("/document_ids/{index}"), &mut violations));
             }
             violations.into_result()?;
-            let receipt = gateway.router().delete(&context, &table, ids, op).await?;
+            let receipt = match (request.if_version, ids.as_slice()) {
+                (None, _) => gateway.router().delete(&context, &table, ids, op).await?,
+                (Some(version), [id]) => {
+                    gateway.router().delete_at(&context, &table, (id.clone(), version), op).await?
+                }
+                (Some(_), _) => {
+                    return Err(Error::invalid("/if_version", "if_version is for a delete of one document"));
+                }
+            };
             Ok(receipt_message(request.document_ids, receipt))
         })
         .await
@@ -114,11 +126,12 @@ impl DocumentService for Api {
                 cursor: request.cursor,
                 with_vector: request.with_vector,
             };
-            let (page, read) = validate::page(draft, read_draft(request.read), &table.schema)?;
+            let (page, read) = validate::page(draft, read_draft(request.read)?, &table.schema)?;
             let page = gateway.router().list(&context, &table, page, &read).await?;
             Ok(proto::ListDocumentsResponse {
                 documents: page.documents.iter().map(document_message).collect(),
                 next_cursor: page.next_cursor.unwrap_or_default(),
+                session_token: page.session_token,
             })
         })
         .await

@@ -23,7 +23,7 @@ impl SearchService for Api {
                 with_metadata: request.with_metadata,
                 with_vector: request.with_vector,
                 allow_partial: request.allow_partial,
-                read: read_draft(request.read),
+                read: read_draft(request.read)?,
                 ..SearchDraft::default()
             };
             match request.query {
@@ -44,7 +44,11 @@ impl SearchService for Api {
                 node_id: missing.node.as_ref().map(ToString::to_string).unwrap_or_default(),
                 reason: missing.reason.clone(),
             });
-            Ok(proto::SearchResponse { hits: hits.collect(), missing: missing.collect() })
+            Ok(proto::SearchResponse {
+                hits: hits.collect(),
+                missing: missing.collect(),
+                session_token: result.session_token.clone(),
+            })
         })
         .await
     }

@@ -5,9 +5,10 @@ use vectorsphere_proto::v1 as proto;
 use vectorsphere_proto::v1::table_service_server::TableService;
 
 use super::super::ApiGateway;
+use super::super::admin::{self, ForceDraft, HandOverDraft, MoveDraft};
 use super::super::validate::{self, TableDraft};
 use super::Api;
-use super::convert::{metric_word, shard_statistics, table_message};
+use super::convert::{metric_word, shard_message, shard_statistics, table_message};
 use crate::router::Totals;
 
 #[tonic::async_trait]
@@ -28,7 +29,7 @@ impl TableService for Api {
                 replicas: given(request.replicas),
                 min_isr: given(request.min_isr),
             };
-            let schema = validate::table_schema(&draft, gateway.config().default_shards)?;
+            let schema = validate::table_schema(&draft, gateway.table_defaults())?;
             let table = gateway.router().create_table(&context, schema).await?;
             Ok(table_message(&table))
         })
@@ -86,6 +87,72 @@ impl TableService for Api {
                 disk_bytes: totals.disk_bytes,
                 unavailable_shards: totals.unavailable_shards as u32,
                 shards: statistics.shards.iter().map(shard_statistics).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn list_shards(
+        &self,
+        request: Request<proto::ListShardsRequest>,
+    ) -> Result<Response<proto::ListShardsResponse>, Status> {
+        self.call("TableService/ListShards", request, async |gateway, context, request| {
+            let table = gateway.table(&request.table_name)?;
+            let shards = gateway.router().shards(&context, &table).await;
+            Ok(proto::ListShardsResponse { shards: shards.iter().map(shard_message).collect() })
+        })
+        .await
+    }
+
+    async fn move_replica(
+        &self,
+        request: Request<proto::MoveReplicaRequest>,
+    ) -> Result<Response<proto::MoveReplicaResponse>, Status> {
+        self.call("TableService/MoveReplica", request, async |gateway, context, request| {
+            let shard = admin::shard(&*gateway.table(&request.table_name)?, request.shard)?;
+            let draft = MoveDraft { from: request.from_node_id, to: request.to_node_id };
+            let (from, to) = admin::move_between(&draft)?;
+            let replica = gateway.router().move_replica(&context, shard, &from, &to).await?;
+            Ok(proto::MoveReplicaResponse { replica_id: replica.to_string() })
+        })
+        .await
+    }
+
+    async fn hand_over_shard(
+        &self,
+        request: Request<proto::HandOverShardRequest>,
+    ) -> Result<Response<proto::HandOverShardResponse>, Status> {
+        self.call("TableService/HandOverShard", request, async |gateway, context, request| {
+            let shard = admin::shard(&*gateway.table(&request.table_name)?, request.shard)?;
+            let to = admin::hand_over(&HandOverDraft { to: request.to_node_id })?;
+            let (epoch, node) = gateway.router().hand_over_shard(&context, shard, to.as_ref()).await?;
+            Ok(proto::HandOverShardResponse { epoch: epoch.0, node_id: node.to_string() })
+        })
+        .await
+    }
+
+    async fn force_primary(
+        &self,
+        request: Request<proto::ForcePrimaryRequest>,
+    ) -> Result<Response<proto::ForcePrimaryResponse>, Status> {
+        self.call("TableService/ForcePrimary", request, async |gateway, context, request| {
+            let table = gateway.table(&request.table_name)?;
+            let shard = admin::shard(&table, request.shard)?;
+            let draft = ForceDraft { node: request.node_id, confirmation: request.confirmation };
+            let node = admin::force(&draft, &table, shard)?;
+            let forced = gateway.router().force_primary(&context, shard, &node, &draft.confirmation).await?;
+            let others = forced.others.iter().map(|other| proto::OtherCopy {
+                replica_id: other.replica.to_string(),
+                node_id: other.node.to_string(),
+                reachable: other.log.is_some(),
+                last_lsn: other.log.map_or(0, |(last, _)| last.0),
+                lost_records: other.log.map_or(0, |(_, lost)| lost),
+            });
+            Ok(proto::ForcePrimaryResponse {
+                epoch: forced.epoch.0,
+                incarnation: forced.incarnation,
+                last_lsn: forced.last.0,
+                others: others.collect(),
             })
         })
         .await

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::document::{Document, Metadata};
-use crate::router::{self, ShardStatistics, TableStatistics, WriteReceipt};
+use crate::router::{self, Page, ShardStatistics, StoredDocument, TableStatistics, WriteReceipt};
 use crate::search::{Hit, SearchResult};
 use crate::table::{Table, metric_as_str};
 
@@ -92,15 +92,31 @@ pub(super) struct DocumentBody<'a> {
     #[serde(serialize_with = "raw")]
     #[schema(value_type = Object)]
     metadata: &'a Metadata,
-    /// Grows with each write of the document.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
 }
 
-impl<'a> DocumentBody<'a> {
-    pub(super) fn new(document: &'a Document, version: Option<u64>) -> DocumentBody<'a> {
+/// A document with its version.
+#[derive(Serialize, ToSchema)]
+#[schema(as = VersionedDocument)]
+pub(super) struct StoredBody<'a> {
+    #[serde(flatten)]
+    document: DocumentBody<'a>,
+    /// Grows with each write of the document.
+    version: u64,
+    /// Give it to later reads to see nothing older.
+    session_token: &'a str,
+}
+
+impl<'a> From<&'a Document> for DocumentBody<'a> {
+    fn from(document: &'a Document) -> DocumentBody<'a> {
         let Document { id, vector, metadata } = document;
-        DocumentBody { document_id: id.as_str(), vector, metadata, version }
+        DocumentBody { document_id: id.as_str(), vector, metadata }
+    }
+}
+
+impl<'a> From<&'a StoredDocument> for StoredBody<'a> {
+    fn from(stored: &'a StoredDocument) -> StoredBody<'a> {
+        let StoredDocument { document, version, session_token } = stored;
+        StoredBody { document: document.into(), version: *version, session_token }
     }
 }
 
@@ -109,10 +125,20 @@ impl<'a> DocumentBody<'a> {
 #[schema(as = Page)]
 pub(super) struct PageBody<'a> {
     /// By shard, then by id.
-    pub(super) documents: Vec<DocumentBody<'a>>,
+    documents: Vec<DocumentBody<'a>>,
     /// Continues after this page; missing on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next_cursor: Option<String>,
+    next_cursor: Option<&'a str>,
+    /// Give it to later reads to see nothing older.
+    session_token: &'a str,
+}
+
+impl<'a> From<&'a Page> for PageBody<'a> {
+    fn from(page: &'a Page) -> PageBody<'a> {
+        let Page { documents, next_cursor, session_token } = page;
+        let documents = documents.iter().map(DocumentBody::from).collect();
+        PageBody { documents, next_cursor: next_cursor.as_deref(), session_token }
+    }
 }
 
 /// The answer of a search.
@@ -124,6 +150,8 @@ pub(super) struct SearchBody<'a> {
     /// Shards that did not answer; only with `allow_partial`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<MissingBody<'a>>,
+    /// Give it to later reads to see nothing older.
+    session_token: &'a str,
 }
 
 /// One hit.
@@ -168,7 +196,11 @@ impl<'a> From<&'a SearchResult> for SearchBody<'a> {
             node_id: missing.node.as_ref().map(|node| node.as_str()),
             reason: &missing.reason,
         });
-        SearchBody { hits: result.hits.iter().map(hit).collect(), missing: missing.collect() }
+        SearchBody {
+            hits: result.hits.iter().map(hit).collect(),
+            missing: missing.collect(),
+            session_token: &result.session_token,
+        }
     }
 }
 

@@ -1,13 +1,17 @@
 //! `/api/v1/cluster`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::{ApiGateway, cluster_health, role_of, shards_on};
+use super::super::ApiGateway;
+use super::super::health::{cluster_health, load_of, role_of};
 use super::answers::Totals;
 use super::request::Context;
+use crate::cluster::view::{ClusterView, Node};
 
 /// The cluster as this node sees it.
 #[derive(Serialize, ToSchema)]
@@ -16,7 +20,8 @@ pub(super) struct StatusBody {
     service_name: String,
     /// The cluster's identity.
     cluster_uid: String,
-    /// green: every shard is served; yellow: but there is no Master, or the metadata store is away; red: a shard is not.
+    /// green: every shard has all its copies; yellow: one lacks a copy, or there is no Master, or the metadata store is away;
+    /// red: a shard is not served.
     status: &'static str,
     /// The elected Master, or null.
     master: Option<MasterBody>,
@@ -25,6 +30,10 @@ pub(super) struct StatusBody {
     tables: usize,
     shards: usize,
     unavailable_shards: usize,
+    /// Shards with fewer copies in sync than their table asks for.
+    under_replicated_shards: usize,
+    /// Shards with fewer copies in sync than a write needs: they take none.
+    shards_below_min_isr: usize,
     meta_store_reachable: bool,
 }
 
@@ -58,6 +67,12 @@ struct NodeBody {
     endpoints: Vec<EndpointBody>,
     /// Copies of shards on this node.
     shards: usize,
+    /// Those of them that are primaries.
+    primaries: usize,
+    /// Those of them that are not in sync.
+    out_of_sync_shards: usize,
+    /// True while it is to be emptied.
+    draining: bool,
     capacity_bytes: u64,
 }
 
@@ -98,6 +113,8 @@ pub(super) async fn status(State(gateway): State<ApiGateway>) -> Json<StatusBody
         tables: view.tables.len(),
         shards: health.shards,
         unavailable_shards: health.unavailable,
+        under_replicated_shards: health.under_replicated,
+        shards_below_min_isr: health.below_min_isr,
         meta_store_reachable: reachable,
     })
 }
@@ -106,10 +123,16 @@ pub(super) async fn status(State(gateway): State<ApiGateway>) -> Json<StatusBody
 #[utoipa::path(get, path = "/api/v1/cluster/nodes", tag = "cluster", responses((status = 200, body = NodesBody)))]
 pub(super) async fn nodes(State(gateway): State<ApiGateway>) -> Json<NodesBody> {
     let view = gateway.view();
-    let nodes = view.nodes.values().map(|node| NodeBody {
+    let body = |node: &Arc<Node>| node_body(&gateway, &view, node);
+    Json(NodesBody { nodes: view.nodes.values().map(body).collect() })
+}
+
+fn node_body(gateway: &ApiGateway, view: &ClusterView, node: &Node) -> NodeBody {
+    let load = load_of(view, &node.id);
+    NodeBody {
         node_id: node.id.to_string(),
         node_type: node.node_type.clone(),
-        role: role_of(&view, node),
+        role: role_of(view, node),
         suspect: gateway.router().is_suspect(node),
         version: node.version.clone(),
         zone: node.zone.clone(),
@@ -123,10 +146,12 @@ pub(super) async fn nodes(State(gateway): State<ApiGateway>) -> Json<NodesBody> 
                 port: endpoint.port,
             })
             .collect(),
-        shards: shards_on(&view, &node.id),
+        shards: load.shards,
+        primaries: load.primaries,
+        out_of_sync_shards: load.out_of_sync,
+        draining: view.drains.contains_key(&node.id),
         capacity_bytes: node.capacity_bytes,
-    });
-    Json(NodesBody { nodes: nodes.collect() })
+    }
 }
 
 /// Counts and sizes, gathered from all shards now.

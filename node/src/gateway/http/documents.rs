@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 use super::super::validate::PageDraft;
 use super::super::violations::Violations;
 use super::super::{ApiGateway, json, validate};
-use super::answers::{DocumentBody, PageBody, ReceiptBody};
+use super::answers::{PageBody, ReceiptBody, StoredBody};
 use super::problem::{Problem, ProblemBody};
-use super::request::{Context, Names, ReadQuery, json_body, names, query};
+use super::request::{Context, Names, ReadQuery, VersionQuery, json_body, names, query};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, OpId};
+use crate::search::Consistency;
 
 /// Makes a retry of a write safe: the same UUID is carried out once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -40,6 +41,8 @@ struct WholeDocument {
     /// A JSON object; depth at most 32, at most 1 MiB.
     #[schema(value_type = Option<Object>)]
     metadata: Option<serde_json::Value>,
+    /// The version that must be current, 0: the document must not exist; else nothing of its shard's part is written.
+    if_version: Option<u64>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -59,6 +62,8 @@ struct PutBody {
     /// A JSON object; depth at most 32, at most 1 MiB.
     #[schema(value_type = Option<Object>)]
     metadata: Option<serde_json::Value>,
+    /// The version that must be current; 0: the document must not exist.
+    if_version: Option<u64>,
 }
 
 /// A document's id.
@@ -92,6 +97,8 @@ struct MetadataBody {
     /// Replaces the metadata; the vector stays.
     #[schema(value_type = Object)]
     metadata: serde_json::Value,
+    /// The version that must be current.
+    if_version: Option<u64>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -107,7 +114,8 @@ struct DeleteManyBody {
     params(("table" = String, Path, description = "name of the table"),
         ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 400, body = ProblemBody<'_>),
-        (status = 404, body = ProblemBody<'_>), (status = 503, body = ProblemBody<'_>)))]
+        (status = 404, body = ProblemBody<'_>), (status = 409, description = "version_mismatch", body = ProblemBody<'_>),
+        (status = 503, body = ProblemBody<'_>)))]
 pub(super) async fn upsert(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
@@ -117,9 +125,9 @@ pub(super) async fn upsert(
     let table = gateway.table(&names(table)?)?;
     let (parts, body) = request.into_parts();
     let op = operation_id(&parts)?;
-    let documents = json::upsert(&json_body(&parts, body).await?, &table.schema)?.documents;
-    let ids = documents.iter().map(|document| document.id.to_string()).collect();
-    let receipt = gateway.router().upsert(&context, &table, documents, op).await?;
+    let upserts = json::upserts(&json_body(&parts, body).await?, &table.schema)?;
+    let ids = upserts.iter().map(|upsert| upsert.document.id.to_string()).collect();
+    let receipt = gateway.router().upsert(&context, &table, upserts, op).await?;
     Ok(Json(ReceiptBody::new(ids, receipt)))
 }
 
@@ -130,7 +138,7 @@ pub(super) async fn upsert(
         ("document_id" = String, Path, description = "id, percent-encoded"),
         ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 400, body = ProblemBody<'_>),
-        (status = 404, body = ProblemBody<'_>)))]
+        (status = 404, body = ProblemBody<'_>), (status = 409, description = "version_mismatch", body = ProblemBody<'_>)))]
 pub(super) async fn put(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
@@ -141,8 +149,8 @@ pub(super) async fn put(
     let (table, id) = (gateway.table(&table)?, document_id(&id)?);
     let (parts, body) = request.into_parts();
     let op = operation_id(&parts)?;
-    let document = json::document(&json_body(&parts, body).await?, &table.schema, &id)?;
-    let receipt = gateway.router().upsert(&context, &table, vec![document], op).await?;
+    let upsert = json::upsert(&json_body(&parts, body).await?, &table.schema, &id)?;
+    let receipt = gateway.router().upsert(&context, &table, vec![upsert], op).await?;
     Ok(Json(ReceiptBody::new(vec![id.to_string()], receipt)))
 }
 
@@ -153,7 +161,7 @@ pub(super) async fn put(
         ("document_id" = String, Path, description = "id, percent-encoded"),
         ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
     responses((status = 200, description = "on disk", body = ReceiptBody), (status = 400, body = ProblemBody<'_>),
-        (status = 404, body = ProblemBody<'_>)))]
+        (status = 404, body = ProblemBody<'_>), (status = 409, description = "version_mismatch", body = ProblemBody<'_>)))]
 pub(super) async fn patch(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
@@ -164,8 +172,9 @@ pub(super) async fn patch(
     let (table, id) = (gateway.table(&table)?, document_id(&id)?);
     let (parts, body) = request.into_parts();
     let op = operation_id(&parts)?;
-    let metadata = json::metadata_change(&json_body(&parts, body).await?)?;
-    let receipt = gateway.router().update_metadata(&context, &table, id.clone(), metadata, op).await?;
+    let (metadata, if_version) = json::metadata_change(&json_body(&parts, body).await?)?;
+    let target = (id.clone(), if_version);
+    let receipt = gateway.router().update_metadata(&context, &table, target, metadata, op).await?;
     Ok(Json(ReceiptBody::new(vec![id.to_string()], receipt)))
 }
 
@@ -174,10 +183,11 @@ pub(super) async fn patch(
     params(("table" = String, Path, description = "name of the table"),
         ("document_id" = String, Path, description = "id, percent-encoded"),
         ("with_vector" = Option<bool>, Query, description = "default true"),
-        ("consistency" = Option<String>, Query, description = "default strong"),
-        ("max_staleness_ms" = Option<u64>, Query, description = "for consistency bounded"),
-        ("session_token" = Option<String>, Query, description = "of an earlier write")),
-    responses((status = 200, body = DocumentBody<'_>), (status = 404, body = ProblemBody<'_>)))]
+        ("consistency" = Option<String>, Query, description = "strong (default), strong-noclock, session, bounded or eventual"),
+        ("max_staleness_ms" = Option<u64>, Query, description = "for consistency bounded, which needs it: 1 to 600,000"),
+        ("session_token" = Option<String>, Query, description = "of an earlier answer: nothing older is read")),
+    responses((status = 200, body = StoredBody<'_>), (status = 404, body = ProblemBody<'_>),
+        (status = 409, description = "session_expired", body = ProblemBody<'_>)))]
 pub(super) async fn get(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
@@ -188,7 +198,7 @@ pub(super) async fn get(
     let mut asked = query(asked)?;
     let (table, id) = (gateway.table(&table)?, document_id(&id)?);
     let mut violations = Violations::default();
-    let read = validate::read_options(asked.read(), &mut violations);
+    let read = validate::read_options(asked.read(), Consistency::Strong, &mut violations);
     violations.into_result()?;
     let with_vector = asked.with_vector.unwrap_or(true);
     let stored = gateway.router().get(&context, &table, &id, with_vector, &read).await?;
@@ -196,25 +206,31 @@ pub(super) async fn get(
         let name = &table.schema.name;
         Error::new(ErrorCode::DocumentNotFound, format!("document {id} does not exist in table {name}"))
     })?;
-    Ok(Json(DocumentBody::new(&stored.document, Some(stored.version))).into_response())
+    Ok(Json(StoredBody::from(&stored)).into_response())
 }
 
 /// Deletes a document; one that does not exist is no error, `count` tells.
 #[utoipa::path(delete, path = "/api/v1/tables/{table}/documents/{document_id}", tag = "documents",
     params(("table" = String, Path, description = "name of the table"),
         ("document_id" = String, Path, description = "id, percent-encoded"),
+        ("if_version" = Option<u64>, Query, description = "the version that must be current"),
         ("Idempotency-Key" = Option<String>, Header, description = "a UUID: the write is carried out once")),
-    responses((status = 200, description = "on disk", body = ReceiptBody), (status = 404, body = ProblemBody<'_>)))]
+    responses((status = 200, description = "on disk", body = ReceiptBody), (status = 404, body = ProblemBody<'_>),
+        (status = 409, description = "version_mismatch", body = ProblemBody<'_>)))]
 pub(super) async fn delete(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
     path: Names<(String, String)>,
+    asked: Result<Query<VersionQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Json<ReceiptBody>, Problem> {
     let (table, id) = names(path)?;
     let (table, id) = (gateway.table(&table)?, document_id(&id)?);
     let op = operation_id(&request.into_parts().0)?;
-    let receipt = gateway.router().delete(&context, &table, vec![id.clone()], op).await?;
+    let receipt = match query(asked)?.if_version {
+        None => gateway.router().delete(&context, &table, vec![id.clone()], op).await?,
+        Some(version) => gateway.router().delete_at(&context, &table, (id.clone(), version), op).await?,
+    };
     Ok(Json(ReceiptBody::new(vec![id.to_string()], receipt)))
 }
 
@@ -245,10 +261,11 @@ pub(super) async fn delete_many(
         ("limit" = Option<u32>, Query, description = "1 to 1,000, default 100"),
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
         ("with_vector" = Option<bool>, Query, description = "default false"),
-        ("consistency" = Option<String>, Query, description = "default session"),
-        ("max_staleness_ms" = Option<u64>, Query, description = "for consistency bounded"),
-        ("session_token" = Option<String>, Query, description = "of an earlier write")),
-    responses((status = 200, body = PageBody<'_>), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>)))]
+        ("consistency" = Option<String>, Query, description = "strong, strong-noclock, session (default), bounded or eventual"),
+        ("max_staleness_ms" = Option<u64>, Query, description = "for consistency bounded, which needs it: 1 to 600,000"),
+        ("session_token" = Option<String>, Query, description = "of an earlier answer: nothing older is read")),
+    responses((status = 200, body = PageBody<'_>), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>),
+        (status = 409, description = "session_expired", body = ProblemBody<'_>)))]
 pub(super) async fn list(
     State(gateway): State<ApiGateway>,
     Context(context): Context,
@@ -265,8 +282,7 @@ pub(super) async fn list(
     };
     let (page, read) = validate::page(draft, read, &table.schema)?;
     let page = gateway.router().list(&context, &table, page, &read).await?;
-    let documents = page.documents.iter().map(|document| DocumentBody::new(document, None)).collect();
-    Ok(Json(PageBody { documents, next_cursor: page.next_cursor }).into_response())
+    Ok(Json(PageBody::from(&page)).into_response())
 }
 
 fn document_id(text: &str) -> Result<DocumentId, Error> {

@@ -116,7 +116,7 @@ fn request_id(request: &Request) -> String {
 
 /// The template of the path, for metrics and logs: a closed set.
 fn route_of(request: &Request) -> &'static str {
-    const ROUTES: [&str; 16] = [
+    const ROUTES: [&str; 20] = [
         "/livez",
         "/readyz",
         "/health",
@@ -129,9 +129,13 @@ fn route_of(request: &Request) -> &'static str {
         "/api/v1/tables/{table}/documents:delete",
         "/api/v1/tables/{table}/documents/{document_id}",
         "/api/v1/tables/{table}/search",
+        "/api/v1/tables/{table}/shards",
+        super::shards::ACTIONS,
         "/api/v1/cluster/status",
         "/api/v1/cluster/nodes",
         "/api/v1/cluster/stats",
+        "/api/v1/cluster/nodes/{node}/drain",
+        "/api/v1/cluster/master:handover",
         "other",
     ];
     let matched = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str());

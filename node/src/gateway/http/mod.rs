@@ -1,5 +1,6 @@
 //! The REST API.
 
+mod admin;
 mod answers;
 mod cluster;
 mod documents;
@@ -9,10 +10,12 @@ mod problem;
 mod request;
 mod search;
 mod server;
+mod shards;
 mod tables;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use axum::routing::post;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, PathItem, Ref, ResponseBuilder};
@@ -88,6 +91,9 @@ fn described() -> OpenApiRouter<ApiGateway> {
         .routes(routes!(tables::list, tables::create))
         .routes(routes!(tables::get, tables::delete))
         .routes(routes!(tables::statistics))
+        .routes(routes!(shards::list_shards))
+        .merge(OpenApiRouter::with_openapi(shards::ActionsDescription::openapi()))
+        .route(shards::ACTIONS, post(shards::act))
         .routes(routes!(documents::list, documents::upsert))
         .routes(routes!(documents::get, documents::put, documents::patch, documents::delete))
         .routes(routes!(documents::delete_many))
@@ -95,6 +101,8 @@ fn described() -> OpenApiRouter<ApiGateway> {
         .routes(routes!(cluster::status))
         .routes(routes!(cluster::nodes))
         .routes(routes!(cluster::statistics))
+        .routes(routes!(admin::drain, admin::start_drain, admin::cancel_drain))
+        .routes(routes!(admin::hand_over_master))
         .merge(open_routes_described())
 }
 

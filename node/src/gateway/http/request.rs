@@ -86,6 +86,13 @@ pub(super) struct ReadQuery {
     pub(super) session_token: String,
 }
 
+/// The version at which a document is deleted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VersionQuery {
+    pub(super) if_version: Option<u64>,
+}
+
 impl ReadQuery {
     pub(super) fn read(&mut self) -> ReadDraft {
         ReadDraft {
@@ -93,6 +100,14 @@ impl ReadQuery {
             max_staleness_ms: self.max_staleness_ms,
             session_token: std::mem::take(&mut self.session_token),
         }
+    }
+}
+
+/// A JSON body within its limit, or the empty object where there is no body.
+pub(super) async fn json_body_or_empty(parts: &Parts, body: Body) -> Result<Vec<u8>, Error> {
+    match body.is_end_stream() {
+        true => Ok(b"{}".to_vec()),
+        false => json_body(parts, body).await,
     }
 }
 

@@ -30,11 +30,11 @@ struct SearchRequestBody {
     with_vector: Option<bool>,
     /// Answer with what is there and name the shards that are missing.
     allow_partial: Option<bool>,
-    /// strong, strong_noclock, session (default), bounded or eventual.
+    /// strong, strong-noclock, session (default), bounded or eventual.
     consistency: Option<String>,
-    /// For bounded.
+    /// For bounded, which needs it: 1 to 600,000.
     max_staleness_ms: Option<u64>,
-    /// Of an earlier write: the search sees it.
+    /// Of an earlier answer: the search sees nothing older.
     session_token: Option<String>,
 }
 
@@ -42,6 +42,7 @@ struct SearchRequestBody {
 #[utoipa::path(post, path = "/api/v1/tables/{table}/search", tag = "search", request_body = SearchRequestBody,
     params(("table" = String, Path, description = "name of the table")),
     responses((status = 200, body = SearchBody<'_>), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>),
+        (status = 409, description = "session_expired", body = ProblemBody<'_>),
         (status = 503, description = "a shard does not answer", body = ProblemBody<'_>)))]
 pub(super) async fn search(
     State(gateway): State<ApiGateway>,

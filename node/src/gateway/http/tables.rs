@@ -26,9 +26,10 @@ struct CreateTableBody {
     index_type: Option<String>,
     /// 1 to 1,024; default: `default_shards` of the configuration.
     shards: Option<u32>,
-    /// Copies of each shard; 1 in this version.
+    /// Copies of each shard, 1 to 7; default: `table.default_replicas` of the configuration, or fewer where there are fewer
+    /// slaves.
     replicas: Option<u32>,
-    /// In-sync copies that a write needs; 1 in this version.
+    /// In-sync copies that a write needs, 1 to `replicas`; default: half of `replicas`, rounded up.
     min_isr: Option<u32>,
 }
 
@@ -51,7 +52,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<TableBody>), Problem> {
     let (parts, body) = request.into_parts();
     let draft = json::table(&json_body(&parts, body).await?)?;
-    let schema = validate::table_schema(&draft, gateway.config().default_shards)?;
+    let schema = validate::table_schema(&draft, gateway.table_defaults())?;
     let table = gateway.router().create_table(&context, schema).await?;
     Ok((StatusCode::CREATED, Json(TableBody::from(&table))))
 }

@@ -13,9 +13,10 @@ use super::metadata;
 use super::object::{IdText, Object, ObjectSeed, WholeNumber, at_body, at_document};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, parse};
-use crate::document::{Document, Metadata};
+use crate::document::Metadata;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::DocumentId;
+use crate::router::Upsert;
 use crate::table::TableSchema;
 
 /// `POST /api/v1/tables`.
@@ -32,33 +33,26 @@ pub(in crate::gateway) fn search(body: &[u8], schema: &TableSchema) -> Result<Se
     Ok(parse(body, object(target, &reader), &reader)?.draft)
 }
 
-/// What `POST …/documents` carries.
-#[derive(Debug)]
-pub(in crate::gateway) struct Upsert {
-    /// Valid documents, in the order of the body.
-    pub(in crate::gateway) documents: Vec<Document>,
-}
-
-/// `POST …/documents`: one document, or `{"documents": […]}`.
-pub(in crate::gateway) fn upsert(body: &[u8], schema: &TableSchema) -> Result<Upsert, Error> {
+/// `POST …/documents`: one document, or `{"documents": […]}`; in the order of the body.
+pub(in crate::gateway) fn upserts(body: &[u8], schema: &TableSchema) -> Result<Vec<Upsert>, Error> {
     let reader = Reader::default();
     let target = UpsertBody { schema, documents: None, single: DocumentBody::new(schema), has_single: false };
     let body = parse(body, object(target, &reader), &reader)?;
     match (body.documents, body.has_single) {
-        (Some(documents), false) => Ok(Upsert { documents }),
+        (Some(documents), false) => Ok(documents),
         (Some(_), true) => {
-            Err(Error::invalid("/documents", "documents excludes document_id, vector and metadata beside it"))
+            Err(Error::invalid("/documents", "documents excludes the fields of a document beside it"))
         }
-        (None, _) => Ok(Upsert { documents: vec![valid(body.single.draft, schema)?] }),
+        (None, _) => Ok(vec![valid(body.single.draft, schema)?]),
     }
 }
 
 /// `PUT …/documents/{id}`: the document without its id, or with the same one.
-pub(in crate::gateway) fn document(
+pub(in crate::gateway) fn upsert(
     body: &[u8],
     schema: &TableSchema,
     id: &DocumentId,
-) -> Result<Document, Error> {
+) -> Result<Upsert, Error> {
     let reader = Reader::default();
     let mut draft = parse(body, object(DocumentBody::new(schema), &reader), &reader)?.draft;
     if draft.id.as_deref().is_some_and(|given| given != id.as_str()) {
@@ -68,19 +62,19 @@ pub(in crate::gateway) fn document(
     valid(draft, schema)
 }
 
-fn valid(draft: DocumentDraft, schema: &TableSchema) -> Result<Document, Error> {
+fn valid(draft: DocumentDraft, schema: &TableSchema) -> Result<Upsert, Error> {
     let mut violations = super::Violations::default();
-    let document = validate::document(draft, schema, Place::Body, &mut violations);
+    let upsert = validate::upsert(draft, schema, Place::Body, &mut violations);
     violations.into_result()?;
-    document.ok_or_else(|| Error::new(ErrorCode::Internal, "a broken rule was not recorded"))
+    upsert.ok_or_else(|| Error::new(ErrorCode::Internal, "a broken rule was not recorded"))
 }
 
-/// `PATCH …/documents/{id}`.
-pub(in crate::gateway) fn metadata_change(body: &[u8]) -> Result<Metadata, Error> {
+/// `PATCH …/documents/{id}`: the new metadata, and the version that must be current.
+pub(in crate::gateway) fn metadata_change(body: &[u8]) -> Result<(Metadata, Option<u64>), Error> {
     let reader = Reader::default();
     let change = parse(body, object(MetadataBody::default(), &reader), &reader)?;
     match change.metadata {
-        Some(Ok(metadata)) => Ok(metadata),
+        Some(Ok(metadata)) => Ok((metadata, change.if_version)),
         Some(Err(message)) => Err(Error::invalid("/metadata", message)),
         None => Err(Error::invalid("/metadata", "metadata is missing")),
     }
@@ -103,7 +97,7 @@ pub(in crate::gateway) fn delete(body: &[u8]) -> Result<DeleteBody, Error> {
     Ok(body)
 }
 
-fn object<T>(target: T, reader: &Reader) -> ObjectSeed<'_, T> {
+pub(super) fn object<T>(target: T, reader: &Reader) -> ObjectSeed<'_, T> {
     ObjectSeed { target, reader, pointer: at_body, index: 0 }
 }
 
@@ -197,7 +191,7 @@ impl DocumentBody {
 }
 
 impl<'de> Object<'de> for DocumentBody {
-    const FIELDS: &'static [&'static str] = &["document_id", "vector", "metadata"];
+    const FIELDS: &'static [&'static str] = &["document_id", "vector", "metadata", "if_version"];
 
     fn take<A: MapAccess<'de>>(
         &mut self,
@@ -211,7 +205,8 @@ impl<'de> Object<'de> for DocumentBody {
             "vector" => {
                 draft.vector = map.next_value_seed(VectorSeed { dimension: self.dimension, reader })?;
             }
-            _ => draft.metadata = metadata_value(map)?,
+            "metadata" => draft.metadata = metadata_value(map)?,
+            _ => draft.if_version = number(map)?,
         }
         Ok(())
     }
@@ -220,13 +215,13 @@ impl<'de> Object<'de> for DocumentBody {
 /// One document, or many.
 struct UpsertBody<'a> {
     schema: &'a TableSchema,
-    documents: Option<Vec<Document>>,
+    documents: Option<Vec<Upsert>>,
     single: DocumentBody,
     has_single: bool,
 }
 
 impl<'de> Object<'de> for UpsertBody<'_> {
-    const FIELDS: &'static [&'static str] = &["document_id", "vector", "metadata", "documents"];
+    const FIELDS: &'static [&'static str] = &["document_id", "vector", "metadata", "if_version", "documents"];
 
     fn take<A: MapAccess<'de>>(
         &mut self,
@@ -247,13 +242,22 @@ impl<'de> Object<'de> for UpsertBody<'_> {
 #[derive(Default)]
 struct MetadataBody {
     metadata: Option<Result<Metadata, String>>,
+    if_version: Option<u64>,
 }
 
 impl<'de> Object<'de> for MetadataBody {
-    const FIELDS: &'static [&'static str] = &["metadata"];
+    const FIELDS: &'static [&'static str] = &["metadata", "if_version"];
 
-    fn take<A: MapAccess<'de>>(&mut self, _: &'static str, map: &mut A, _: &Reader) -> Result<(), A::Error> {
-        self.metadata = metadata_value(map)?;
+    fn take<A: MapAccess<'de>>(
+        &mut self,
+        field: &'static str,
+        map: &mut A,
+        _: &Reader,
+    ) -> Result<(), A::Error> {
+        match field {
+            "metadata" => self.metadata = metadata_value(map)?,
+            _ => self.if_version = number(map)?,
+        }
         Ok(())
     }
 }
@@ -272,11 +276,11 @@ impl<'de> Object<'de> for DeleteBody {
     }
 }
 
-fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
+pub(super) fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<String, A::Error> {
     Ok(map.next_value::<Option<String>>()?.unwrap_or_default())
 }
 
-fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>, A::Error> {
+pub(super) fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>, A::Error> {
     Ok(map.next_value::<WholeNumber>()?.0)
 }
 
@@ -295,7 +299,7 @@ struct DocumentsSeed<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for DocumentsSeed<'_> {
-    type Value = Vec<Document>;
+    type Value = Vec<Upsert>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -303,7 +307,7 @@ impl<'de> DeserializeSeed<'de> for DocumentsSeed<'_> {
 }
 
 impl<'de> Visitor<'de> for DocumentsSeed<'_> {
-    type Value = Vec<Document>;
+    type Value = Vec<Upsert>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of documents")
@@ -321,7 +325,7 @@ impl<'de> Visitor<'de> for DocumentsSeed<'_> {
             }
             let mut violations = self.reader.violations.borrow_mut();
             let place = Place::Document(index);
-            documents.extend(validate::document(item.draft, self.schema, place, &mut violations));
+            documents.extend(validate::upsert(item.draft, self.schema, place, &mut violations));
         }
         if documents.is_empty() && self.reader.violations.borrow().is_empty() {
             self.reader.violation("/documents", empty_batch("documents"));

@@ -5,6 +5,7 @@
 //! Memory is bounded by the body: vectors stop growing at the table's dimension, batches at their limit, nesting is
 //! never followed by recursion deeper than [`serde_json`]'s own 128.
 
+mod admin;
 mod bodies;
 mod metadata;
 mod object;
@@ -18,7 +19,8 @@ use serde::de::DeserializeSeed;
 use super::violations::Violations;
 use crate::error_code::Error;
 
-pub(super) use bodies::{batch_too_large, delete, document, metadata_change, search, table, upsert};
+pub(super) use admin::{drain, force_primary, hand_over, move_replica};
+pub(super) use bodies::{batch_too_large, delete, metadata_change, search, table, upsert, upserts};
 
 /// One parse: what was found on the way, beside the value itself.
 #[derive(Default)]

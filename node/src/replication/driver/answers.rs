@@ -9,7 +9,7 @@ use crate::storage::{Refusal, Verdict};
 
 /// The answer of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteReceipt {
+pub(crate) struct WriteReceipt {
     /// Position of the batch's last record.
     pub lsn: Lsn,
     /// Documents written, or that existed and were deleted.
@@ -23,13 +23,18 @@ pub struct WriteReceipt {
 pub(crate) enum NotWritten {
     /// The protocol takes no writes here.
     NotAdmitted(NotAdmitted),
-    /// The caller believes in another reign than this one.
-    OtherReign(Epoch),
+    /// The caller believes in another reign than the one that is led here.
+    OtherReign {
+        /// What it believes in.
+        wanted: Epoch,
+        /// What is true.
+        led: Epoch,
+    },
     /// It was refused for what the documents are.
     Refused(Refusal),
     /// It was refused for what the documents are here, but this replica may not lead any more.
     NotPrimary,
-    /// Its owner has too much to do.
+    /// Its owner has too much to do. (The owner's.)
     Overloaded,
     /// It may have been done, and may be done later.
     Unknown(&'static str),

@@ -43,7 +43,7 @@ impl Digests {
     }
 
     /// The digest to send along, once.
-    pub(super) fn to_tell(&mut self, now: Now) -> Option<Digest> {
+    pub(super) fn take_untold(&mut self, now: Now) -> Option<Digest> {
         let digest = self.untold.take()?;
         self.told = Some(now.monotonic);
         Some(digest)

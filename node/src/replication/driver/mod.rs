@@ -185,11 +185,6 @@ impl<W, R> Driver<W, R> {
         &self.digests
     }
 
-    /// True when there is something to do.
-    pub(crate) fn has_effects(&self) -> bool {
-        !self.effects.is_empty()
-    }
-
     /// The next thing to do.
     pub(crate) fn next_effect(&mut self) -> Option<Effect<W, R>> {
         self.effects.pop_front()

@@ -20,6 +20,13 @@ pub(crate) struct Letter {
     pub(crate) enclosed: Enclosed,
 }
 
+impl Letter {
+    /// About how many bytes it takes on its way.
+    pub(crate) fn bytes(&self) -> usize {
+        128 + self.records.iter().map(Record::stored_bytes).sum::<usize>()
+    }
+}
+
 /// What replicas tell each other beside the protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Enclosed {
@@ -89,7 +96,7 @@ impl<W, R> Driver<W, R> {
     }
 
     fn post(&mut self, to: ReplicaId, message: Message, records: Vec<Record>, now: Now) {
-        let mut enclosed = Enclosed { digest: self.digests.to_tell(now), ..Enclosed::default() };
+        let mut enclosed = Enclosed { digest: self.digests.take_untold(now), ..Enclosed::default() };
         match &message {
             Message::Append(_) => {
                 let known = self.core.configuration();

@@ -42,7 +42,7 @@ impl<W, R> Driver<W, R> {
                     intake.get_or_insert_with(|| (epoch, Vec::new())).1.push(batch);
                     continue;
                 }
-                Ok(led) => NotWritten::OtherReign(led),
+                Ok(led) => NotWritten::OtherReign { wanted: epoch, led },
                 Err(why) => NotWritten::NotAdmitted(why),
             };
             self.effects.push_back(Effect::Answer(token, Err(refused)));
@@ -69,10 +69,18 @@ impl<W, R> Driver<W, R> {
         self.core.last_ticket()
     }
 
-    /// The sync of a job has ended.
-    pub(crate) fn on_durable(&mut self, ticket: Ticket, now: Now) {
-        self.step(Event::Durable(ticket), now);
+    /// The sync of a job has ended; of records those up to `end` are durable, where a batch ends.
+    pub(crate) fn on_durable(&mut self, ticket: Ticket, end: Lsn, now: Now) {
+        self.step(Event::Durable(ticket, end), now);
         self.release_tail(now);
+    }
+
+    /// The first record that another copy still needs, as far as this one leads and knows them; the log keeps it for a while,
+    /// so that a copy that was away for short needs no snapshot. [`Lsn::MAX`]: none is needed.
+    pub(crate) fn needed_from(&self, now: Now) -> Lsn {
+        let peers = self.core.peers(now);
+        let flushed = peers.iter().filter(|peer| peer.flushed > Lsn::ZERO).map(|peer| peer.flushed).min();
+        flushed.map_or(Lsn::MAX, Lsn::next)
     }
 
     /// Takes in what changed in the store beside jobs: its digest, where its log begins.

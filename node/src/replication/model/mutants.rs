@@ -25,7 +25,9 @@ use super::{Found, walk};
 use crate::replication::{Rule, Rules};
 
 /// Without a rule: a small world in which that shows, and what breaks there first.
-const MUTANTS: &[(Rule, fn(Rules) -> Limits)] = &[
+type Mutant = (Rule, fn(Rules) -> Limits);
+
+const MUTANTS: &[Mutant] = &[
     (Rule::MaximalIsr, |rules| Limits { elections: 0, ..Limits::of_two_that_live(rules) }),
     (Rule::ShrinkIsConfirmed, Limits::of_three_that_live),
     (Rule::TimeoutIsUnknown, Limits::of_two),

@@ -255,7 +255,7 @@ impl World {
         node.durable.clone_from(&node.written);
         node.synced = node.core.last_ticket();
         let ticket = node.synced;
-        self.step(index, Event::Durable(ticket), &[]);
+        self.step(index, Event::Durable(ticket, Lsn::MAX), &[]);
     }
 
     fn crash(&mut self, index: usize, kept: bool, limits: &Limits) {

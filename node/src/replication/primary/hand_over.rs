@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{NotAdmitted, Primary};
 use crate::ids::{ReplicaId, Session};
 use crate::replication::configuration::Change;
+use crate::replication::message::DiskCondition;
 use crate::replication::replica::{Command, Given, Replica, Standing};
 
 /// Another copy is to lead.
@@ -59,7 +60,8 @@ impl Replica {
         let others = configuration.isr.iter().filter(|id| to.is_none_or(|to| to == **id));
         let ready = others.filter_map(|id| {
             let peer = primary.peers.get(id)?;
-            let fits = peer.flushed == Some(self.log.end) && peer.session > Session(0);
+            let is_well = peer.disk == DiskCondition::Well;
+            let fits = is_well && peer.flushed == Some(self.log.end) && peer.session > Session(0);
             fits.then_some((*id, peer.session))
         });
         // The one that answered last is the surest to be there.

@@ -51,7 +51,9 @@ impl Replica {
     #[cfg(test)]
     pub(crate) fn maximal_isr(&self) -> BTreeSet<ReplicaId> {
         match (&self.standing, &self.configuration) {
-            (Standing::Primary(primary), Some(configuration)) => primary.maximal_isr(configuration, self.rules),
+            (Standing::Primary(primary), Some(configuration)) => {
+                primary.maximal_isr(configuration, self.rules)
+            }
             _ => BTreeSet::new(),
         }
     }
@@ -113,7 +115,7 @@ impl Replica {
             let is_damaged = configuration.member(**id).is_none_or(|member| member.damaged);
             is_damaged
                 || primary.peers.get(id).is_none_or(|peer| {
-                    peer.is_lost(self.log.end, &self.timing, now) || peer.disk == DiskCondition::Full
+                    peer.is_lost(self.log.end, &self.timing, now) || peer.disk != DiskCondition::Well
                 })
         };
         others.filter(is_lost).min_by_key(|id| primary.peers.get(id).map(|peer| peer.heard)).copied()

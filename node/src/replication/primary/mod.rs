@@ -264,6 +264,7 @@ impl Replica {
         if commit > self.commit {
             self.commit = commit;
             given.command(Command::Commit(commit));
+            self.tell_commit(given);
         }
     }
 }

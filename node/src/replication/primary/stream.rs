@@ -68,6 +68,18 @@ impl Replica {
         }
     }
 
+    /// Lets copies that have everything know what is committed: readers there see it without waiting for a beacon.
+    pub(super) fn tell_commit(&mut self, given: &mut Given<'_>) {
+        let Standing::Primary(primary) = &self.standing else { return };
+        let end = self.log.end;
+        let has_all = |peer: &Peer| matches!(peer.state, PeerState::Streaming { next, .. } if next > end);
+        let peers: Vec<ReplicaId> =
+            primary.peers.iter().filter(|(_, peer)| has_all(peer)).map(|(id, _)| *id).collect();
+        for peer in peers {
+            self.send_append(peer, 0, given);
+        }
+    }
+
     /// Sends a copy what it lacks, as far as it may be on the way at once. False: there was nothing to send.
     pub(super) fn pump(&mut self, to: ReplicaId, given: &mut Given<'_>) -> bool {
         let mut sent = false;

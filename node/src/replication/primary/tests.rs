@@ -64,7 +64,7 @@ impl Bench {
     }
 
     fn sync(&mut self) -> Vec<Command> {
-        self.step(Event::Durable(self.core.last_ticket()))
+        self.step(Event::Durable(self.core.last_ticket(), Lsn::MAX))
     }
 
     /// Time passes in beacons; these copies answer each with all that there is.
@@ -157,7 +157,8 @@ fn writes_are_admitted_or_refused_before_they_are_appended() {
 #[test]
 fn silent_copies_leave_and_complete_ones_join() {
     // In sync, needed, answering; who is in sync after 1.5 s.
-    let table: &[(&[u8], usize, &[u8], &[u8])] = &[
+    type Row<'r> = (&'r [u8], usize, &'r [u8], &'r [u8]);
+    let table: &[Row<'_>] = &[
         (&[1, 2, 3], 2, &[2, 3], &[1, 2, 3]),
         (&[1, 2, 3], 2, &[2], &[1, 2]),
         (&[1, 2, 3], 2, &[], &[1, 3]),

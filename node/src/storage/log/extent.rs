@@ -22,7 +22,7 @@ pub(super) struct Extent {
     pub(super) segments: VecDeque<Segment>,
     /// Position of the last durable record.
     pub(super) durable: Lsn,
-    /// Cuts so far: what was read across one does not count.
+    /// Cuts so far.
     pub(super) cuts: u64,
 }
 
@@ -35,10 +35,10 @@ pub(super) struct SharedExtent(Arc<Mutex<Extent>>);
 pub(super) enum Place {
     /// Not written yet.
     Ahead,
-    /// Released, or the log is closed.
+    /// Released, or the log is closed, or there was a cut that the reader does not know of.
     Gone,
     /// In this segment, whose records up to `last` count.
-    In { segment: Segment, last: Lsn, cuts: u64 },
+    In { segment: Segment, last: Lsn },
 }
 
 impl SharedExtent {
@@ -56,14 +56,15 @@ impl Extent {
         *self.segments.back().expect("an open log has a segment")
     }
 
-    pub(super) fn find(&self, lsn: Lsn) -> Place {
+    /// Where a position is, for a reader that knows of so many cuts.
+    pub(super) fn find(&self, lsn: Lsn, cuts: u64) -> Place {
         let begun = self.segments.partition_point(|segment| segment.first <= lsn);
-        let Some(index) = begun.checked_sub(1) else { return Place::Gone };
+        let Some(index) = begun.checked_sub(1).filter(|_| cuts == self.cuts) else { return Place::Gone };
         if lsn > self.durable {
             return Place::Ahead;
         }
         let last = self.segments.get(begun).map_or(self.durable, |next| Lsn(next.first.0 - 1));
-        Place::In { segment: self.segments[index], last, cuts: self.cuts }
+        Place::In { segment: self.segments[index], last }
     }
 
     /// Takes the oldest segment if all its records lie at or before `wanted`; or at or before `possible` while there are

@@ -207,15 +207,18 @@ impl Log {
     /// Removes segments whose records all lie at or before `wanted`; and, while the log has more than `bytes_max` bytes,
     /// those whose records lie at or before `possible`.
     pub fn release(&mut self, wanted: Lsn, possible: Lsn, bytes_max: u64) -> Result<(), StorageError> {
+        let mut removed = false;
         loop {
             let released = self.extent.lock().pop_released(wanted, possible, bytes_max);
-            let Some(segment) = released else { return Ok(()) };
-            // In order and one by one: a gap would be taken for damage.
-            if let Err(error) = remove_segments(&self.place, &[segment.number]) {
+            let Some(segment) = released else { break };
+            // In order: a gap would be taken for damage.
+            if let Err(error) = remove_segment(&self.place, segment.number) {
                 self.extent.lock().segments.push_front(segment);
                 return Err(error);
             }
+            removed = true;
         }
+        if removed { sync_names(&self.place) } else { Ok(()) }
     }
 
     /// Reads beside the owner, on any thread.
@@ -324,18 +327,22 @@ fn encode(records: &[Record], mut chain: Chain) -> (Vec<u8>, Chain) {
 
 /// Removes segments, durably.
 fn remove_segments(place: &LogPlace, numbers: &[u64]) -> Result<(), StorageError> {
-    for number in numbers {
-        let path = segment::path_of(&place.directory, *number);
-        match place.disk.remove(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(StorageError::write(&path)(error));
-            }
-            _ => {}
-        }
-    }
     if numbers.is_empty() {
         return Ok(());
     }
+    numbers.iter().try_for_each(|number| remove_segment(place, *number))?;
+    sync_names(place)
+}
+
+fn remove_segment(place: &LogPlace, number: u64) -> Result<(), StorageError> {
+    let path = segment::path_of(&place.directory, number);
+    match place.disk.remove(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::write(&path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_names(place: &LogPlace) -> Result<(), StorageError> {
     place.disk.sync_dir(&place.directory).map_err(StorageError::sync(&place.directory))
 }
 

@@ -19,9 +19,13 @@ const READ_BYTES_MIN: usize = 4 << 10;
 
 /// Reads a log from any position on. Going on where the last read ended is cheap; any other position costs a way through
 /// the segment that holds it. A clone has a place of its own.
+///
+/// After a cut of the log the next read says so, once: what was read before and what will be read are two histories.
 pub struct LogReader {
     place: LogPlace,
     extent: SharedExtent,
+    /// Cuts of the log that the reader knows of.
+    cuts: u64,
     cursor: Option<Cursor>,
 }
 
@@ -30,7 +34,7 @@ pub struct LogReader {
 pub enum LogRead {
     /// Records from the position on that are durable; none when the log ends before it.
     Records(Vec<Record>),
-    /// The log does not reach back to the position any more, or it is closed.
+    /// The log does not reach back to the position any more, or is closed; or it was cut since the last read.
     Gone,
 }
 
@@ -55,35 +59,36 @@ impl Clone for LogReader {
 
 impl LogReader {
     pub(super) fn new(place: LogPlace, extent: SharedExtent) -> LogReader {
-        LogReader { place, extent, cursor: None }
+        let cuts = extent.lock().cuts;
+        LogReader { place, extent, cuts, cursor: None }
     }
 
-    /// Reads durable records from `from` on until they have `bytes_max` bytes together, or a file of the log ends; at least
-    /// one if there is one.
-    ///
-    /// What it returns was in the log at one moment during the call: records that were cut meanwhile are not among it.
+    /// Reads durable records from `from` on until they have `bytes_max` bytes together, or a file of the log ends; at
+    /// least one if there is one.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] when durable records are missing or changed.
     pub fn read(&mut self, from: Lsn, bytes_max: usize) -> Result<LogRead, StorageError> {
-        loop {
-            let place = self.extent.lock().find(from);
-            let (segment, last, cuts) = match place {
-                Place::Gone => return Ok(LogRead::Gone),
-                Place::Ahead => return Ok(LogRead::Records(Vec::new())),
-                Place::In { segment, last, cuts } => (segment, last, cuts),
-            };
-            let outcome = self.read_segment(segment, from, last, bytes_max);
-            // Files that are cut or released disappear under the reader: whatever it made of them does not count.
-            match self.extent.lock().find(from) {
-                Place::In { segment: now, cuts: then, .. }
-                    if (now.number, then) == (segment.number, cuts) =>
-                {
-                    return outcome.map(LogRead::Records);
-                }
-                _ => self.cursor = None,
-            }
+        let (segment, last) = match self.find(from) {
+            Place::Gone => return Ok(self.gone()),
+            Place::Ahead => return Ok(LogRead::Records(Vec::new())),
+            Place::In { segment, last } => (segment, last),
+        };
+        let outcome = self.read_segment(segment, from, last, bytes_max);
+        // Files that are cut or released disappear under the reader: whatever it made of them does not count.
+        match self.find(from) {
+            Place::Gone => Ok(self.gone()),
+            Place::Ahead | Place::In { .. } => outcome.map(LogRead::Records),
         }
+    }
+
+    fn find(&self, lsn: Lsn) -> Place {
+        self.extent.lock().find(lsn, self.cuts)
+    }
+
+    fn gone(&mut self) -> LogRead {
+        (self.cuts, self.cursor) = (self.extent.lock().cuts, None);
+        LogRead::Gone
     }
 
     fn read_segment(

@@ -85,13 +85,22 @@ pub(in crate::storage) fn read(
     id: SegmentId,
     dimension: u32,
 ) -> Result<SegmentView, StorageError> {
-    let reader = disk.open(path).map_err(StorageError::read(path))?;
-    let length = reader.len().map_err(StorageError::read(path))?;
-    let mut reader = Reader { reader, path, offset: 0, length, seed: 0 };
-    reader.header(id, dimension)?;
+    let mut reader = Reader::open(disk, path, id, dimension)?;
     let mut segment = MutableSegment::new(id, dimension);
-    while reader.stripe(&mut segment, dimension as usize)? {}
+    while reader.stripe(&mut segment)? {}
     Ok(segment.into_ordered())
+}
+
+/// Checks every byte of a segment's file, a stripe at a time. Returns its rows.
+pub(in crate::storage) fn check(
+    disk: &dyn Disk,
+    path: &Path,
+    id: SegmentId,
+    dimension: u32,
+) -> Result<u32, StorageError> {
+    let mut reader = Reader::open(disk, path, id, dimension)?;
+    while reader.stripe(&mut MutableSegment::new(id, dimension))? {}
+    Ok(reader.rows)
 }
 
 struct Writer<'p> {
@@ -157,6 +166,10 @@ struct Reader<'p> {
     offset: u64,
     length: u64,
     seed: u64,
+    dimension: usize,
+    /// Rows that were read, and the id of the last one.
+    rows: u32,
+    last_id: String,
 }
 
 struct Block {
@@ -166,7 +179,30 @@ struct Block {
     payload: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl<'p> Reader<'p> {
+    /// At the first stripe of a segment's file.
+    fn open(
+        disk: &dyn Disk,
+        path: &'p Path,
+        id: SegmentId,
+        dimension: u32,
+    ) -> Result<Reader<'p>, StorageError> {
+        let reader = disk.open(path).map_err(StorageError::read(path))?;
+        let length = reader.len().map_err(StorageError::read(path))?;
+        let mut reader = Reader {
+            reader,
+            path,
+            offset: 0,
+            length,
+            seed: 0,
+            dimension: dimension as usize,
+            rows: 0,
+            last_id: String::new(),
+        };
+        reader.header(id, dimension)?;
+        Ok(reader)
+    }
+
     fn damaged(&self, reason: impl Into<String>) -> StorageError {
         StorageError::damaged(self.path, reason)
     }
@@ -200,9 +236,9 @@ impl Reader<'_> {
     }
 
     /// Appends the rows of the next stripe; `false` at the end block.
-    fn stripe(&mut self, segment: &mut MutableSegment, dimension: usize) -> Result<bool, StorageError> {
+    fn stripe(&mut self, segment: &mut MutableSegment) -> Result<bool, StorageError> {
         let vectors = self.block()?;
-        let row = segment.len() as u32;
+        let row = self.rows;
         if vectors.first != row {
             return Err(self.damaged(format!("has row {} in place of row {row}", vectors.first)));
         }
@@ -216,22 +252,23 @@ impl Reader<'_> {
         let entries = self.block()?;
         let fits = vectors.kind == VECTORS
             && (entries.kind, entries.first, entries.rows) == (ENTRIES, vectors.first, vectors.rows)
-            && vectors.payload.len() == vectors.rows as usize * dimension * 4;
+            && vectors.payload.len() == vectors.rows as usize * self.dimension * 4;
         if !fits {
             return Err(self.damaged(format!("has blocks at row {row} that do not belong together")));
         }
-        self.push_rows(segment, &vectors, &entries, dimension)?;
+        self.push_rows(segment, &vectors, &entries)?;
         Ok(true)
     }
 
     fn push_rows(
-        &self,
+        &mut self,
         segment: &mut MutableSegment,
         vectors: &Block,
         entries: &Block,
-        dimension: usize,
     ) -> Result<(), StorageError> {
-        let malformed = || self.damaged(format!("has malformed entries at row {}", vectors.first));
+        let (path, dimension) = (self.path, self.dimension);
+        let malformed =
+            || StorageError::damaged(path, format!("has malformed entries at row {}", vectors.first));
         let count = entries.rows as usize;
         let (table, mut texts) =
             entries.payload.split_at_checked(count * ENTRY_BYTES).ok_or_else(malformed)?;
@@ -244,10 +281,11 @@ impl Reader<'_> {
             texts = rest;
             let id = std::str::from_utf8(id).map_err(|_| malformed())?;
             let known = DocumentId::parse(id).is_ok() && Metadata::is_stored_form(metadata);
-            let ordered = segment.is_empty() || segment.document_id(segment.len() as u32 - 1) < id;
-            if !known || !ordered {
+            if !known || id <= self.last_id.as_str() {
                 return Err(malformed());
             }
+            self.last_id.replace_range(.., id);
+            self.rows += 1;
             let row = segment.push(id, &values, metadata, Lsn(u64_at(entry, 0)));
             if segment.norm(row).to_bits() != u64_at(entry, 8) {
                 return Err(self.damaged(format!("has a norm at row {row} that does not fit its vector")));
@@ -337,6 +375,7 @@ mod tests {
             let bytes = write(&disk, &path, &written, &StopFlag::default()).expect("written");
             assert_eq!(bytes, disk.read(&path).expect("there").len() as u64);
             assert!(equal(&written, &read(&disk, &path, SegmentId(3), 5).expect("whole")), "{rows} rows");
+            assert_eq!(check(&disk, &path, SegmentId(3), 5).expect("whole"), rows);
         }
     }
 
@@ -348,7 +387,9 @@ mod tests {
         let bytes = disk.read(&path).expect("there");
         let is_damaged = |bytes: Vec<u8>| {
             disk.overwrite(&path, bytes);
-            matches!(read(&disk, &path, SegmentId(3), 5), Err(StorageError::Damaged { .. }))
+            let checked = check(&disk, &path, SegmentId(3), 5);
+            assert_eq!(checked.is_ok(), read(&disk, &path, SegmentId(3), 5).is_ok());
+            matches!(checked, Err(StorageError::Damaged { .. }))
         };
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

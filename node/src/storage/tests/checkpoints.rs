@@ -81,6 +81,23 @@ fn writes_during_a_checkpoint_are_in_it_or_behind_it() {
 }
 
 #[test]
+fn a_checkpoint_that_was_begun_ends_well_though_the_log_failed_meanwhile() {
+    let (disk, mut store, state) = replica_before_checkpoint(7);
+    let job = store.begin_checkpoint().expect("the disk is well").expect("there is something to do");
+    let applied = store.applied();
+    assert!(store.meta().commit < applied, "the marks are behind");
+    let epoch = store.meta().promised_epoch;
+    store.stage(epoch, vec![random_batch(&mut SmallRng::seed_from_u64(1))]).expect("well");
+    disk.fail_next(DiskOperation::Sync, io::ErrorKind::Other);
+    store.sync().expect_err("the disk failed");
+    store.finish_checkpoint(job.run()).expect("what it has was durable before");
+    store.close().expect("well");
+    disk.crash();
+    let (store, report) = open(&disk).expect("whole");
+    assert_eq!((report.applied, documents_of(&store.reader().snapshot())), (applied, state));
+}
+
+#[test]
 fn every_flipped_byte_of_every_file_is_damage() {
     let (disk, store, state) = replica_before_checkpoint(3);
     store.close().expect("the disk is well");
@@ -209,8 +226,11 @@ fn digests_of_operations_never_change() {
     // They are in logs and manifests of every version.
     let id = DocumentId::parse("a").expect("valid");
     let document = Document { id: id.clone(), vector: vec![1.0, -2.0], metadata: Metadata::empty() };
-    let operations =
-        vec![upsert(document), delete(id.clone()), Operation::SetMetadata(id, Metadata::empty())];
+    let operations = vec![
+        upsert(document),
+        delete(id.clone()),
+        Operation::SetMetadata { id, metadata: Metadata::empty(), if_version: None },
+    ];
     let mut parts = Vec::new();
     let texts: [&[u8]; 9] = [
         b"upsert",

@@ -1,6 +1,8 @@
 //! Replicas under crashes, faults and cuts.
 
+mod broken_disks;
 mod checkpoints;
+mod decoders;
 mod followers;
 mod primaries;
 mod snapshots;
@@ -17,18 +19,18 @@ use crate::document::{Document, Metadata};
 use crate::ids::{DocumentId, Epoch, Lsn, OpId, ReplicaId, Revision, ShardId, ShardIndex, TableId};
 use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
 
-const DIMENSION: u32 = 3;
+pub(super) const DIMENSION: u32 = 3;
 
 /// Vector and metadata of each live document.
 type State = BTreeMap<String, (Vec<f32>, String)>;
 /// What became of a batch.
 type Outcome = Result<Receipt, Refusal>;
 
-fn place(disk: &MemoryDisk) -> StorePlace {
+pub(super) fn place(disk: &MemoryDisk) -> StorePlace {
     StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("shards/t/0/r") }
 }
 
-fn identity(replica: u8) -> ReplicaIdentity {
+pub(super) fn identity(replica: u8) -> ReplicaIdentity {
     ReplicaIdentity {
         cluster_uid: "cluster".to_owned(),
         shard: ShardId {
@@ -44,7 +46,7 @@ fn format(disk: &MemoryDisk) {
     Store::format(&place(disk), identity(1)).expect("formatted");
 }
 
-fn open(disk: &MemoryDisk) -> Result<(Store, OpenReport), StorageError> {
+pub(super) fn open(disk: &MemoryDisk) -> Result<(Store, OpenReport), StorageError> {
     let place = place(disk);
     let meta = ReplicaMeta::read(disk, &place.directory)?;
     let missing = || StorageError::damaged(&place.directory, "replica.meta is missing");
@@ -97,13 +99,13 @@ fn delete(id: DocumentId) -> Operation {
 }
 
 /// The durable records from `from` on; `None` when the log does not reach back.
-fn read_log(store: &Store, from: u64) -> Option<Vec<Record>> {
+pub(super) fn read_log(store: &Store, from: u64) -> Result<Option<Vec<Record>>, StorageError> {
     let (mut reader, mut found) = (store.log_reader(), Vec::new());
     loop {
         let next = found.last().map_or(Lsn(from), |record: &Record| record.lsn.next());
-        match reader.read(next, 1 << 20).expect("whole") {
-            LogRead::Gone => return None,
-            LogRead::Records(records) if records.is_empty() => return Some(found),
+        match reader.read(next, 1 << 20)? {
+            LogRead::Gone => return Ok(None),
+            LogRead::Records(records) if records.is_empty() => return Ok(Some(found)),
             LogRead::Records(records) => found.extend(records),
         }
     }
@@ -130,7 +132,7 @@ fn apply_to(state: &mut State, batch: &Batch) -> Result<u64, ()> {
                 affected += 1;
             }
             Operation::Delete { id, .. } => affected += u64::from(after.remove(id.as_str()).is_some()),
-            Operation::SetMetadata(id, metadata) => {
+            Operation::SetMetadata { id, metadata, .. } => {
                 after.get_mut(id.as_str()).ok_or(())?.1 = metadata.as_json().to_owned();
                 affected += 1;
             }
@@ -151,7 +153,7 @@ fn random_batch(random: &mut SmallRng) -> Batch {
                 upsert(Document { id, vector, metadata })
             }
             6..9 => delete(id),
-            _ => Operation::SetMetadata(id, metadata),
+            _ => Operation::SetMetadata { id, metadata, if_version: None },
         }
     };
     let count = random.random_range(1..5);

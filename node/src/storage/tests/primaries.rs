@@ -32,11 +32,18 @@ fn what_waits_is_in_the_log_and_judges_later_writes_but_nobody_sees_it() {
     let reader = store.reader();
     assert_eq!(stage(&mut store, vec![upsert(document("a", 1.0))]).outcome, done(2, 1));
     assert_eq!(
-        stage(&mut store, vec![Operation::SetMetadata(id("a"), Metadata::empty())]).outcome,
+        stage(
+            &mut store,
+            vec![Operation::SetMetadata { id: id("a"), metadata: Metadata::empty(), if_version: None }]
+        )
+        .outcome,
         done(3, 1)
     );
     assert_eq!(stage(&mut store, vec![delete(id("a")), delete(id("a"))]).outcome, done(4, 1));
-    let refused = stage(&mut store, vec![Operation::SetMetadata(id("a"), Metadata::empty())]);
+    let refused = stage(
+        &mut store,
+        vec![Operation::SetMetadata { id: id("a"), metadata: Metadata::empty(), if_version: None }],
+    );
     let expected = Verdict { outcome: Err(Refusal::NoSuchDocument(id("a"))), judged_by: Lsn(4) };
     assert_eq!(refused, expected, "the delete may still be cut");
     assert_eq!(store.apply(Lsn(4)), Lsn(1), "not durable");
@@ -76,7 +83,10 @@ fn conditions_are_judged_by_the_version_that_will_be_current() {
         (vec![delete_if("b", 4), upsert_if("a", 3.0, 2)], mismatch("a", 3)),
         (vec![delete_if("b", 4), upsert_if("b", 3.0, 0)], done(6, 2)),
         (vec![delete_if("b", 0)], mismatch("b", 6)),
-        (vec![Operation::SetMetadata(id("a"), Metadata::empty())], done(7, 1)),
+        (
+            vec![Operation::SetMetadata { id: id("a"), metadata: Metadata::empty(), if_version: None }],
+            done(7, 1),
+        ),
         (vec![delete_if("a", 3)], mismatch("a", 7)),
         (vec![delete_if("a", 7), delete_if("a", 0)], done(8, 1)),
         (vec![delete_if("a", 7)], mismatch("a", 0)),

@@ -44,7 +44,9 @@ fn install(disk: &MemoryDisk, pinned: &PinnedCheckpoint) -> Result<ReplicaMeta, 
 /// Takes the rest of the source's log, and must be equal to it then.
 fn follow(store: &mut Store, source: &Store) {
     store.promise(source.meta().promised_epoch).expect("well");
-    store.receive(read_log(source, store.end().0 + 1).expect("the log reaches back")).expect("fits");
+    store
+        .receive(read_log(source, store.end().0 + 1).expect("whole").expect("the log reaches back"))
+        .expect("fits");
     store.sync().expect("well");
     assert_eq!(store.apply(source.applied()), source.applied());
     assert_eq!(store.digest(), source.digest());
@@ -136,6 +138,11 @@ fn a_crash_or_fault_at_any_operation_of_a_snapshot_leaves_the_replica_before_or_
                 }
                 // What a loss of power left of files may be found to be wrong at the end; then it is done anew.
                 install(&disk, &pinned).or_else(|_| install(&disk, &pinned)).expect("well");
+            } else if outcome.is_err() {
+                // It came to count, but nobody was told; the next one must not take away what a crash brings back.
+                let description = pinned.description().expect("well").clone();
+                drop(SnapshotWriter::begin(&place(&disk), &identity(2), description).expect("well"));
+                disk.crash();
             }
             drop(open(&disk).expect("no damage was done"));
             disk.crash();
@@ -181,6 +188,22 @@ fn a_snapshot_that_was_interrupted_goes_on_where_it_was() {
     other.files[1].blake3 = [0; 32];
     let writer = SnapshotWriter::begin(&place(&disk), &identity(2), other).expect("well");
     assert!(writer.progress().iter().all(|bytes| *bytes == 0));
+}
+
+#[test]
+fn after_a_failed_write_a_file_begins_anew() {
+    let (_, mut source) = source(1);
+    let pinned = source.pin_checkpoint().expect("there is one");
+    for count in 0..3 {
+        let disk = MemoryDisk::new(count);
+        let description = pinned.description().expect("well").clone();
+        let mut writer = SnapshotWriter::begin(&place(&disk), &identity(2), description).expect("well");
+        disk.fail_after(count, DiskOperation::Append, std::io::ErrorKind::StorageFull);
+        copy(&pinned, &mut writer).expect_err("the disk failed");
+        assert_eq!(writer.progress()[0], 0, "nobody knows what is in it");
+        copy(&pinned, &mut writer).expect("well");
+        writer.finish().expect("whole");
+    }
 }
 
 #[test]

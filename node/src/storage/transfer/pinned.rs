@@ -91,7 +91,7 @@ impl Pinned {
         for (id, bytes) in &self.segments {
             let path = file::path_of(&self.home, *id);
             // Damage is found here, at the replica that has it, not by whoever gets the copy.
-            file::read(disk, &path, *id, self.dimension)?;
+            file::check(disk, &path, *id, self.dimension)?;
             let (found, blake3) = hash_file(disk, &path)?;
             if found != *bytes {
                 return Err(StorageError::damaged(

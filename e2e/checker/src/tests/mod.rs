@@ -1,0 +1,6 @@
+//! The linearizability check against histories that people wrote, and against random ones.
+
+mod corpus;
+mod properties;
+mod reference;
+mod world;

@@ -1,0 +1,50 @@
+//! Which copy becomes the primary. Pure.
+
+use std::cmp::Reverse;
+
+use crate::cluster::view::{ReplicaRole, Shard};
+use crate::ids::{Epoch, Lsn, ReplicaId};
+
+/// Where a copy stands, as its node says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CandidateReport {
+    /// The copy.
+    pub replica: ReplicaId,
+    /// Reign of its last durable record.
+    pub last_epoch: Epoch,
+    /// Position of its last durable record.
+    pub flushed: Lsn,
+    /// Up to where it knows that records are committed.
+    pub commit: Lsn,
+    /// Its data is missing or cannot be read.
+    pub is_damaged: bool,
+    /// While opening it dropped records that no sync had proven.
+    pub tail_was_cut: bool,
+    /// Shards that its node leads.
+    pub primaries: usize,
+}
+
+/// The in-sync copy that becomes the primary: of those that answered and may, the one whose log goes furthest, by the
+/// reign of its last record and then by position; of equals one on the node that leads least, then the first by identity.
+///
+/// `reports` has one report for each copy that answered. Three kinds of copy may not lead: damaged ones; one that lacks
+/// what another one knows to be committed, because its disk forgot (R8); and one that cut its tail while a member of the
+/// in-sync set did not answer, which may have what was cut (R7).
+pub fn elect(record: &Shard, reports: &[CandidateReport]) -> Option<ReplicaId> {
+    let committed = reports.iter().map(|report| report.commit).max()?;
+    let answered = |member: &ReplicaId| reports.iter().any(|report| report.replica == *member);
+    let all_answered = record.isr.iter().all(answered);
+    let may_lead = |report: &&CandidateReport| {
+        let copy = record.replica(report.replica);
+        let is_electable = copy.is_some_and(|copy| copy.role == ReplicaRole::Full && !copy.damaged);
+        is_electable
+            && record.is_in_sync(report.replica)
+            && !report.is_damaged
+            && report.flushed >= committed
+            && (all_answered || !report.tail_was_cut)
+    };
+    let best = reports.iter().filter(may_lead).max_by_key(|report| {
+        (report.last_epoch, report.flushed, Reverse(report.primaries), Reverse(report.replica))
+    });
+    best.map(|report| report.replica)
+}
