@@ -534,6 +534,9 @@ impl Replica {
         let is_whole = is_sole || !self.tail_was_cut;
         if (is_ours && is_whole) || (configuration.is_fresh() && is_first) {
             self.request(&configuration, Change::Claim { replica: self.id, session }, given);
+        } else if is_ours && configuration.primary_session == session {
+            // For everybody else it leads: nobody would elect another one.
+            self.request(&configuration, Change::Abdicate, given);
         }
     }
 

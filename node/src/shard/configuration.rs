@@ -43,6 +43,7 @@ pub(crate) fn write_configuration(
         Change::Claim { .. } => "claimed by its primary".to_owned(),
         Change::InSync(isr) => format!("{} copies in sync", isr.len()),
         Change::Distrust(_) => "a disk came back without what it had said to be durable".to_owned(),
+        Change::Abdicate => "given up by its primary".to_owned(),
         Change::HandOver { .. } => "handed over".to_owned(),
     };
     record

@@ -495,7 +495,7 @@ impl World {
     pub(super) fn relieve(&mut self, fault: Fault) {
         match fault {
             Fault::Network => self.network.mend(),
-            Fault::Weather => self.network.weather = self.settings.weather,
+            Fault::Weather => self.network.weather = self.usual_weather(),
             Fault::Disk(node) => self.relieve_disk(node),
             Fault::Lie(node) => drop(self.lose_power(node)),
             Fault::Master(master) => {
@@ -513,6 +513,13 @@ impl World {
         }
     }
 
+    fn usual_weather(&self) -> Weather {
+        match self.is_healing {
+            true => Weather { lost_one_in: 0, doubled_one_in: 0, late_one_in: 0, ..self.settings.weather },
+            false => self.settings.weather,
+        }
+    }
+
     fn relieve_disk(&mut self, node: usize) {
         let machine = &mut self.nodes[node];
         machine.disk.set_capacity(1 << 40);
@@ -523,7 +530,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.is_healing = true;
         self.network.mend();
-        self.network.weather = Weather { lost_one_in: 0, doubled_one_in: 0, late_one_in: 0, ..self.settings.weather };
+        self.network.weather = self.usual_weather();
         self.settings.full_queue_one_in = 0;
         self.store.away_until = self.time;
         for node in 0..self.nodes.len() {

@@ -3,6 +3,7 @@
 //! As `shard::keeper` does it, with the same decisions ([`next_step`], [`judge_directory`]).
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use super::world::{Body, Event, Parcel, World};
 use crate::cluster::view::{Replica, Shard};
 use crate::replication::Event as Happened;
 use crate::replication::driver::{Driver, Terms};
-use crate::runtime::disk::Disk;
+use crate::ids::ReplicaId;
+use crate::runtime::disk::{Disk, MemoryDisk};
 use crate::shard::configuration::configuration_of;
 use crate::shard::decide::{DirectoryVerdict, Facts, Step, copies_on, judge_directory, next_step};
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
@@ -40,6 +42,7 @@ impl World {
             session: SessionState::default(),
             disk: (disk.disk_id, disk.opens),
             is_rolled_back: false,
+            found: replicas_on(&machine.disk),
             predecessor_ended: machine.predecessor_ended,
             view: View::default(),
             slots: Default::default(),
@@ -133,7 +136,7 @@ impl World {
         let entry = record.replica(copy.1).filter(|entry| entry.node == name).cloned();
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let session = process.session.held.map(|(session, _)| session);
-        let is_rolled_back = process.is_rolled_back;
+        let is_lost = process.is_rolled_back && process.found.contains(&copy.1);
         let slot = process.slots.entry(copy).or_default();
         let leaves = entry.as_ref().is_some_and(|entry| entry.role == crate::cluster::view::ReplicaRole::Leaving);
         slot.leaving_since = if leaves { slot.leaving_since.or(Some(now.monotonic)) } else { None };
@@ -142,7 +145,7 @@ impl World {
         }
         let facts = Facts {
             is_open: slot.open.is_some(),
-            is_damaged: slot.is_damaged || is_rolled_back && slot.open.is_none(),
+            is_damaged: slot.is_damaged || is_lost && slot.open.is_none(),
             needs_snapshot: slot.needs_snapshot,
             leaving_for: slot.leaving_since.map(|since| now.monotonic.saturating_sub(since)),
         };
@@ -304,6 +307,17 @@ impl World {
         slot.is_damaged = failure.is_lasting();
         slot.rest(now);
     }
+}
+
+/// Copies that a disk holds.
+fn replicas_on(disk: &MemoryDisk) -> BTreeSet<ReplicaId> {
+    let names = disk.files().into_iter().filter(|file| file.ends_with("replica.meta"));
+    names.filter_map(|file| replica_of(file.parent()?)).collect()
+}
+
+fn replica_of(directory: &Path) -> Option<ReplicaId> {
+    let name = directory.file_name()?.to_str()?;
+    uuid::Uuid::try_parse(name).ok().map(|id| ReplicaId(*id.as_bytes()))
 }
 
 fn cause_of(failure: &StorageError) -> String {

@@ -23,8 +23,8 @@ const READ_BYTES: usize = 64 << 10;
 pub(super) struct Ledger {
     pub(super) shards: BTreeMap<ShardId, ShardLedger>,
     pub(super) copies: BTreeMap<CopyId, CopyLedger>,
-    /// Identities that were given to a directory.
-    pub(super) formatted: BTreeSet<ReplicaId>,
+    /// Copies that were in sync at some time.
+    pub(super) were_in_sync: BTreeSet<ReplicaId>,
     /// What clients did and were told, of reads the strong ones.
     pub(super) history: History,
     /// The same with reads in sessions.
@@ -109,6 +109,8 @@ impl Ledger {
         let first = positions.first.0 as usize;
         let recovered = match self.read(copy, positions.first, positions.end, reader) {
             Ok(recovered) => recovered,
+            // A part that nobody needed for the opening is damaged.
+            Err(_) if self.copy(copy).is_bad => return,
             Err(error) => return self.break_with(format!("a log that was opened cannot be read: {error}")),
         };
         let state = self.copy(copy);
@@ -140,12 +142,14 @@ impl Ledger {
             0 | 1 => 0,
             first => self.copy(copy).log.get(first as usize - 2).copied().unwrap_or_default(),
         };
-        let (mut numbers, mut next) = (Vec::new(), first);
+        let (mut numbers, mut next, mut was_told) = (Vec::new(), first, false);
         while next <= last {
-            let LogRead::Records(records) = reader.read(next, READ_BYTES)? else { break };
-            if records.is_empty() {
-                break;
-            }
+            let records = match reader.read(next, READ_BYTES)? {
+                LogRead::Records(records) if !records.is_empty() => records,
+                // A reader is told once of a cut, and goes on.
+                LogRead::Gone if !std::mem::replace(&mut was_told, true) => continue,
+                LogRead::Records(_) | LogRead::Gone => break,
+            };
             for record in records.iter().filter(|record| record.lsn <= last) {
                 before = number(before, record.epoch, record.digest());
                 numbers.push(before);

@@ -46,8 +46,8 @@ pub(super) struct Master {
     beat: Time,
     view: View,
     asked: BTreeMap<u64, Purpose>,
-    /// When each node answered last.
-    alive: BTreeMap<NodeId, Time>,
+    /// When each node answered last, in this session.
+    alive: BTreeMap<(NodeId, Session), Time>,
     gone_since: BTreeMap<NodeId, Duration>,
     elections: BTreeMap<ShardId, Election>,
     /// Shards for which a step is under way.
@@ -61,7 +61,7 @@ enum Purpose {
     Campaign,
     KeepAlive,
     Watch,
-    Probe(NodeId),
+    Probe((NodeId, Session)),
     Decide(Option<ShardId>),
     Describe(ShardId),
     HandOver(ShardId),
@@ -102,8 +102,9 @@ impl Master {
     }
 
     fn suspects(&self, now: Time) -> BTreeSet<NodeId> {
-        let is_silent = |node: &&NodeId| self.alive.get(*node).is_some_and(|heard| now > *heard + SUSPICION);
-        self.view.nodes.keys().filter(is_silent).cloned().collect()
+        let heard = |(node, session): (&NodeId, &Session)| self.alive.get(&(node.clone(), *session)).copied();
+        let is_silent = |node: &(&NodeId, &Session)| heard(*node).is_some_and(|heard| now > heard + SUSPICION);
+        self.view.nodes.iter().filter(is_silent).map(|(node, _)| node.clone()).collect()
     }
 
     /// What the planner sees.
@@ -185,9 +186,12 @@ impl World {
     }
 
     fn probe(&mut self, master: usize) {
-        let nodes: Vec<NodeId> = self.masters[master].view.nodes.keys().cloned().collect();
+        let candidate = &mut self.masters[master];
+        let nodes: Vec<(NodeId, Session)> =
+            candidate.view.nodes.iter().map(|(node, session)| (node.clone(), *session)).collect();
+        candidate.alive.retain(|node, _| nodes.contains(node));
         for node in nodes {
-            let to = Place::Node(self.index_of(&node));
+            let to = Place::Node(self.index_of(&node.0));
             self.masters[master].alive.entry(node.clone()).or_insert(self.time);
             self.ask_as_master(master, to, ANSWER_LIMIT, Purpose::Probe(node), Body::Probe);
         }
@@ -199,9 +203,10 @@ impl World {
         let suspects = self.masters[master].suspects(self.time);
         for node in &suspects {
             let session = self.masters[master].view.nodes[node];
+            self.tell(|| format!("m{master} expels {node}"));
             self.write_as_master(master, None, Decision::Expel(node.clone(), session));
             // It is not expelled again before it had a chance.
-            self.masters[master].alive.insert(node.clone(), self.time);
+            self.masters[master].alive.insert((node.clone(), session), self.time);
         }
         let view = self.masters[master].cluster(&self.settings);
         let candidate = &mut self.masters[master];
@@ -219,7 +224,11 @@ impl World {
             unix_ms: now.as_millis() as u64,
         };
         let settings = plan::Settings { rereplicate_after: REREPLICATE_AFTER, ..plan::Settings::default() };
-        for action in plan::plan(&situation, &settings) {
+        let actions = plan::plan(&situation, &settings);
+        if !actions.is_empty() {
+            self.tell(|| format!("m{master} plans {actions:?}"));
+        }
+        for action in actions {
             self.take_step(master, action);
         }
     }

@@ -1,6 +1,6 @@
 //! Machines, the processes that run on them, and the copies of shards that these have open.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::meta_store::{Lease, News};
@@ -55,6 +55,8 @@ pub(super) struct Process {
     pub(super) disk: (u128, u64),
     /// Its disk is older than what the metadata store knows of it.
     pub(super) is_rolled_back: bool,
+    /// Copies that it held when the process began.
+    pub(super) found: BTreeSet<ReplicaId>,
     pub(super) predecessor_ended: bool,
     pub(super) view: View,
     pub(super) slots: BTreeMap<CopyId, Slot>,

@@ -16,6 +16,7 @@ impl World {
         let changed: Vec<_> = shards.filter(|shard| shard.mod_revision > before).cloned().collect();
         for record in changed {
             self.tell(|| text_of(&record));
+            self.ledger.were_in_sync.extend(&record.isr);
             self.check_size(&record);
             self.check_in_sync_copies(&record);
         }
