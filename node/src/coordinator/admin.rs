@@ -10,7 +10,7 @@ use vectorsphere_proto::meta;
 use super::{Coordinator, unavailable, unix_ms};
 use crate::cluster::Role;
 use crate::cluster::meta_store::{Operation, Txn, TxnOutcome};
-use crate::cluster::view::{ClusterView, Master, Shard};
+use crate::cluster::view::{ClusterView, Master, ReplicaRole, Shard};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, NodeId, ReplicaId, ShardId};
 use crate::recovery::ForcedPrimary;
@@ -178,7 +178,7 @@ impl Coordinator {
         if record.staying().any(|replica| replica.node == *node) {
             return Some("holds a copy of the shard");
         }
-        let is_moving = record.staying().any(|replica| !record.is_in_sync(replica.id) && !replica.damaged);
+        let is_moving = record.staying().any(|replica| replica.role == ReplicaRole::Learner);
         is_moving.then_some("cannot take it while another copy of the shard is catching up")
     }
 

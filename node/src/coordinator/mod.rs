@@ -28,7 +28,7 @@ pub use rpc::{CatalogRpc, CoordinatorRpc};
 
 use crate::cluster::meta_store::{Condition, MetaError, MetaStore, Operation, Txn, TxnOutcome};
 use crate::cluster::placement::Host;
-use crate::cluster::view::ClusterView;
+use crate::cluster::view::{ClusterView, Node};
 use crate::cluster::{Role, ServiceDiscovery, StepBack};
 use crate::comm::CommunicationService;
 use crate::error_code::{Error, ErrorCode};
@@ -284,7 +284,9 @@ fn hosts(view: &ClusterView) -> Vec<Host> {
     for replica in view.shards.values().flat_map(|shard| shard.staying()) {
         *held.entry(&replica.node).or_default() += 1;
     }
-    let hosts = view.nodes.values().filter(|node| node.holds_shards());
+    // Who is being emptied takes nothing on.
+    let is_host = |node: &&Arc<Node>| node.holds_shards() && !view.drains.contains_key(&node.id);
+    let hosts = view.nodes.values().filter(is_host);
     hosts
         .map(|node| Host {
             node: node.id.clone(),

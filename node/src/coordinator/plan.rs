@@ -183,7 +183,7 @@ fn add(need: Need, copies: &Copies<'_>, load: &mut Load) -> Option<Action> {
 /// A primary that is to leave hands over: on a drained node as soon as anybody can take over, in a move once its successor
 /// is in sync.
 fn hand_over(copies: &Copies<'_>, load: &mut Load) -> Option<Action> {
-    let primary = copies.primary().filter(|_| copies.is_led)?;
+    let primary = copies.primary()?;
     match copies.fate(primary) {
         Fate::Drained => {}
         Fate::Replaced if copies.suffice_without(primary) => {}
@@ -206,7 +206,7 @@ fn retire(copies: &Copies<'_>, load: &mut Load) -> Option<Action> {
         let crowd = load.crowd(copies, copy.node(), copy);
         (copies.fate(copy), !copy.is_whole, crowd, load.copies(copy.node()), copy.id())
     });
-    let worst = worst.filter(|copy| copies.is_led && !copies.is_primary(copy))?;
+    let worst = worst.filter(|copy| !copies.is_primary(copy))?;
     Some(Action::Retire { shard: copies.shard.id, replica: worst.id() })
 }
 

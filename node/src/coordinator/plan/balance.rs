@@ -13,13 +13,13 @@ use crate::ids::{NodeId, ShardId};
 
 /// Moves of copies, or of primaries when no copy needs to move.
 pub(super) fn balance(shards: &[Copies<'_>], load: &mut Load) -> Vec<Action> {
-    let complete: Vec<&Copies<'_>> = shards.iter().filter(|copies| copies.are_complete()).collect();
-    let mut actions = spread_over_zones(&complete, load);
+    let settled: Vec<&Copies<'_>> = shards.iter().filter(|copies| copies.are_settled()).collect();
+    let mut actions = spread_over_zones(&settled, load);
     if actions.is_empty() {
-        actions = level_copies(&complete, load);
+        actions = level_copies(&settled, load);
     }
     if actions.is_empty() {
-        actions = level_primaries(&complete, load);
+        actions = level_primaries(&settled, load);
     }
     actions
 }

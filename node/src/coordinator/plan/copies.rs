@@ -169,18 +169,14 @@ impl<'a> Copies<'a> {
         self.staying.iter().filter(is_other).count()
     }
 
-    /// True when there are as many copies as there should be, all in sync, and none is to leave.
-    pub(super) fn are_complete(&self) -> bool {
-        self.is_led
-            && self.staying.len() == self.wanted
-            && self.staying.iter().all(|copy| copy.is_whole && self.fate(copy) == Fate::Stays)
+    /// True when all copies are in sync, and none is to go: they may be spread better.
+    pub(super) fn are_settled(&self) -> bool {
+        self.staying.iter().all(|copy| copy.is_whole && self.fate(copy) == Fate::Stays)
     }
 
-    /// True when nothing goes on: no copy is in motion, and none may come back by itself.
+    /// True when no copy is in motion or may come back by itself.
     pub(super) fn are_at_rest(&self) -> bool {
-        let rests =
-            |copy: &Copy<'_>| copy.replica.role != ReplicaRole::Learner && (copy.is_whole || copy.is_lost);
-        self.staying.iter().all(rests)
+        self.staying.iter().all(|copy| copy.is_whole || copy.is_lost)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::cluster::view::{ReplicaRole, Shard};
+use crate::cluster::view::Shard;
 use crate::ids::{Epoch, Lsn, ReplicaId};
 
 /// Where a copy stands, as its node says.
@@ -36,8 +36,7 @@ pub fn elect(record: &Shard, reports: &[CandidateReport]) -> Option<ReplicaId> {
     let all_answered = record.isr.iter().all(answered);
     let may_lead = |report: &&CandidateReport| {
         let copy = record.replica(report.replica);
-        let is_electable = copy.is_some_and(|copy| copy.role == ReplicaRole::Full && !copy.damaged);
-        is_electable
+        copy.is_some_and(|copy| !copy.damaged)
             && record.is_in_sync(report.replica)
             && !report.is_damaged
             && report.flushed >= committed

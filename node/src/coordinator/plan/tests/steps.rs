@@ -53,6 +53,9 @@ fn a_node_that_is_away_for_a_while_loses_its_primaries_only() {
     assert_eq!(cluster(10).plan(), ["elect 0", "add 2 a for b"]);
     let forgotten = Cluster { gone_since: BTreeMap::new(), ..cluster(10) };
     assert_eq!(forgotten.plan(), ["elect 0"], "a new Master has just noticed");
+    let mut back = Cluster::new("a b c", 2, &["b* a", "a* c", "c* b"]);
+    back.gone_since.insert(node("b"), std::time::Duration::ZERO);
+    assert_eq!(back.plan(), NOTHING, "it is there again");
 }
 
 #[test]
@@ -67,6 +70,11 @@ fn a_copy_that_is_lost_is_replaced_and_then_retired() {
     assert_eq!(plan("a* b- c>b"), ["retire 0 b"]);
     assert_eq!(plan("a* bx c"), ["withdraw 0 b"]);
     assert_eq!(plan("a^ b"), ["elect 0"], "nobody could send a copy");
+    let more = Settings { incoming_per_node: 9, outgoing_per_node: 9, ..Settings::default() };
+    let three = Cluster::new("a c d e", 3, &["a* b c?>b"]).gone("b", 10).with(more);
+    assert_eq!(three.plan(), NOTHING, "one after the other");
+    let drained = Cluster::new("a c d", 3, &["a* c b"]).gone("b", 10).draining("c");
+    assert_eq!(drained.plan(), ["add 0 d for b"], "what is lost comes before what is drained");
 }
 
 #[test]
@@ -90,6 +98,7 @@ fn the_last_copies_are_never_retired() {
     assert_eq!(plan("a b c", 2, "a^ b c"), ["elect 0"], "first somebody has to lead");
     let suspects = Cluster::new("a b c", 2, &["a* b c"]).suspect("b").suspect("c");
     assert_eq!(suspects.plan(), NOTHING, "copies on suspects do not count");
+    assert_eq!(plan("a b c d", 2, "a* b! c! d?>b"), NOTHING, "nor do damaged ones");
 }
 
 #[test]
@@ -115,6 +124,10 @@ fn of_too_many_copies_the_worst_goes_but_never_the_primary() {
     assert_eq!(plan("a b c", "a* b! c"), ["retire 0 b"], "damaged");
     assert_eq!(plan("a/1 b/1 c/2", "a* b c"), ["retire 0 b"], "in the primary's zone");
     assert_eq!(plan("a b c", "a* b c>b"), ["retire 0 b"], "replaced");
+    let one = |copies: &str| Cluster::new("a b c", 1, &[copies]).draining("a").plan();
+    assert_eq!(one("a b* c"), ["retire 0 a"], "drained");
+    let lagging = Cluster::new("a b c", 1, &["a* b- c"]);
+    assert_eq!(lagging.plan(), ["retire 0 b"], "out of sync, though either is spare");
     assert_eq!(plan("a b c d", "a* b c d"), ["retire 0 d"], "one at a time");
 }
 
@@ -139,6 +152,9 @@ fn a_drained_node_is_emptied() {
     assert_eq!(plan("a b* c?>a"), NOTHING);
     assert_eq!(plan("a b* c>a"), ["retire 0 a"]);
     assert_eq!(plan("ax b* c"), NOTHING);
+    let two = ["a* b c d?>a", "b* c d"];
+    let drained = Cluster::new("a b c d", 3, &two).draining("a");
+    assert_eq!(drained.plan(), ["hand over 0 c"], "b leads another shard");
     assert_eq!(plan("a* b-"), ["add 0 c for a"], "nobody else is in sync");
     assert_eq!(plan("a* c?>a"), NOTHING);
     let away = Cluster::new("a b c", 2, &["a b*"]).gone("a", 0).draining("a");
@@ -150,6 +166,8 @@ fn a_drain_without_another_node_waits() {
     assert_eq!(Cluster::new("a b", 2, &["a b*"]).draining("a").plan(), NOTHING);
     assert_eq!(Cluster::new("a b", 2, &["a* b"]).draining("a").plan(), ["hand over 0 b"]);
     assert_eq!(Cluster::new("a", 1, &["a*"]).draining("a").plan(), NOTHING);
+    let even = Cluster::new("a b", 2, &["b* a", "b* a"]).draining("a");
+    assert_eq!(even.plan(), NOTHING, "what is to go gets nothing more to lead");
     let all = Cluster::new("a b c", 2, &["a* b"]).draining("a").draining("b").draining("c");
     assert_eq!(all.plan(), NOTHING);
 }
@@ -173,6 +191,9 @@ fn new_copies_go_where_least_is_and_zones_differ() {
     let open = |cluster: Cluster| cluster.plan();
     assert_eq!(open(Cluster::new("a b c", 2, &["a*"]).suspect("b")), ["add 0 c"]);
     assert_eq!(open(Cluster::new("a b c", 2, &["a*"]).draining("b")), ["add 0 c"]);
+    let more = Settings { incoming_per_node: 2, outgoing_per_node: 2, ..Settings::default() };
+    let moving = Cluster::new("a b c", 2, &["a*", "a* c b?>c"]).with(more);
+    assert_eq!(open(moving), ["add 0 c"], "the other copy on c is about to go");
 }
 
 #[test]
@@ -240,11 +261,15 @@ fn the_fullest_node_gives_first() {
     assert_eq!(Cluster::new("a b c", 1, &shards).plan(), ["add 0 c for a"]);
     let shards = ["a*", "a*", "a*", "a*", "b*", "b*", "b*", "b*"];
     assert_eq!(Cluster::new("a b c d", 1, &shards).plan(), ["add 0 c for a", "add 4 d for b"]);
+    let more = Settings { incoming_per_node: 9, outgoing_per_node: 9, ..Settings::default() };
+    let steps = Cluster::new("a b c d", 2, &["a* b", "a* b"]).with(more).plan();
+    assert_eq!(steps, ["add 0 c for a", "add 1 d for b"], "one step for each shard");
 }
 
 #[test]
 fn copies_leave_a_crowded_zone() {
     assert_eq!(Cluster::new("a/1 b/1 c/2", 2, &["a* b"]).plan(), ["add 0 c for b"]);
+    assert_eq!(Cluster::new("a/1 b/1 c/2", 2, &["b a*"]).plan(), ["add 0 c for b"], "not the primary");
     assert_eq!(Cluster::new("a/1 b/2 c/2", 2, &["a* b"]).plan(), NOTHING);
     let uneven = ["a* c", "a* c", "a* c", "b* c"];
     assert_eq!(Cluster::new("a/1 b/1 c/2", 2, &uneven).plan(), ["add 0 b for a"], "zones stay apart");
@@ -262,6 +287,8 @@ fn primaries_spread_evenly_over_copies_in_sync() {
     assert_eq!(two(&["a* b", "b* a", "a* b"]), NOTHING);
     assert_eq!(two(&["a* b", "a* b", "a* b", "a* b"]), ["hand over 0 b", "hand over 1 b"]);
     assert_eq!(two(&["a* b-", "a* b"]), NOTHING, "a copy catches up");
+    let poor = Cluster::new("a b", 3, &["a* b y", "a* b", "a* b"]).gone("y", 10);
+    assert_eq!(poor.plan(), ["hand over 1 b"], "there is no room for what is lost");
 }
 
 #[test]
