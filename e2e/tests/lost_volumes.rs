@@ -27,7 +27,7 @@ async fn write(client: &RestClient, first: usize) -> Result<String> {
     let documents: Vec<Value> =
         ids.map(|id| json!({"document_id": format!("d{id}"), "vector": [id, 1]})).collect();
     let answer: Value = client.post(&format!("{TABLE}/documents"), &json!({"documents": documents})).await?;
-    Ok(answer["session"].as_str().context("a token")?.to_owned())
+    Ok(answer["session_token"].as_str().context("a token")?.to_owned())
 }
 
 /// Every document below `end` is there, by a read of the primaries.
@@ -163,7 +163,7 @@ async fn a_shard_is_forced_to_go_on_from_an_old_copy() -> Result<()> {
     client.get::<Value>(&format!("{TABLE}/documents/d0?consistency=strong")).await?;
     let missed = client.get::<Value>(&format!("{TABLE}/documents/d100?consistency=strong")).await;
     ensure!(missed.is_err(), "only the lost copy had it");
-    let search = json!({"vector": [1, 1], "top_k": 1, "session": session});
+    let search = json!({"vector": [1, 1], "top_k": 1, "session_token": session});
     let refused =
         client.post::<Value>(&format!("{TABLE}/search"), &search).await.err().context("an old token")?;
     ensure!(refused.code() == Some("session_expired"), "{refused:?}");

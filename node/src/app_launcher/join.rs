@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta::DiskRecord;
 
 use super::LaunchError;
-use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn, TxnOutcome};
+use crate::cluster::meta_store::{Condition, ForwardOnly, MetaError, Operation, Txn, TxnOutcome};
 use crate::cluster::node_session::SessionError;
 use crate::cluster::{Failures, HeldSession, MetaStore, NodeSession, ServiceDiscovery};
 use crate::config::Config;
@@ -24,6 +25,9 @@ use crate::storage::data_dir;
 const PAUSE: Duration = Duration::from_millis(500);
 /// False once the metadata store has failed more often than the configuration calls normal.
 const REACHED: &str = "reached the metadata store";
+
+/// At most so often the highest revision of the metadata store is kept on the disk.
+const KEEP: Duration = Duration::from_secs(5);
 
 /// Finds out which cluster this is, and binds the data directory to it. Waits for a metadata store that does not answer or
 /// refuses, and says so.
@@ -39,6 +43,47 @@ pub(super) async fn join(
     let joining = || NodeSession::join_cluster(store, keys, own.as_deref());
     let cluster_uid = patiently("join the cluster", joining, readiness, live, stop).await?;
     Ok(data_dir::join_cluster(disk, &cluster_uid)?)
+}
+
+/// Refuses a metadata store that is older than what an earlier process has seen of it (R3): waits until it is not.
+pub(super) async fn prove_store(
+    store: &ForwardOnly,
+    keys: &Keys,
+    disk: &dyn Disk,
+    readiness: &Readiness,
+    live: &watch::Receiver<Arc<Config>>,
+    stop: &CancellationToken,
+) -> Result<(), LaunchError> {
+    store.remember(data_dir::seen_revision(disk)?);
+    let key = keys.meta();
+    let asking = || async { Ok(store.list(&key).await?.revision) };
+    patiently("compare the metadata store with what was seen of it", asking, readiness, live, stop)
+        .await
+        .map(drop)
+}
+
+/// Keeps on the disk what was seen of the metadata store. Returns when the store went back.
+pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>) {
+    let mut highest = store.highest();
+    let keep = async {
+        loop {
+            let seen = *highest.borrow_and_update();
+            let disk = disk.clone();
+            let kept = spawn_blocking(move || data_dir::keep_seen_revision(&*disk, seen)).await;
+            if let Ok(Err(error)) = kept {
+                warn!(%error, "cannot keep what was seen of the metadata store");
+            }
+            tokio::time::sleep(KEEP).await;
+            if highest.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let went_back = tokio::select! {
+        went_back = store.gone_back() => went_back,
+        () = keep => unreachable!("it does not end"),
+    };
+    error!(error = %went_back, "nothing that the metadata store says is believed");
 }
 
 /// Counts this opening of the data directory, on the disk and in the metadata store: so a volume that was put back to an older

@@ -91,8 +91,11 @@ impl Coordinator {
             return needless(format!("the shard is led by the copy on node {}: {hint}", primary.node));
         }
         let in_sync = || record.staying().filter(|copy| record.is_in_sync(copy.id) && !copy.damaged);
-        let candidates: Vec<_> =
-            in_sync().filter_map(|copy| Some(candidate(view, copy, reports.get(&copy.id)?))).collect();
+        let open = in_sync().filter_map(|copy| {
+            let report = reports.get(&copy.id).filter(|report| report.failure.is_empty())?;
+            Some(candidate(view, copy, report))
+        });
+        let candidates: Vec<_> = open.collect();
         if let Some(copy) = elect(record, &candidates).and_then(|elected| record.replica(elected)) {
             return needless(format!("the copy on node {} has everything and is about to lead", copy.node));
         }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::decide::{Facts, Step, copies_on, next_step, served_on};
+use super::describing::describe_closed;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::fetch::fetch;
 use super::index_service::{Found, IndexServiceParts, SharedTable};
@@ -241,7 +242,7 @@ impl Keeper {
             is_there && served_on(record, &self.parts.node_id).is_some()
         };
         let is_settled = |record: &Arc<Shard>| {
-            matches!(self.table.get(record.id), Some(Found::Open(_) | Found::Failed(_)))
+            matches!(self.table.get(record.id), Some(Found::Open(_) | Found::Failed { .. }))
         };
         if view.shards.values().filter(is_wanted).all(is_settled) {
             self.all_opened.send_replace(true);
@@ -439,7 +440,11 @@ impl Keeper {
         let message = format!("shard {}: {failure}", shard.index);
         // A replica that failed while it served goes on serving reads.
         if !matches!(self.table.get(shard), Some(Found::Open(_))) {
-            self.table.set(shard, Found::Failed(Error::new(code, message)));
+            let status = match failure {
+                StepFailure::Refused { meta, .. } => Some(describe_closed(meta, message.clone()).into()),
+                _ => None,
+            };
+            self.table.set(shard, Found::Failed { error: Error::new(code, message), status });
         }
         let slot = self.slot(copy);
         slot.note_failure(failure.is_damage(), failure.is_of_disk());

@@ -51,8 +51,9 @@ pub(super) enum StepFailure {
     Storage(StorageError),
     #[error("{0}")]
     Lost(String),
-    #[error("{0}")]
-    Refused(String),
+    /// The copy obeyed what the record does not show.
+    #[error("{reason}")]
+    Refused { reason: String, meta: Box<ReplicaMeta> },
     #[error("{0}")]
     Record(RecordFailure),
     #[error("{}", chain(.0))]
@@ -67,7 +68,7 @@ impl StepFailure {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
             StepFailure::Lost(_) => true,
-            StepFailure::Refused(_)
+            StepFailure::Refused { .. }
             | StepFailure::Record(_)
             | StepFailure::Fetch(_)
             | StepFailure::Panicked => false,
@@ -109,7 +110,10 @@ pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, 
         let mut meta = read()?;
         let formatted = match judge_directory(&wanted.record, &wanted.entry, meta.as_ref()) {
             DirectoryVerdict::Lost(reason) => return Err(StepFailure::Lost(reason)),
-            DirectoryVerdict::Refuse(reason) => return Err(StepFailure::Refused(reason)),
+            DirectoryVerdict::Refuse(reason) => {
+                let meta = Box::new(meta.expect("it was judged"));
+                return Err(StepFailure::Refused { reason, meta });
+            }
             DirectoryVerdict::Open => false,
             DirectoryVerdict::Format => {
                 Store::format(&place, identity.clone()).map_err(StepFailure::Storage)?;

@@ -4,6 +4,7 @@
 //! lock                                            held by the process
 //! cluster.meta                                    the cluster that the directory belongs to
 //! disk.meta                                       the disk's own id, and how often it was opened
+//! revision.meta                                   the highest revision of the metadata store that was seen
 //! shards/<table id>/<shard, 8 digits>/<replica id>/   one replica
 //!     replica.meta                                who it is; names the generation, its manifest and what of its log counts
 //!     orphans/<number, 16 hex digits>.log         records that were cut, for people
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use super::StorageError;
 use super::replica_meta::NAME as REPLICA_META;
 use super::whole_file::WholeFile;
-use crate::ids::{ReplicaId, ShardId};
+use crate::ids::{ReplicaId, Revision, ShardId};
 use crate::runtime::disk::Disk;
 
 const CLUSTER_META: WholeFile = WholeFile { magic: *b"VSCLUSTR", version: 1 };
@@ -131,6 +132,31 @@ pub fn join_cluster(disk: &dyn Disk, cluster_uid: &str) -> Result<(), StorageErr
 pub fn cluster_uid(disk: &dyn Disk) -> Result<Option<String>, StorageError> {
     let stored = CLUSTER_META.read::<StoredCluster>(disk, Path::new("cluster.meta"))?;
     Ok(stored.map(|stored| stored.cluster_uid))
+}
+
+const REVISION_META: WholeFile = WholeFile { magic: *b"VSREVISN", version: 1 };
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredRevision {
+    #[prost(int64, tag = "1")]
+    revision: i64,
+}
+
+/// The highest revision of the metadata store that was kept; 0 when none was.
+///
+/// # Errors
+/// When the file cannot be read or is damaged.
+pub fn seen_revision(disk: &dyn Disk) -> Result<Revision, StorageError> {
+    let stored = REVISION_META.read::<StoredRevision>(disk, Path::new("revision.meta"))?;
+    Ok(Revision(stored.unwrap_or_default().revision))
+}
+
+/// Keeps the highest revision of the metadata store that was seen, durably.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn keep_seen_revision(disk: &dyn Disk, revision: Revision) -> Result<(), StorageError> {
+    REVISION_META.replace(disk, Path::new("revision.meta"), &StoredRevision { revision: revision.0 })
 }
 
 /// The directory of a shard's replicas.
