@@ -62,28 +62,35 @@ pub(super) async fn prove_store(
         .map(drop)
 }
 
-/// Keeps on the disk what was seen of the metadata store. Returns when the store went back.
-pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>) {
+/// Keeps on the disk what was seen of the metadata store, until `cancel` or until the store goes back.
+pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>, cancel: CancellationToken) {
     let mut highest = store.highest();
-    let keep = async {
-        loop {
-            let seen = *highest.borrow_and_update();
-            let disk = disk.clone();
-            let kept = spawn_blocking(move || data_dir::keep_seen_revision(&*disk, seen)).await;
-            if let Ok(Err(error)) = kept {
-                warn!(%error, "cannot keep what was seen of the metadata store");
-            }
-            tokio::time::sleep(KEEP).await;
-            if highest.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    let keep = async |seen| {
+        let disk = disk.clone();
+        let kept = spawn_blocking(move || data_dir::keep_seen_revision(&*disk, seen)).await;
+        if let Ok(Err(error)) = kept {
+            warn!(%error, "cannot keep what was seen of the metadata store");
         }
     };
-    let went_back = tokio::select! {
-        went_back = store.gone_back() => went_back,
-        () = keep => unreachable!("it does not end"),
-    };
-    error!(error = %went_back, "nothing that the metadata store says is believed");
+    loop {
+        let seen = *highest.borrow_and_update();
+        keep(seen).await;
+        let news = async {
+            tokio::time::sleep(KEEP).await;
+            // The sender lives as long as the store.
+            let _ = highest.changed().await;
+        };
+        tokio::select! {
+            () = news => {}
+            () = cancel.cancelled() => break,
+            went_back = store.gone_back() => {
+                error!(error = %went_back, "nothing that the metadata store says is believed");
+                break;
+            }
+        }
+    }
+    let seen = *store.highest().borrow();
+    keep(seen).await;
 }
 
 /// Counts this opening of the data directory, on the disk and in the metadata store: so a volume that was put back to an older
