@@ -53,7 +53,7 @@ impl Owner {
             state: match peer.state {
                 PeerState::Probing { .. } => "probing".to_owned(),
                 PeerState::Streaming { .. } => "streaming".to_owned(),
-                PeerState::Snapshot => "snapshot".to_owned(),
+                PeerState::Snapshot { .. } => "snapshot".to_owned(),
             },
         });
         ReplicaStatus {

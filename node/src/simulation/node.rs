@@ -121,6 +121,8 @@ pub(super) struct Slot {
     pub(super) is_busy: bool,
     pub(super) is_damaged: bool,
     pub(super) needs_snapshot: Option<ReplicaId>,
+    /// The next snapshot comes from the primary.
+    pub(super) asks_primary: bool,
     pub(super) leaving_since: Option<Duration>,
     /// On the monotonic clock: nothing is tried before.
     pub(super) not_before: Duration,
