@@ -145,7 +145,7 @@ impl World {
         }
         let facts = Facts {
             is_open: slot.open.is_some(),
-            is_damaged: slot.is_damaged || is_lost && slot.open.is_none(),
+            is_damaged: slot.is_damaged || is_lost,
             needs_snapshot: slot.needs_snapshot,
             leaving_for: slot.leaving_since.map(|since| now.monotonic.saturating_sub(since)),
         };
