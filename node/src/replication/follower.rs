@@ -26,7 +26,7 @@ pub struct Following {
     contradicted: bool,
     /// A snapshot is being fetched.
     pub(super) installing: bool,
-    /// Everything that was acknowledged when this was heard, on the monotonic clock, lies at or before the position.
+    /// Everything that was acknowledged at this time of its boot-time clock lies at or before the position.
     fresh: Option<(Lsn, Duration)>,
 }
 
@@ -55,6 +55,9 @@ impl Replica {
         {
             following.fresh = Some((append.commit, clock));
         }
+        // Said to this very process, so what it has now is what it had told.
+        let has_all = |(position, _)| position <= following.matched.min(self.log.durable);
+        self.is_proven |= following.fresh.is_some_and(has_all);
         let known = append.commit.min(following.matched);
         // A beacon is answered at once: the disk may be slow, but the replica is there.
         let is_new_beacon = following.beacon > following.answered;
@@ -67,8 +70,7 @@ impl Replica {
         }
     }
 
-    /// When this copy last heard of a position at which it knows everything that was acknowledged, on the monotonic clock,
-    /// and that position.
+    /// A position, and a time on the boot-time clock before which nothing else was acknowledged than what lies up to there.
     pub fn freshness(&self) -> Option<(Lsn, Duration)> {
         match &self.standing {
             Standing::Following(following) => following.fresh,
@@ -171,7 +173,7 @@ impl Replica {
     fn reply(&self, to: ReplicaId, epoch: Epoch, beacon: u64, outcome: ReplyOutcome, given: &mut Given<'_>) {
         // Without a session of its node it can be neither elected nor taken in; it may answer all the same.
         let session = self.session.map_or(Session(0), |(session, _)| session);
-        let clock = given.now.monotonic;
+        let clock = given.now.boot;
         let reply = Reply { session, clock, epoch, beacon, outcome, disk: self.disk };
         given.command(Command::Send(to, Message::Reply(reply)));
     }

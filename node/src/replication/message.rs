@@ -48,7 +48,7 @@ pub struct Append {
 pub struct Reply {
     /// Session of the replica's node.
     pub session: Session,
-    /// What the replica's monotonic clock shows; the primary tells it back.
+    /// What the replica's boot-time clock shows, which goes on while its machine sleeps; the primary tells it back.
     pub clock: Duration,
     /// What the replica has promised.
     pub epoch: Epoch,

@@ -60,6 +60,8 @@ pub struct Replica {
     /// It lacks what another copy knows to be committed: its disk went back to an earlier state.
     pub(super) lacks_committed: bool,
     tail_was_cut: bool,
+    /// Since it was opened it has had all that was acknowledged: its disk forgot nothing.
+    pub(super) is_proven: bool,
     request: Option<Request>,
     /// Since when it knows that nobody has led the shard yet, on the monotonic clock.
     fresh_since: Option<Duration>,
@@ -251,6 +253,7 @@ impl Replica {
             predecessor_until: predecessor,
             lacks_committed: false,
             tail_was_cut,
+            is_proven: false,
             request: None,
             fresh_since: None,
             former: None,
@@ -321,6 +324,12 @@ impl Replica {
     /// Its opening cut records off that no sync had proven.
     pub fn tail_was_cut(&self) -> bool {
         self.tail_was_cut
+    }
+
+    /// True when it has had all that was acknowledged at some time since it was opened. One that was not proven yet may have
+    /// forgotten what it had said to be durable.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
     }
 
     /// The replica to fetch a snapshot from, when one is needed.
@@ -518,8 +527,11 @@ impl Replica {
             return self.begin_reign(configuration, session, given);
         }
         let is_sole = configuration.isr == [self.id];
-        // What a cut tail held may be on another disk; the Master compares them all.
-        let is_whole = is_sole || !self.tail_was_cut;
+        // What a cut tail held, or what the disk forgot, may be on another one; the Master compares them all. A table that
+        // needs one copy accepts that the loss of one disk is the loss of what was written.
+        let may_have_forgotten =
+            configuration.min_isr > 1 && !self.is_proven && self.rules.hold(Rule::ProvenLead);
+        let is_whole = is_sole || !self.tail_was_cut && !may_have_forgotten;
         if (is_ours && is_whole) || self.may_found(&configuration, given.now) {
             self.request(&configuration, Change::Claim { replica: self.id, session }, given);
         } else if is_ours && configuration.primary_session == session {

@@ -72,6 +72,7 @@ impl Owner {
             digest: self.driver.digests().last().map(digest_to_proto),
             peers: peers.collect(),
             failure: String::new(),
+            proven: self.driver.core().is_proven(),
         }
     }
 }
