@@ -1,6 +1,6 @@
 //! Machines, the processes that run on them, and the copies of shards that these have open.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::meta_store::{DiskOpening, Lease, News};
@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) is_kept_down: bool,
     /// An earlier state of its disk, to be put back one day.
     pub(super) image: Option<DiskImage>,
+    /// It may have said to have written what it has not, or what is written elsewhere.
+    pub(super) is_lying: bool,
     /// Its volume was taken away from it, and another machine of its name has it.
     pub(super) is_ghost: bool,
     /// The last process is known to have ended: it ran on this very machine.
@@ -53,10 +55,8 @@ pub(super) struct Process {
     pub(super) session: SessionState,
     /// Its opening of its disk.
     pub(super) disk: DiskOpening,
-    /// Its disk is older than what the metadata store knows of it.
-    pub(super) is_rolled_back: bool,
-    /// Copies that it held when the process began.
-    pub(super) found: BTreeSet<ReplicaId>,
+    /// The metadata store knows no later opening of it: copies may be opened.
+    pub(super) disk_is_proven: bool,
     pub(super) predecessor_ended: bool,
     pub(super) view: View,
     pub(super) slots: BTreeMap<CopyId, Slot>,
@@ -91,6 +91,8 @@ pub(super) struct View {
 /// What a process asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
+    /// Whether its disk went back.
+    OpenDisk,
     /// Whether an earlier process holds its name.
     LookUp,
     /// The end of that one's lease.
@@ -224,6 +226,7 @@ impl Node {
             sync_time: Duration::from_micros(500),
             is_kept_down: false,
             image: None,
+            is_lying: false,
             is_ghost: false,
             predecessor_ended: true,
         };

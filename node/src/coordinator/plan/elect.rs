@@ -42,7 +42,9 @@ pub fn elect(record: &Shard, reports: &[CandidateReport], lost: &[ReplicaId]) ->
         let copy = record.replica(report.replica);
         copy.is_some_and(|copy| !copy.damaged) && record.is_in_sync(report.replica) && !report.is_damaged
     };
-    let needed = (record.min_isr as usize).saturating_sub(lost.len()).max(1);
+    // Nothing was acknowledged yet by a set that never was as large as the table demands.
+    let demanded = (record.min_isr as usize).min(record.isr.len());
+    let needed = demanded.saturating_sub(lost.len()).max(1);
     let whole: Vec<&CandidateReport> = reports.iter().filter(is_whole).collect();
     if whole.len() < needed && !whole.iter().any(|report| report.is_proven) {
         return None;

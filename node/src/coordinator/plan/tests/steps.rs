@@ -369,6 +369,7 @@ fn the_longest_log_leads() {
     assert_eq!(of_two("a* b c!", &[a, c], &[]), None, "a damaged one says nothing");
     assert_eq!(of_two("a* b c!", &[a], &["c"]).as_deref(), Some("a"), "it is the one that may be lost");
     assert_eq!(of_two("a* b c-", &[a, proven(c)], &[]), None, "nor does one that is out");
+    assert_eq!(of_two("a* b- c-", &[a], &[]).as_deref(), Some("a"), "nothing was acknowledged by one alone");
 }
 
 #[test]
