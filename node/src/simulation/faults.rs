@@ -279,7 +279,7 @@ impl World {
                     self.kill(node);
                     self.mark_bad(node);
                     self.nodes[node].disk = MemoryDisk::new(self.random.number());
-                    self.nodes[node].image = None;
+                    (self.nodes[node].image, self.nodes[node].volume_boot) = (None, None);
                 }
                 hits
             }
@@ -394,7 +394,7 @@ impl World {
         disk.crash();
         let mut fresh = Node::new(self.nodes[node].id.clone(), &mut self.random);
         fresh.boot(self.time, &mut self.random);
-        (fresh.disk, fresh.predecessor_ended) = (disk, false);
+        (fresh.disk, fresh.volume_boot) = (disk, self.nodes[node].volume_boot);
         let mut ghost = std::mem::replace(&mut self.nodes[node], fresh);
         ghost.is_ghost = true;
         ghost.disk.power_off_after(0);
@@ -439,10 +439,13 @@ impl World {
                 let is_lying = self.nodes[self.index_of(&replica.node)].is_lying;
                 !is_lying && !state.is_some_and(|state| state.is_bad) && replica.node != *name
             };
-            let members = record.replicas.iter().filter(|replica| record.is_in_sync(replica.id));
-            let whole = members.clone().filter(|replica| is_whole(replica)).count();
-            let is_concerned = members.clone().any(|replica| replica.node == *name);
-            !is_concerned || whole > 0 && whole + (record.min_isr as usize - 1) >= record.isr.len()
+            let is_founded = !record.isr.is_empty();
+            let counts = |replica: &&Replica| !is_founded || record.is_in_sync(replica.id);
+            let members: Vec<&Replica> = record.staying().filter(counts).collect();
+            let whole = members.iter().filter(|replica| is_whole(replica)).count();
+            let is_concerned = members.iter().any(|replica| replica.node == *name);
+            let is_enough = !is_founded || whole + (record.min_isr as usize - 1) >= record.isr.len();
+            !is_concerned || whole > 0 && is_enough
         })
     }
 

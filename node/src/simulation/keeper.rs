@@ -40,21 +40,22 @@ impl World {
             // A process that cannot use its disk ends, and is started again.
             return self.schedule.at(self.time + Duration::from_secs(1), Event::Start(node));
         };
+        let predecessor_ended = machine.volume_boot.is_none_or(|boot| boot == machine.boot);
+        if predecessor_ended {
+            machine.volume_boot = Some(machine.boot);
+        }
         machine.process = Some(Process {
             number,
             session: SessionState::default(),
             disk: DiskOpening { disk: disk.disk_id, opens: disk.opens, process: number },
             disk_is_proven: false,
-            predecessor_ended: machine.predecessor_ended,
+            predecessor_ended,
             view: View::default(),
             slots: Default::default(),
             asked: Default::default(),
             sending: Default::default(),
         });
         self.tell(|| format!("n{node} starts process {number}"));
-        let machine = &mut self.nodes[node];
-        // Whatever comes after it on this machine comes after its end.
-        machine.predecessor_ended = true;
         self.schedule.at(self.time, Event::Beat(node, number));
         self.schedule.at(self.time + TICK, Event::Keep(node, number));
         self.watch(node);
@@ -267,7 +268,9 @@ impl World {
         };
         let positions = store.positions();
         let mut log_reader = store.log_reader();
-        self.ledger.opened(copy, &positions, &mut log_reader);
+        if let Err(failure) = self.ledger.opened(copy, &positions, &mut log_reader) {
+            return self.failed(node, copy, &failure);
+        }
         let open = OpenCopy {
             opening,
             driver: Driver::new(copy.1, &positions, terms, now),

@@ -44,8 +44,10 @@ pub(super) struct Node {
     pub(super) is_lying: bool,
     /// Its volume was taken away from it, and another machine of its name has it.
     pub(super) is_ghost: bool,
-    /// The last process is known to have ended: it ran on this very machine.
-    pub(super) predecessor_ended: bool,
+    /// Which start of the machine this is; no other one has it.
+    pub(super) boot: u64,
+    /// On the volume: the start of a machine during which every earlier process over it has ended, or has run.
+    pub(super) volume_boot: Option<u64>,
 }
 
 /// A process of a node.
@@ -74,6 +76,8 @@ pub(super) struct SessionState {
     pub(super) held: Option<(Session, Duration)>,
     /// It was registered once: from now on it takes the name from nobody.
     pub(super) was_registered: bool,
+    /// When it was registered first, on the monotonic clock.
+    pub(super) since: Option<Duration>,
     /// When the request was sent that the next answer belongs to, on the boot-time clock.
     pub(super) sent: Duration,
 }
@@ -228,7 +232,8 @@ impl Node {
             image: None,
             is_lying: false,
             is_ghost: false,
-            predecessor_ended: true,
+            boot: 0,
+            volume_boot: None,
         };
         node.boot(Time(0), random);
         node
@@ -240,6 +245,7 @@ impl Node {
         // Any two clocks differ by less than 1 %.
         let rate_ppm = random.below(0, 9_801) as i64 - 4_900;
         self.clock = Clock::new(now, offset, rate_ppm);
+        self.boot = random.number();
     }
 
     /// What it reads on its clocks.

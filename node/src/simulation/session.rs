@@ -50,7 +50,13 @@ impl World {
             session.held = None;
             self.tell_session(node);
         }
-        let running = self.nodes[node].process.as_mut().expect("it is there");
+        let session_life = self.settings.timing.session;
+        let machine = &mut self.nodes[node];
+        let running = machine.process.as_mut().expect("it is there");
+        if running.session.since.is_some_and(|since| now.monotonic >= since + session_life) {
+            // By now an earlier process over this volume, wherever it ran, has noticed its end.
+            machine.volume_boot = Some(machine.boot);
+        }
         running.session.sent = now.boot;
         let (pause, purpose, ask) = match running.session.registered {
             Some((lease, _)) => (HEARTBEAT, Purpose::KeepAlive, Ask::KeepAlive(lease)),
@@ -153,10 +159,12 @@ impl World {
     }
 
     fn registered(&mut self, node: usize, lease: Lease, session: Session) {
+        let now = self.nodes[node].now(self.time);
         let process = self.nodes[node].process.as_mut().expect("it asked");
         let state = &mut process.session;
         state.registered = Some((lease, session));
         state.was_registered = true;
+        state.since.get_or_insert(now.monotonic);
         state.held = Some((session, state.sent + trusted(NODE_TTL)));
         self.tell_session(node);
     }
