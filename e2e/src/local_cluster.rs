@@ -271,8 +271,8 @@ impl LocalCluster {
     pub async fn etcd_revision(&self) -> Result<i64> {
         let endpoint = format!("http://127.0.0.1:{}", self.etcd_port);
         let mut command = Command::new(self.etcd_binary.with_file_name("etcdctl"));
-        let told =
-            run(command.args(["--endpoints", &endpoint, "endpoint", "status", "--write-out", "json"])).await?;
+        let told = run(command.args(["--endpoints", &endpoint, "endpoint", "status", "--write-out", "json"]))
+            .await?;
         let told: Value = serde_json::from_str(&told)?;
         told[0]["Status"]["header"]["revision"].as_i64().context("no revision")
     }

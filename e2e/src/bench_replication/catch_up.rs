@@ -56,7 +56,8 @@ pub(super) async fn run(settings: &Settings, debian: &Debian, away: Duration) ->
         .wait_for("new copies", async || {
             for shard in super::shards(&client, TABLE).await? {
                 let whole = shard["replicas"].as_array().is_some_and(|copies| {
-                    copies.iter().filter(|copy| copy["role"] == "full" && copy["damaged"] != true).count() == SLAVES
+                    copies.iter().filter(|copy| copy["role"] == "full" && copy["damaged"] != true).count()
+                        == SLAVES
                 });
                 let in_sync = shard["isr"].as_array().map_or(0, Vec::len) == SLAVES;
                 anyhow::ensure!(whole && in_sync, "{shard}");
@@ -75,8 +76,7 @@ pub(super) async fn run(settings: &Settings, debian: &Debian, away: Duration) ->
 }
 
 async fn write(channel: &Channel, debian: &Debian, range: std::ops::Range<usize>) -> Result<()> {
-    let documents =
-        range.map(|index| document(debian, index, (index % debian.len()).to_string())).collect();
+    let documents = range.map(|index| document(debian, index, (index % debian.len()).to_string())).collect();
     DocumentServiceClient::new(channel.clone()).upsert_documents(upsert(TABLE, documents)).await?;
     Ok(())
 }

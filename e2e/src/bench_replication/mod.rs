@@ -77,7 +77,12 @@ async fn create(
 }
 
 /// Waits until every shard of a table has so many copies in sync.
-async fn await_in_sync(cluster: &LocalCluster, client: &RestClient, table: &str, copies: usize) -> Result<()> {
+async fn await_in_sync(
+    cluster: &LocalCluster,
+    client: &RestClient,
+    table: &str,
+    copies: usize,
+) -> Result<()> {
     cluster
         .wait_for("all copies in sync", async || {
             for shard in shards(client, table).await? {

@@ -106,7 +106,9 @@ async fn batches(cluster: &LocalCluster, channel: &Channel, debian: &Debian) -> 
         .try_for_each_concurrent(LOADERS, async |first| {
             let range = first..(first + BATCH).min(debian.len());
             let documents = range.map(|index| document(debian, index, index.to_string())).collect();
-            DocumentServiceClient::new(channel.clone()).upsert_documents(upsert("batches", documents)).await?;
+            DocumentServiceClient::new(channel.clone())
+                .upsert_documents(upsert("batches", documents))
+                .await?;
             Ok(())
         })
         .await?;

@@ -96,7 +96,9 @@ impl Coordinator {
             Some(candidate(view, copy, report))
         });
         let candidates: Vec<_> = open.collect();
-        if let Some(copy) = elect(record, &candidates).and_then(|elected| record.replica(elected)) {
+        let damaged = record.staying().filter(|copy| copy.damaged).map(|copy| copy.id);
+        let lost: Vec<ReplicaId> = damaged.filter(|copy| record.is_in_sync(*copy)).collect();
+        if let Some(copy) = elect(record, &candidates, &lost).and_then(|elected| record.replica(elected)) {
             return needless(format!("the copy on node {} has everything and is about to lead", copy.node));
         }
         let is_silent =

@@ -61,6 +61,8 @@ pub(super) struct CopyLedger {
     pub(super) answered: Epoch,
     /// Its disk has lost something, or may have.
     pub(super) is_bad: bool,
+    /// The same at any time.
+    pub(super) was_bad: bool,
     /// Its data was deleted by its node.
     pub(super) is_deleted: bool,
 }
@@ -104,14 +106,26 @@ impl Ledger {
     }
 
     /// A copy was opened: what its log holds now.
-    pub(super) fn opened(&mut self, copy: CopyId, positions: &Positions, reader: &mut LogReader) {
+    ///
+    /// # Errors
+    /// When the disk fails now.
+    pub(super) fn opened(
+        &mut self,
+        copy: CopyId,
+        positions: &Positions,
+        reader: &mut LogReader,
+    ) -> Result<(), StorageError> {
         let known = self.copy(copy).log.len();
         let first = positions.first.0 as usize;
         let recovered = match self.read(copy, positions.first, positions.end, reader) {
             Ok(recovered) => recovered,
             // A part that nobody needed for the opening is damaged.
-            Err(_) if self.copy(copy).is_bad => return,
-            Err(error) => return self.break_with(format!("a log that was opened cannot be read: {error}")),
+            Err(_) if self.copy(copy).is_bad => return Ok(()),
+            Err(error) if !error.is_lasting() => return Err(error),
+            Err(error) => {
+                self.break_with(format!("a log that was opened cannot be read: {error}"));
+                return Ok(());
+            }
         };
         let state = self.copy(copy);
         let after = first - 1 + recovered.len();
@@ -126,6 +140,7 @@ impl Ledger {
         }
         // A disk that was hurt and shows all that it had is well; what its files hold was read.
         self.copy(copy).is_bad &= !is_whole;
+        Ok(())
     }
 
     /// A copy's log is durable up to here.
@@ -177,7 +192,8 @@ impl Ledger {
     /// A copy says that something is wrong.
     pub(super) fn alarm(&mut self, copy: CopyId, alarm: Alarm) {
         let is_expected = match alarm {
-            Alarm::DiskLied(other) => self.copy((copy.0, other)).is_bad,
+            // It may have been made well meanwhile.
+            Alarm::DiskLied(other) => self.copy((copy.0, other)).was_bad,
             Alarm::LacksCommitted => self.copy(copy).is_bad,
             Alarm::StoreWentBack { .. } => false,
         };

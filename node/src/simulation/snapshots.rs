@@ -18,15 +18,20 @@ const FETCH_LIMIT: Duration = Duration::from_secs(15);
 const PACE: Duration = Duration::from_millis(20);
 
 impl World {
-    /// A copy is to fetch a snapshot: from one in sync that does not lead, if there is one.
+    /// A copy is to fetch a snapshot: from one in sync that does not lead, if there is one, and at every second try from the
+    /// primary.
     pub(super) fn fetch(&mut self, node: usize, copy: CopyId, record: &Arc<Shard>, from: ReplicaId) {
         let others = record.staying().filter(|replica| replica.id != copy.1 && record.is_in_sync(replica.id));
         let others: Vec<_> = others.filter(|replica| record.primary != Some(replica.id)).collect();
-        let source = match others.is_empty() {
+        let process = self.nodes[node].process.as_mut().expect("it runs");
+        let asks_primary = &mut process.slots.entry(copy).or_default().asks_primary;
+        let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
+        let source = match others.is_empty() || is_turn_of_primary {
             false => Some((*self.random.pick(&others)).clone()),
             true => record.replica(from).or_else(|| record.replica(record.primary?)).cloned(),
         };
         let Some(source) = source else { return };
+        self.tell_of(node, copy, || format!("fetches a snapshot from {}", source.node));
         let to = Place::Node(self.index_of(&source.node));
         let body = |number| Body::Fetch(number, copy.0);
         let question = self.ask(Place::Node(node), to, FETCH_LIMIT, body);
@@ -134,6 +139,7 @@ impl World {
 
     /// A snapshot could not be fetched: later again.
     pub(super) fn fetch_failed(&mut self, node: usize, copy: CopyId) {
+        self.tell_of(node, copy, || "gets no snapshot".to_owned());
         let now = self.nodes[node].now(self.time);
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let slot = process.slots.entry(copy).or_default();
