@@ -16,7 +16,7 @@ use crate::cluster::meta_store::{Condition, ForwardOnly, MetaError, Operation, T
 use crate::cluster::node_session::SessionError;
 use crate::cluster::{Failures, HeldSession, MetaStore, NodeSession, ServiceDiscovery};
 use crate::config::Config;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Revision};
 use crate::runtime::Readiness;
 use crate::runtime::disk::Disk;
 use crate::storage::data_dir;
@@ -28,6 +28,9 @@ const REACHED: &str = "reached the metadata store";
 
 /// At most so often the highest revision of the metadata store is kept on the disk.
 const KEEP: Duration = Duration::from_secs(5);
+
+/// By so many revisions at least is a restored metadata store raised beyond all that was seen.
+const RAISED: i64 = 1_000_000;
 
 /// Finds out which cluster this is, and binds the data directory to it. Waits for a metadata store that does not answer or
 /// refuses, and says so.
@@ -85,11 +88,12 @@ pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>, canc
             () = cancel.cancelled() => break,
             went_back = store.gone_back() => {
                 error!(error = %went_back, "nothing that the metadata store says is believed");
-                break;
+                // It goes on from where it is, and would soon be where it was: only a restored one that was raised is far beyond.
+                return keep(Revision(highest.borrow().0 + RAISED)).await;
             }
         }
     }
-    let seen = *store.highest().borrow();
+    let seen = *highest.borrow();
     keep(seen).await;
 }
 
