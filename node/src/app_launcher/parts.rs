@@ -248,6 +248,7 @@ impl Parts<'_> {
                 policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
                 timing: Timing::default(),
                 leaving_grace: self.config.leaving_grace,
+                catch_up_bytes_per_second: self.config.catch_up_bytes_per_second,
                 predecessor_ended: self.predecessor_ended,
             },
             comm,

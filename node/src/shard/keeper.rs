@@ -16,6 +16,7 @@ use super::fetch::fetch;
 use super::index_service::{Found, IndexServiceParts, SharedTable};
 use super::links::Links;
 use super::owner::{Ending, OwnerFailure};
+use super::pace::Pace;
 use super::records::Records;
 use super::replica::Replica;
 use super::step::{self, Opened, StepFailure};
@@ -48,6 +49,7 @@ pub(super) struct Keeper {
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
     catch_up_permits: Arc<Semaphore>,
+    pace: Pace,
     fetch_permits: Arc<Semaphore>,
     disk_stage: SharedDiskStage,
     all_opened: watch::Sender<bool>,
@@ -105,7 +107,7 @@ impl Keeper {
         parts: IndexServiceParts,
         table: SharedTable,
         links: Arc<Links>,
-        checkpoint_permits: Arc<Semaphore>,
+        (checkpoint_permits, pace): (Arc<Semaphore>, Pace),
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
@@ -123,6 +125,7 @@ impl Keeper {
             open_permits: permits(OPENS_MAX),
             checkpoint_permits,
             catch_up_permits: permits(CATCH_UP_READS_MAX),
+            pace,
             fetch_permits: permits(FETCHES_MAX),
             disk_stage: SharedDiskStage::default(),
             all_opened,
@@ -421,6 +424,7 @@ impl Keeper {
             checkpoint_log_bytes: settings.checkpoint_log_bytes.clone(),
             checkpoint_permits: self.checkpoint_permits.clone(),
             catch_up_permits: self.catch_up_permits.clone(),
+            pace: self.pace.clone(),
             disk_stage: self.disk_stage.clone(),
             policy: settings.policy,
             timing: settings.timing,
