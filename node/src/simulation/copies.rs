@@ -254,6 +254,9 @@ impl World {
     fn plan_end_of_turn(&mut self, node: usize, copy: CopyId) {
         let sync_time = self.nodes[node].sync_time;
         let takes = sync_time / 2 + self.random.about(sync_time / 2);
+        if takes > Duration::from_millis(200) {
+            self.took_effect("slow sync");
+        }
         let opening = self.copy(node, copy).expect("it has a turn").opening;
         self.schedule.at(self.time + takes, Event::TurnEnds(At { node, copy, opening }));
     }

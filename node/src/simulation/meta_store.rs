@@ -140,6 +140,8 @@ pub(super) struct DiskOpening {
 struct LeaseState {
     ttl: Duration,
     until: Time,
+    /// It ends so much later than it should.
+    late: Duration,
 }
 
 /// Everything that is stored.
@@ -160,6 +162,8 @@ pub(super) struct MetaStore {
     content: Content,
     leases: BTreeMap<Lease, LeaseState>,
     last_lease: u64,
+    /// Leases that ended late.
+    pub(super) late_ends: u64,
     /// Who waits for news, with what it knows.
     watches: Vec<(Place, u64, Revision)>,
     /// It does nothing before.
@@ -197,6 +201,18 @@ impl MetaStore {
         lease.is_some_and(|lease| self.revoke(lease))
     }
 
+    /// A node's lease will end later than it should.
+    pub(super) fn delay_lease_of(&mut self, node: &NodeId, late: Duration) -> bool {
+        let lease = self.content.nodes.get(node).map(|key| key.lease);
+        let state = lease.and_then(|lease| self.leases.get_mut(&lease));
+        state.map(|state| state.late = late).is_some()
+    }
+
+    /// Leases end in time from now on.
+    pub(super) fn delay_no_lease(&mut self) {
+        self.leases.values_mut().for_each(|lease| lease.late = Duration::ZERO);
+    }
+
     /// All leases begin anew, as after a change of its leader.
     pub(super) fn renew_leases(&mut self, now: Time) {
         self.leases.values_mut().for_each(|lease| lease.until = lease.until.max(now + lease.ttl));
@@ -204,8 +220,9 @@ impl MetaStore {
 
     /// Ends leases that are over. When the next one will be.
     pub(super) fn expire(&mut self, now: Time) -> Option<Time> {
-        let over: Vec<Lease> =
-            self.leases.iter().filter(|(_, state)| state.until <= now).map(|(lease, _)| *lease).collect();
+        let is_over = |(_, state): &(&Lease, &LeaseState)| state.until + state.late <= now;
+        let over: Vec<Lease> = self.leases.iter().filter(is_over).map(|(lease, _)| *lease).collect();
+        self.late_ends += over.iter().filter(|lease| self.leases[lease].late > Duration::ZERO).count() as u64;
         over.into_iter().for_each(|lease| { self.revoke(lease); });
         self.leases.values().map(|state| state.until).min()
     }
@@ -225,7 +242,7 @@ impl MetaStore {
             Ask::Grant(ttl) => {
                 self.last_lease += 1;
                 let lease = Lease(self.last_lease);
-                self.leases.insert(lease, LeaseState { ttl, until: now + ttl });
+                self.leases.insert(lease, LeaseState { ttl, until: now + ttl, late: Duration::ZERO });
                 Told::Lease(lease)
             }
             Ask::KeepAlive(lease) => match self.leases.get_mut(&lease) {
