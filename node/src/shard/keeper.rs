@@ -9,7 +9,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decide::{Facts, Step, copies_on, next_step, served_on};
+use super::decide::{Facts, Step, copies_on, next_step, served_on, snapshot_source};
 use super::describing::describe_closed;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::fetch::fetch;
@@ -276,21 +276,14 @@ impl Keeper {
         });
     }
 
-    /// Fetches a snapshot from a copy in sync that does not lead, if there is one: the primary has enough to do. But every
-    /// second try goes to the primary, whose log goes on where its snapshot ends.
+    /// Fetches a snapshot; every second try goes to the primary. `from`: who said that one is needed.
     fn begin_fetch(&mut self, copy: CopyId, wanted: step::Wanted, from: ReplicaId) {
         let asks_primary = &mut self.slot(copy).asks_primary;
         let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
         let record = wanted.record.clone();
-        let fits = |replica: &&view::Replica| {
-            let others = replica.id != copy.1 && record.is_in_sync(replica.id);
-            others && self.parts.view.borrow().nodes.contains_key(&replica.node)
-        };
-        let mut followers =
-            record.staying().filter(fits).filter(|replica| Some(replica.id) != record.primary);
-        let follower = followers.next().filter(|_| !is_turn_of_primary);
-        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone())
-        else {
+        let nodes = &self.parts.view.borrow().nodes.clone();
+        let source = snapshot_source(&record, copy.1, is_turn_of_primary, |node| nodes.contains_key(node));
+        let Some(source) = source.or_else(|| record.replica(from)).map(|source| source.node.clone()) else {
             return;
         };
         self.slot(copy).is_busy = true;
