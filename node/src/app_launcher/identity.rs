@@ -67,8 +67,7 @@ pub(super) fn predecessor_ended(data_dir: &Path) -> Result<bool, LaunchError> {
 pub(super) fn note_predecessors_ended(data_dir: &Path) -> Result<(), LaunchError> {
     let path = data_dir.join(BOOT_ID);
     let fresh = path.with_extension("new");
-    let noted =
-        boot_id().and_then(|boot| fs::write(&fresh, boot)).and_then(|()| fs::rename(&fresh, &path));
+    let noted = boot_id().and_then(|boot| fs::write(&fresh, boot)).and_then(|()| fs::rename(&fresh, &path));
     noted.map_err(|source| LaunchError::File { path, source })
 }
 

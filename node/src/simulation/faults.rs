@@ -186,7 +186,9 @@ impl World {
                 true
             }
             FaultKind::PowerLossOfAll => {
-                (0..self.settings.nodes).for_each(|node| { self.lose_power(node); });
+                (0..self.settings.nodes).for_each(|node| {
+                    self.lose_power(node);
+                });
                 true
             }
             FaultKind::Pause => self.stand_still(node, long, false),
@@ -505,8 +507,11 @@ impl World {
         let disk = self.nodes[node].disk.clone();
         let shards = self.settings.shards();
         let folders: Vec<_> = shards.iter().map(|shard| data_dir::shard_directory(*shard)).collect();
-        let files: Vec<_> =
-            disk.files().into_iter().filter(|file| folders.iter().any(|folder| file.starts_with(folder))).collect();
+        let files: Vec<_> = disk
+            .files()
+            .into_iter()
+            .filter(|file| folders.iter().any(|folder| file.starts_with(folder)))
+            .collect();
         if files.is_empty() {
             return false;
         }

@@ -63,6 +63,8 @@ pub(super) struct CopyLedger {
     pub(super) is_bad: bool,
     /// The same at any time.
     pub(super) was_bad: bool,
+    /// Its disk has lost something.
+    has_lost: bool,
     /// Its data was deleted by its node.
     pub(super) is_deleted: bool,
 }
@@ -130,7 +132,8 @@ impl Ledger {
         let state = self.copy(copy);
         let after = first - 1 + recovered.len();
         let common = known.min(after);
-        let is_same = state.log[..known].get(first - 1..common).is_none_or(|log| log == &recovered[..log.len()]);
+        let is_same =
+            state.log[..known].get(first - 1..common).is_none_or(|log| log == &recovered[..log.len()]);
         let (is_bad, end) = (state.is_bad, positions.end);
         state.log.truncate(first - 1);
         state.log.extend(recovered);
@@ -139,12 +142,19 @@ impl Ledger {
             self.break_with(format!("{} lost durable records: it had {known}, now {end}", copy.1));
         }
         // A disk that was hurt and shows all that it had is well; what its files hold was read.
-        self.copy(copy).is_bad &= !is_whole;
+        let state = self.copy(copy);
+        state.has_lost |= !is_whole;
+        state.is_bad &= state.has_lost;
         Ok(())
     }
 
     /// A copy's log is durable up to here.
-    pub(super) fn durable(&mut self, copy: CopyId, durable: Lsn, reader: &mut LogReader) -> Result<(), StorageError> {
+    pub(super) fn durable(
+        &mut self,
+        copy: CopyId,
+        durable: Lsn,
+        reader: &mut LogReader,
+    ) -> Result<(), StorageError> {
         let next = Lsn(self.copy(copy).log.len() as u64 + 1);
         let more = self.read(copy, next, durable, reader)?;
         self.copy(copy).log.extend(more);
@@ -152,7 +162,13 @@ impl Ledger {
     }
 
     /// Numbers of records `first..=last` of a copy's log.
-    fn read(&mut self, copy: CopyId, first: Lsn, last: Lsn, reader: &mut LogReader) -> Result<Vec<u64>, StorageError> {
+    fn read(
+        &mut self,
+        copy: CopyId,
+        first: Lsn,
+        last: Lsn,
+        reader: &mut LogReader,
+    ) -> Result<Vec<u64>, StorageError> {
         let mut before = match first.0 {
             0 | 1 => 0,
             first => self.copy(copy).log.get(first as usize - 2).copied().unwrap_or_default(),

@@ -223,14 +223,17 @@ impl MetaStore {
         let is_over = |(_, state): &(&Lease, &LeaseState)| state.until + state.late <= now;
         let over: Vec<Lease> = self.leases.iter().filter(is_over).map(|(lease, _)| *lease).collect();
         self.late_ends += over.iter().filter(|lease| self.leases[lease].late > Duration::ZERO).count() as u64;
-        over.into_iter().for_each(|lease| { self.revoke(lease); });
+        over.into_iter().for_each(|lease| {
+            self.revoke(lease);
+        });
         self.leases.values().map(|state| state.until).min()
     }
 
     /// Those who wait for news that there are, with the number of their question.
     pub(super) fn take_news(&mut self) -> Vec<(Place, u64, News)> {
         let current = self.content.revision;
-        let (ready, waiting) = std::mem::take(&mut self.watches).into_iter().partition(|watch| watch.2 < current);
+        let (ready, waiting) =
+            std::mem::take(&mut self.watches).into_iter().partition(|watch| watch.2 < current);
         self.watches = waiting;
         let ready: Vec<(Place, u64, Revision)> = ready;
         ready.into_iter().map(|(place, number, known)| (place, number, self.content.news(known))).collect()
@@ -272,7 +275,8 @@ impl MetaStore {
             Ask::MarkDamaged { shard, replica, by } => told(self.content.mark_damaged(shard, replica, &by)),
             Ask::Withdraw { shard, replica, by } => told(self.content.withdraw(shard, replica, &by)),
             Ask::Decide { guard, decision } => {
-                let is_master = self.content.masters.first_key_value().is_some_and(|(first, _)| *first == guard);
+                let is_master =
+                    self.content.masters.first_key_value().is_some_and(|(first, _)| *first == guard);
                 match (is_master, decision) {
                     (false, _) => Told::Failed,
                     (true, Decision::Expel(node, session)) => self.expel(&node, session),
@@ -420,7 +424,12 @@ impl Content {
         Some(revision)
     }
 
-    fn mark_damaged(&mut self, shard: ShardId, replica: ReplicaId, by: &(NodeId, Session)) -> Option<Revision> {
+    fn mark_damaged(
+        &mut self,
+        shard: ShardId,
+        replica: ReplicaId,
+        by: &(NodeId, Session),
+    ) -> Option<Revision> {
         self.edit(shard, by, |record| {
             let entry = record.replicas.iter_mut().find(|entry| entry.replica_id == replica.0)?;
             (!std::mem::replace(&mut entry.damaged, true)).then_some(())

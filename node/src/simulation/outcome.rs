@@ -58,7 +58,11 @@ pub(super) fn run(settings: Settings, is_told: bool) -> Result<Summary, String> 
 fn run_until(world: &mut World, until: Time) -> Result<(), String> {
     match world.run_until(until) {
         true => Ok(()),
-        false => Err(format!("at {:?}: {}", world.time.since(Time(0)), world.ledger.broken.clone().unwrap_or_default())),
+        false => Err(format!(
+            "at {:?}: {}",
+            world.time.since(Time(0)),
+            world.ledger.broken.clone().unwrap_or_default()
+        )),
     }
 }
 
@@ -72,7 +76,8 @@ fn recover(world: &mut World) -> Result<Duration, String> {
         match missing {
             None => return Ok(took),
             Some(missing) if took >= RECOVERY => {
-                let masters: Vec<String> = world.masters.iter().map(|master| master.describe(world.time)).collect();
+                let masters: Vec<String> =
+                    world.masters.iter().map(|master| master.describe(world.time)).collect();
                 return Err(format!("not recovered after {took:?}: {missing}; {}", masters.join("; ")));
             }
             Some(_) => {}

@@ -106,11 +106,19 @@ impl World {
     }
 
     /// True: that was all, and it counts.
-    fn take_part(&mut self, node: usize, copy: CopyId, question: u64, part: Transfer) -> Result<bool, StorageError> {
+    fn take_part(
+        &mut self,
+        node: usize,
+        copy: CopyId,
+        question: u64,
+        part: Transfer,
+    ) -> Result<bool, StorageError> {
         let (place, identity) = (self.place(node, copy), self.identity(copy));
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let fetching = process.slots.get_mut(&copy).and_then(|slot| slot.fetching.as_mut());
-        let Some(fetching) = fetching.filter(|fetching| fetching.question == question) else { return Ok(false) };
+        let Some(fetching) = fetching.filter(|fetching| fetching.question == question) else {
+            return Ok(false);
+        };
         match (part, &mut fetching.writer) {
             (Transfer::Description(description), writer) => {
                 let description = SnapshotDescription::decode(&description)?;
@@ -125,12 +133,15 @@ impl World {
                 Ok(false)
             }
             (Transfer::End, writer) => {
-                let writer = writer.take().ok_or_else(|| StorageError::refused("snapshot", "it has no part"))?;
+                let writer =
+                    writer.take().ok_or_else(|| StorageError::refused("snapshot", "it has no part"))?;
                 let meta = writer.finish()?;
                 self.ledger.installed(copy, meta.checkpoint);
                 Ok(true)
             }
-            (Transfer::Refused | Transfer::Bytes { .. }, _) => Err(StorageError::refused("snapshot", "it is not there")),
+            (Transfer::Refused | Transfer::Bytes { .. }, _) => {
+                Err(StorageError::refused("snapshot", "it is not there"))
+            }
         }
     }
 

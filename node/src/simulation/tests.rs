@@ -187,7 +187,9 @@ fn without_a_rule_some_seed_fails() {
     for rule in MUTANTS {
         let total = run_all(&seeds, Rules::without(*rule), true);
         match total.failures.first() {
-            Some((seed, failure)) => println!("{rule:?}: seed {seed}: {}", &failure[..failure.len().min(150)]),
+            Some((seed, failure)) => {
+                println!("{rule:?}: seed {seed}: {}", &failure[..failure.len().min(150)])
+            }
             None => survivors.push(rule),
         }
     }

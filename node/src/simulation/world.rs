@@ -272,7 +272,13 @@ impl World {
     }
 
     /// Sends a question, whose answer does not come or comes in time. Its number.
-    pub(super) fn ask(&mut self, from: Place, to: Place, limit: Duration, body: impl FnOnce(u64) -> Body) -> u64 {
+    pub(super) fn ask(
+        &mut self,
+        from: Place,
+        to: Place,
+        limit: Duration,
+        body: impl FnOnce(u64) -> Body,
+    ) -> u64 {
         let number = self.number();
         self.send(from, to, body(number));
         self.schedule.at(self.time + limit, Event::TimeOut(from, number));
@@ -349,7 +355,9 @@ impl Event {
             | Event::CheckpointWritten(at)
             | Event::ReadChecked(at, _)
             | Event::ReadGivenUp(at, _) => Some(Place::Node(at.node)),
-            Event::SendPart(node, _) | Event::Beat(node, _) | Event::Keep(node, _) => Some(Place::Node(*node)),
+            Event::SendPart(node, _) | Event::Beat(node, _) | Event::Keep(node, _) => {
+                Some(Place::Node(*node))
+            }
             Event::Govern(master) => Some(Place::Master(*master)),
             Event::Start(_)
             | Event::Resume(_)
