@@ -41,7 +41,7 @@ kube-down: ## Remove the Kubernetes of kube-up
 	@scripts/kube down
 
 .PHONY: soak
-soak: ## Crash simulation of the storage (SEEDS=1000 FROM=1)
+soak: ## Simulations of the storage and of clusters over many seeds (SEEDS=1000 FROM=1)
 	@$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FROM),FROM=$(FROM)) scripts/soak
 
 .PHONY: torture

@@ -4,6 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
+//! | L8 | `simulation`, in tests only |
 //! | L7 | [`app_launcher`] |
 //! | L6 | [`gateway`] |
 //! | L5 | [`router`], [`coordinator`] |

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("coordinator", 5),
     ("gateway", 6),
     ("app_launcher", 7),
+    ("simulation", 8),
 ];
 
 /// Modules that decide: events or values in, commands or values out.

@@ -197,3 +197,6 @@ impl Replica {
         self.reply_when_durable(given);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -281,8 +281,9 @@ impl Keeper {
         let asks_primary = &mut self.slot(copy).asks_primary;
         let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
         let record = wanted.record.clone();
-        let nodes = &self.parts.view.borrow().nodes.clone();
-        let source = snapshot_source(&record, copy.1, is_turn_of_primary, |node| nodes.contains_key(node));
+        let view = self.parts.view.borrow().clone();
+        let source =
+            snapshot_source(&record, copy.1, is_turn_of_primary, |node| view.nodes.contains_key(node));
         let Some(source) = source.or_else(|| record.replica(from)).map(|source| source.node.clone()) else {
             return;
         };

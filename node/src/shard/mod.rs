@@ -7,7 +7,7 @@
 mod answers;
 mod catch_up;
 mod checkpointing;
-mod configuration;
+pub(crate) mod configuration;
 pub(crate) mod decide;
 mod describing;
 

@@ -63,6 +63,8 @@ pub(super) struct CopyLedger {
     pub(super) is_bad: bool,
     /// The same at any time.
     pub(super) was_bad: bool,
+    /// Its disk has lost something.
+    has_lost: bool,
     /// Its data was deleted by its node.
     pub(super) is_deleted: bool,
 }
@@ -140,7 +142,9 @@ impl Ledger {
             self.break_with(format!("{} lost durable records: it had {known}, now {end}", copy.1));
         }
         // A disk that was hurt and shows all that it had is well; what its files hold was read.
-        self.copy(copy).is_bad &= !is_whole;
+        let state = self.copy(copy);
+        state.has_lost |= !is_whole;
+        state.is_bad &= state.has_lost;
         Ok(())
     }
 

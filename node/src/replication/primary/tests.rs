@@ -290,6 +290,15 @@ fn a_copy_that_comes_back_with_less_than_it_had_is_trusted_no_more() {
     assert_eq!(bench.make(&commands), Some(Change::Distrust(id(2))));
     let commands = bench.pass(200 * MS, &[3]);
     assert_eq!(bench.make(&commands), Some(Change::InSync(isr(&[1, 3]))));
+
+    // One of whom this reign knows nothing yet: in sync it has all that is committed.
+    let mut bench = Bench::leading(&[1, 2, 3], 1);
+    bench.write();
+    bench.pass(200 * MS, &[2, 3]);
+    bench.reply(2, 99, ReplyOutcome::Installing);
+    let epochs = EpochHistory(vec![(Epoch(1), Lsn(1))]);
+    let commands = bench.reply(2, 99, ReplyOutcome::Mismatch { epochs, end: Lsn(1) });
+    assert!(commands.contains(&Command::Alarm(Alarm::DiskLied(id(2)))));
 }
 
 #[test]

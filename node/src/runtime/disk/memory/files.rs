@@ -130,11 +130,14 @@ impl Content {
             start = end;
         }
         self.synced = kept;
-        match () {
-            () if has_hole => Some("later unsynced block kept, earlier one lost"),
-            () if synced < kept && kept < length => Some("unsynced suffix torn"),
-            () if kept < length => Some("unsynced suffix lost"),
-            () => None,
+        if has_hole {
+            Some("later unsynced block kept, earlier one lost")
+        } else if kept == length {
+            None
+        } else if synced < kept {
+            Some("unsynced suffix torn")
+        } else {
+            Some("unsynced suffix lost")
         }
     }
 }
