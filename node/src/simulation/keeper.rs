@@ -12,8 +12,8 @@ use super::node::{Checkpointing, CopyId, OpenCopy, Process, Purpose, Seen, Sessi
 use super::settings::{CLUSTER, DIMENSION, LEAVING_GRACE};
 use super::world::{Body, Event, Parcel, World};
 use crate::cluster::view::{Replica, Shard};
-use crate::replication::Event as Happened;
 use crate::replication::driver::{Driver, Terms};
+use crate::replication::{Change, Event as Happened};
 use crate::runtime::disk::Disk;
 use crate::shard::configuration::configuration_of;
 use crate::shard::decide::{DirectoryVerdict, Facts, Step, copies_on, judge_directory, next_step};
@@ -158,14 +158,24 @@ impl World {
             is_damaged: slot.is_damaged,
             needs_snapshot: slot.needs_snapshot,
             leaving_for: slot.leaving_since.map(|since| now.monotonic.saturating_sub(since)),
+            failing_for: slot.failing_since.map(|since| now.monotonic.saturating_sub(since)),
         };
-        match next_step(entry.as_ref(), Some(TableState::Active), session, LEAVING_GRACE, facts) {
+        match next_step(record, copy.1, Some(TableState::Active), session, LEAVING_GRACE, facts) {
             Step::Wait => {}
             Step::Open => self.open(node, copy, record, &entry.expect("it is placed here")),
             Step::Fetch(from) => self.fetch(node, copy, record, from),
             Step::MarkDamaged => {
                 let by = (name, session.expect("decided with one"));
                 self.change_entry(node, copy, Ask::MarkDamaged { shard: copy.0, replica: copy.1, by });
+            }
+            Step::Abdicate => {
+                let by = (name, session.expect("decided with one"));
+                let (shard, compared, change) = (copy.0, record.mod_revision, Change::Abdicate);
+                self.change_entry(
+                    node,
+                    copy,
+                    Ask::Change { shard, by, compared, change, guards: Vec::new() },
+                );
             }
             Step::Close => self.close(node, copy),
             Step::Remove => {
@@ -216,6 +226,9 @@ impl World {
                 self.tell_of(node, copy, || format!("cannot be opened: {failure:?}"));
                 let process = self.nodes[node].process.as_mut().expect("it runs");
                 let slot = process.slots.entry(copy).or_default();
+                if failure.is_some() {
+                    slot.failing_since.get_or_insert(now.monotonic);
+                }
                 slot.is_damaged = failure.is_none_or(|failure| failure.is_lasting());
                 slot.rest(now);
             }
@@ -293,7 +306,7 @@ impl World {
             seen: Seen { commit: positions.applied, cut: None },
         };
         let slot = process.slots.entry(copy).or_default();
-        (slot.open, slot.is_damaged, slot.failures) = (Some(open), false, 0);
+        (slot.open, slot.is_damaged, slot.failing_since, slot.failures) = (Some(open), false, None, 0);
         let held = process.session.held;
         self.step(node, copy, Happened::Configured(configuration_of(record)));
         self.step(node, copy, Happened::Session(held));
@@ -317,6 +330,7 @@ impl World {
         let slot = process.slots.entry(copy).or_default();
         slot.open = None;
         slot.is_damaged = failure.is_lasting();
+        slot.failing_since.get_or_insert(now.monotonic);
         slot.rest(now);
     }
 }

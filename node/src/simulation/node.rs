@@ -130,6 +130,8 @@ pub(super) struct Slot {
     /// The next snapshot comes from the primary.
     pub(super) asks_primary: bool,
     pub(super) leaving_since: Option<Duration>,
+    /// Its disk has failed since then.
+    pub(super) failing_since: Option<Duration>,
     /// On the monotonic clock: nothing is tried before.
     pub(super) not_before: Duration,
     pub(super) failures: u32,

@@ -17,6 +17,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tracing::error;
+
 use super::StorageError;
 use super::replica_meta::NAME as REPLICA_META;
 use super::whole_file::WholeFile;
@@ -51,20 +53,25 @@ pub struct DiskIdentity {
     pub opens: u64,
 }
 
-/// Counts an opening of the data directory, durably.
+/// Counts an opening of the data directory, durably. A damaged file says nothing of the replicas, which have checksums of
+/// their own: the disk gets a new identity.
 ///
 /// # Errors
-/// When the file cannot be read or written, or is damaged.
+/// When the file cannot be read or written.
 pub fn count_opening(disk: &dyn Disk) -> Result<DiskIdentity, StorageError> {
     let path = Path::new("disk.meta");
-    let identity = match DISK_META.read::<StoredDisk>(disk, path)? {
-        None => DiskIdentity { disk_id: rand::random(), opens: 1 },
-        Some(stored) => {
-            let id =
-                stored.disk_id.try_into().map_err(|_| StorageError::damaged(path, "its id is malformed"))?;
-            DiskIdentity { disk_id: u128::from_be_bytes(id), opens: stored.opens.saturating_add(1) }
+    let stored = match DISK_META.read::<StoredDisk>(disk, path) {
+        Err(error) if error.is_lasting() => {
+            error!(%error, "the disk gets a new identity");
+            None
         }
+        stored => stored?,
     };
+    let known = stored.and_then(|stored| {
+        let id = stored.disk_id.try_into().ok()?;
+        Some(DiskIdentity { disk_id: u128::from_be_bytes(id), opens: stored.opens.saturating_add(1) })
+    });
+    let identity = known.unwrap_or_else(|| DiskIdentity { disk_id: rand::random(), opens: 1 });
     identity.write(disk)?;
     Ok(identity)
 }
@@ -259,6 +266,16 @@ mod tests {
                 assert_eq!(names, ["replica.meta.older-image"], "the data stays, unknown to anybody");
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_identity_is_replaced() {
+        let disk = MemoryDisk::new(1);
+        let first = count_opening(&disk).expect("fresh");
+        disk.flip_bit(Path::new("disk.meta"), 22, 3);
+        let second = count_opening(&disk).expect("replaced");
+        assert_ne!(second.disk_id, first.disk_id);
+        assert_eq!(count_opening(&disk).expect("well"), DiskIdentity { opens: 2, ..second });
     }
 
     #[test]
