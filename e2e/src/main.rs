@@ -47,7 +47,7 @@ enum Command {
         #[arg(long)]
         exit: bool,
     },
-    /// Kill and restart a loaded cluster of processes and check every document
+    /// Let faults strike a loaded cluster of processes and check every answer (needs root)
     Torture {
         /// How long
         #[arg(long, default_value_t = 10)]
@@ -103,8 +103,8 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
             demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
         Command::Torture { minutes, seed } => {
-            let report = torture::run(settings, Duration::from_secs(minutes * 60), seed).await?;
-            print(&format!("seed {seed}: {report:?}"))
+            let summary = torture::run(settings, Duration::from_secs(minutes * 60), seed).await?;
+            print(&summary.to_string())
         }
         Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
         Command::Images => {

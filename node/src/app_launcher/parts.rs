@@ -239,7 +239,7 @@ impl Parts<'_> {
                 checkpoint_log_bytes,
                 disk_thresholds: DiskThresholds::default(),
                 policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
-                timing: Timing::default(),
+                timing: Timing::with_readmission(self.config.readmission_pause),
                 leaving_grace: self.config.leaving_grace,
                 predecessor_ended: self.predecessor_ended,
             },

@@ -1,0 +1,180 @@
+//! What happens to the cluster. Each fault tells what shows that it took effect: a fault that missed proves nothing.
+
+mod cut;
+mod freeze;
+mod kill;
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::health::shards;
+use super::lab::{Lab, MASTERS, SLAVES};
+
+/// A class of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// SIGKILL to a slave that leads a shard.
+    KillPrimary,
+    /// SIGKILL to a slave that follows one.
+    KillFollower,
+    /// SIGKILL to the Master.
+    KillMaster,
+    /// SIGKILL to the gateway that is not the Master.
+    KillGateway,
+    /// SIGKILL to all nodes.
+    KillAll,
+    /// SIGSTOP of a slave that leads a shard.
+    FreezePrimary,
+    /// SIGSTOP of a slave that follows one.
+    FreezeFollower,
+    /// SIGSTOP of the Master.
+    FreezeMaster,
+    /// SIGSTOP of the member of etcd that leads.
+    FreezeEtcdLeader,
+    /// A slave hears nobody and is heard by nobody.
+    CutOne,
+    /// Two halves, of the slaves, of the masters and of etcd, do not hear each other.
+    CutHalves,
+    /// A slave hears the others, who do not hear it; or the other way round.
+    CutOneWay,
+    /// Some nodes do not reach etcd, and each other very well.
+    CutEtcd,
+    /// A slave is killed and started while it is cut off: nobody hears that its connections have ended.
+    HalfOpen,
+    /// SIGKILL to the member of etcd that leads.
+    KillEtcdLeader,
+    /// SIGKILL to two members of etcd.
+    KillEtcdQuorum,
+}
+
+/// What a fault came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It took effect, and how that shows.
+    Confirmed(String),
+    /// It did not, or not so that it shows.
+    Unconfirmed(String),
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 16] = [
+        Fault::KillPrimary,
+        Fault::KillFollower,
+        Fault::KillMaster,
+        Fault::KillGateway,
+        Fault::KillAll,
+        Fault::FreezePrimary,
+        Fault::FreezeFollower,
+        Fault::FreezeMaster,
+        Fault::FreezeEtcdLeader,
+        Fault::CutOne,
+        Fault::CutHalves,
+        Fault::CutOneWay,
+        Fault::CutEtcd,
+        Fault::HalfOpen,
+        Fault::KillEtcdLeader,
+        Fault::KillEtcdQuorum,
+    ];
+
+    /// Lets it happen, and mends what it broke: when this returns, everything runs and hears everything again.
+    ///
+    /// # Errors
+    /// When the test itself fails, or a process had ended before.
+    pub async fn strike(self, lab: &mut Lab, random: &mut ChaCha8Rng) -> Result<Effect> {
+        match self {
+            Fault::KillPrimary => {
+                let victim = slave_that_leads(lab, random, true).await?;
+                kill::node(lab, victim, random).await
+            }
+            Fault::KillFollower => {
+                let victim = slave_that_leads(lab, random, false).await?;
+                kill::node(lab, victim, random).await
+            }
+            Fault::KillMaster => {
+                let victim = lab.master().await?;
+                kill::node(lab, victim, random).await
+            }
+            Fault::KillGateway => {
+                let victim = lab.other_gateway().await?;
+                kill::node(lab, victim, random).await
+            }
+            Fault::KillAll => kill::all(lab, random).await,
+            Fault::FreezePrimary => {
+                let victim = slave_that_leads(lab, random, true).await?;
+                freeze::node(lab, victim, random).await
+            }
+            Fault::FreezeFollower => {
+                let victim = slave_that_leads(lab, random, false).await?;
+                freeze::node(lab, victim, random).await
+            }
+            Fault::FreezeMaster => {
+                let victim = lab.master().await?;
+                freeze::node(lab, victim, random).await
+            }
+            Fault::FreezeEtcdLeader => freeze::etcd_leader(lab, random).await,
+            Fault::CutOne => cut::one(lab, random).await,
+            Fault::CutHalves => cut::halves(lab, random).await,
+            Fault::CutOneWay => cut::one_way(lab, random).await,
+            Fault::CutEtcd => cut::etcd(lab, random).await,
+            Fault::HalfOpen => cut::half_open(lab, random).await,
+            Fault::KillEtcdLeader => kill::etcd_leader(lab, random).await,
+            Fault::KillEtcdQuorum => kill::etcd_quorum(lab, random).await,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As in the words of the variants: `KillPrimary` is "kill primary".
+        let name = format!("{self:?}");
+        let words = name.char_indices().map(|(at, letter)| match letter.is_uppercase() && at > 0 {
+            true => format!(" {}", letter.to_lowercase()),
+            false => letter.to_lowercase().to_string(),
+        });
+        f.write_str(&words.collect::<String>())
+    }
+}
+
+/// Lets a fault last: mostly short, sometimes long.
+async fn last(random: &mut ChaCha8Rng, shortest: Duration, longest: Duration) -> Duration {
+    let share: f64 = random.random_range(0.0..1.0);
+    let lasts = shortest.mul_f64((longest.as_secs_f64() / shortest.as_secs_f64()).powf(share));
+    // How long it lasts is the fault itself, not a wait for a condition.
+    tokio::time::sleep(lasts).await;
+    lasts
+}
+
+/// One of some.
+fn pick<'a, T>(random: &mut ChaCha8Rng, from: &'a [T]) -> &'a T {
+    &from[random.random_range(0..from.len() as u64) as usize]
+}
+
+/// A slave that leads a shard of the first table, or one that holds a copy of it and does not.
+async fn slave_that_leads(lab: &Lab, random: &mut ChaCha8Rng, leads: bool) -> Result<&'static str> {
+    let client = lab.client(MASTERS[0])?;
+    let shards = shards(&client, super::TABLES[0].0).await?;
+    let shard = pick(random, &shards);
+    let holders = shard.replicas.iter().map(|copy| copy.node_id.as_str());
+    let fitting = |node: &str| (shard.primary_node() == Some(node)) == leads;
+    let nodes: Vec<&str> = holders.filter(|node| fitting(node)).collect();
+    let node = nodes.first().with_context(|| format!("no such copy of {shard:?}"))?;
+    SLAVES.into_iter().find(|slave| slave == node).context("a copy on a node that is no slave")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_in_words() {
+        assert_eq!(Fault::KillEtcdQuorum.to_string(), "kill etcd quorum");
+        let mut all = Fault::ALL.to_vec();
+        all.dedup();
+        assert_eq!(all.len(), Fault::ALL.len());
+    }
+}
