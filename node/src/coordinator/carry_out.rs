@@ -60,7 +60,7 @@ impl Coordinator {
 
     async fn carry_out(&self, view: &ClusterView, action: &Action) -> Result<Option<Revision>, MetaError> {
         match action {
-            Action::Elect { shard } => self.elect(view, *shard).await,
+            Action::Elect { shard, needed } => self.elect(view, *shard, *needed).await,
             Action::Add { shard, node, replaces } => {
                 self.add(view, *shard, node, *replaces).await.map(|added| Some(added?.0))
             }
@@ -77,7 +77,12 @@ impl Coordinator {
     }
 
     /// Gives a shard whose primary is lost another one, if a copy in sync is there and may lead.
-    async fn elect(&self, view: &ClusterView, shard: ShardId) -> Result<Option<Revision>, MetaError> {
+    async fn elect(
+        &self,
+        view: &ClusterView,
+        shard: ShardId,
+        needed: usize,
+    ) -> Result<Option<Revision>, MetaError> {
         let Some(shard) = view.shards.get(&shard) else { return Ok(None) };
         let present: Vec<(&Replica, Session)> = shard
             .staying()
@@ -86,7 +91,7 @@ impl Coordinator {
             .collect();
         let reports = join_all(present.iter().map(|(replica, _)| self.report(view, shard, replica))).await;
         let reports: Vec<CandidateReport> = reports.into_iter().flatten().collect();
-        let Some(chosen) = elect(shard, &reports) else { return Ok(None) };
+        let Some(chosen) = elect(shard, &reports, needed) else { return Ok(None) };
         let (replica, session) =
             present.into_iter().find(|(replica, _)| replica.id == chosen).expect("it reported");
         let conditions = vec![self.in_session(&replica.node, session)];
@@ -113,6 +118,7 @@ impl Coordinator {
             commit: Lsn(status.commit_lsn),
             is_damaged: status.damaged,
             tail_was_cut: status.tail_was_cut,
+            is_proven: status.proven,
             primaries: view.shards.values().filter(leads).count(),
         })
     }

@@ -53,7 +53,7 @@ impl Owner {
             state: match peer.state {
                 PeerState::Probing { .. } => "probing".to_owned(),
                 PeerState::Streaming { .. } => "streaming".to_owned(),
-                PeerState::Snapshot => "snapshot".to_owned(),
+                PeerState::Snapshot { .. } => "snapshot".to_owned(),
             },
         });
         ReplicaStatus {
@@ -72,6 +72,7 @@ impl Owner {
             digest: self.driver.digests().last().map(digest_to_proto),
             peers: peers.collect(),
             failure: String::new(),
+            proven: self.driver.core().is_proven(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
 use crate::replication::driver::{Letter, WriteReceipt};
 use crate::replication::{Grant, NotAdmitted};
-use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::runtime::clock::boot_time;
 use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
@@ -330,7 +330,7 @@ impl Replica {
         }
         let state = self.state.borrow();
         let (position, heard) = state.fresh?;
-        (state.applied >= position).then(|| monotonic_time().saturating_sub(heard))
+        (state.applied >= position).then(|| boot_time().saturating_sub(heard))
     }
 
     async fn await_applied(&self, position: Lsn, limit: Duration) -> Result<(), Error> {

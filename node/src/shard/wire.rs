@@ -1,5 +1,7 @@
 //! Replication messages as they travel. Everything from the wire is checked here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use vectorsphere_proto::internal::{self as proto, replication_message::Body, reply};
 
@@ -17,7 +19,9 @@ pub(super) fn letter_to_proto(shard: ShardId, letter: Letter) -> proto::Replicat
     let body = match message {
         Message::Append(append) => Body::Append(append_to_proto(append, records, enclosed)),
         Message::Reply(reply) => Body::Reply(reply_to_proto(reply, enclosed)),
-        Message::Install { epoch } => Body::Install(proto::Install { epoch: epoch.0 }),
+        Message::Install { epoch, judged } => {
+            Body::Install(proto::Install { epoch: epoch.0, judged_lsn: judged.0 })
+        }
     };
     proto::ReplicationMessage {
         table_id: shard.table.to_string(),
@@ -40,8 +44,9 @@ pub(super) fn letter_from_proto(message: proto::ReplicationMessage) -> Result<(S
             let (reply, enclosed) = reply_from_proto(reply)?;
             (Message::Reply(reply), Vec::new(), enclosed)
         }
-        Body::Install(proto::Install { epoch }) => {
-            (Message::Install { epoch: Epoch(epoch) }, Vec::new(), Enclosed::default())
+        Body::Install(proto::Install { epoch, judged_lsn }) => {
+            let install = Message::Install { epoch: Epoch(epoch), judged: Lsn(judged_lsn) };
+            (install, Vec::new(), Enclosed::default())
         }
     };
     Ok((shard, Letter { from, to, message, records, enclosed }))
@@ -55,7 +60,9 @@ fn append_to_proto(append: Append, records: Vec<Record>, enclosed: Enclosed) -> 
         records: records.into_iter().map(record_to_proto).collect(),
         commit_lsn: append.commit.0,
         beacon: append.beacon,
-        leased: append.leased,
+        fresh: append
+            .fresh
+            .map(|(session, clock)| proto::Fresh { session: session.0, clock_ns: clock.as_nanos() as u64 }),
         configuration: configuration.0,
         isr: isr.iter().map(|id| Bytes::copy_from_slice(&id.0)).collect(),
         incarnation: 0,
@@ -89,7 +96,7 @@ fn append_from_proto(append: proto::Append) -> Result<(Message, Vec<Record>, Enc
         starts,
         commit: Lsn(append.commit_lsn),
         beacon: append.beacon,
-        leased: append.leased,
+        fresh: append.fresh.map(|fresh| (Session(fresh.session), Duration::from_nanos(fresh.clock_ns))),
     });
     let enclosed = Enclosed {
         membership: Some((Revision(append.configuration), isr)),
@@ -124,6 +131,7 @@ fn reply_to_proto(reply: Reply, enclosed: Enclosed) -> proto::Reply {
     };
     proto::Reply {
         session: reply.session.0,
+        clock_ns: reply.clock.as_nanos() as u64,
         epoch: reply.epoch.0,
         beacon: reply.beacon,
         outcome: Some(outcome),
@@ -157,7 +165,8 @@ fn reply_from_proto(reply: proto::Reply) -> Result<(Reply, Enclosed), Error> {
         reply::Outcome::Installing(proto::Installing {}) => ReplyOutcome::Installing,
     };
     let (session, epoch) = (Session(reply.session), Epoch(reply.epoch));
-    Ok((Reply { session, epoch, beacon: reply.beacon, outcome, disk }, enclosed))
+    let clock = Duration::from_nanos(reply.clock_ns);
+    Ok((Reply { session, clock, epoch, beacon: reply.beacon, outcome, disk }, enclosed))
 }
 
 fn record_to_proto(record: Record) -> proto::LogRecord {

@@ -338,6 +338,7 @@ impl World {
         let core = open.driver.core();
         let last = core.log().position(core.log().durable).unwrap_or_default();
         let last = Position { epoch: last.epoch, lsn: last.lsn };
-        Some(Report { replica, last, commit: core.commit(), tail_was_cut: core.tail_was_cut() })
+        let (tail_was_cut, is_proven) = (core.tail_was_cut(), core.is_proven());
+        Some(Report { replica, last, commit: core.commit(), tail_was_cut, is_proven })
     }
 }

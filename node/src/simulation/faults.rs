@@ -439,7 +439,7 @@ impl World {
             let members = record.replicas.iter().filter(|replica| record.is_in_sync(replica.id));
             let whole = members.clone().filter(|replica| is_whole(replica)).count();
             let is_concerned = members.clone().any(|replica| replica.node == *name);
-            !is_concerned || whole + (record.min_isr as usize - 1) >= record.isr.len()
+            !is_concerned || whole > 0 && whole + (record.min_isr as usize - 1) >= record.isr.len()
         })
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::meta_store::{Ask, News};
+use super::meta_store::{Ask, DiskOpening, News};
 use super::network::Place;
 use super::node::{Checkpointing, CopyId, OpenCopy, Process, Purpose, Seen, SessionState, View};
 use super::settings::{CLUSTER, DIMENSION, LEAVING_GRACE};
@@ -40,7 +40,7 @@ impl World {
         machine.process = Some(Process {
             number,
             session: SessionState::default(),
-            disk: (disk.disk_id, disk.opens),
+            disk: DiskOpening { disk: disk.disk_id, opens: disk.opens, process: number },
             is_rolled_back: false,
             found: replicas_on(&machine.disk),
             predecessor_ended: machine.predecessor_ended,
@@ -145,7 +145,7 @@ impl World {
         }
         let facts = Facts {
             is_open: slot.open.is_some(),
-            is_damaged: slot.is_damaged || is_lost && slot.open.is_none(),
+            is_damaged: slot.is_damaged || is_lost,
             needs_snapshot: slot.needs_snapshot,
             leaving_for: slot.leaving_since.map(|since| now.monotonic.saturating_sub(since)),
         };

@@ -71,6 +71,7 @@ enum Purpose {
 #[derive(Debug)]
 struct Election {
     shard: Arc<Shard>,
+    needed: usize,
     asked: BTreeSet<u64>,
     reports: Vec<Report>,
 }
@@ -236,7 +237,7 @@ impl World {
     fn take_step(&mut self, master: usize, action: Action) {
         let (shard, step): (ShardId, &dyn Fn(&meta::ShardRecord, ReplicaId) -> meta::ShardRecord) = match &action {
             Action::EndDrain { node } => return self.write_as_master(master, None, Decision::EndDrain(node.clone())),
-            Action::Elect { shard } => return self.begin_election(master, *shard),
+            Action::Elect { shard, needed } => return self.begin_election(master, *shard, *needed),
             Action::HandOver { shard, to } => return self.ask_for_hand_over(master, *shard, *to),
             Action::Add { shard, node, replaces } => {
                 (*shard, &|record, fresh| edits::with_learner(record, fresh, node, *replaces))
@@ -286,7 +287,7 @@ impl World {
         self.ask_as_master(master, place, ANSWER_LIMIT * 2, Purpose::HandOver(shard), body);
     }
 
-    fn begin_election(&mut self, master: usize, shard: ShardId) {
+    fn begin_election(&mut self, master: usize, shard: ShardId, needed: usize) {
         let candidate = &self.masters[master];
         let Some(seen) = candidate.view.shards.get(&shard).cloned() else { return };
         if candidate.elections.contains_key(&shard) || candidate.busy.contains(&shard) {
@@ -300,7 +301,7 @@ impl World {
             let body = |number| Body::Describe(number, shard);
             asked.insert(self.ask_as_master(master, to, REPORT_LIMIT, Purpose::Describe(shard), body));
         }
-        self.masters[master].elections.insert(shard, Election { shard: seen, asked, reports: Vec::new() });
+        self.masters[master].elections.insert(shard, Election { shard: seen, needed, asked, reports: Vec::new() });
     }
 
     fn reported(&mut self, master: usize, question: u64, shard: ShardId, report: Option<Report>) {
@@ -316,7 +317,7 @@ impl World {
     }
 
     fn end_election(&mut self, master: usize, election: &Election) {
-        let Election { shard, reports, .. } = election;
+        let Election { shard, needed, reports, .. } = election;
         let report = |report: &Report| CandidateReport {
             replica: report.replica,
             last_epoch: report.last.epoch,
@@ -324,10 +325,11 @@ impl World {
             commit: report.commit,
             is_damaged: false,
             tail_was_cut: report.tail_was_cut,
+            is_proven: report.is_proven,
             primaries: 0,
         };
         let reports: Vec<CandidateReport> = reports.iter().map(report).collect();
-        let Some(elected) = plan::elect(shard, &reports) else { return };
+        let Some(elected) = plan::elect(shard, &reports, *needed) else { return };
         let Some(record) = self.record_as_seen(shard) else { return };
         let node = &shard.replica(elected).expect("it is in the record").node;
         let Some(session) = self.masters[master].view.nodes.get(node).copied() else { return };

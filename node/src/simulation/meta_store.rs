@@ -32,7 +32,7 @@ pub(super) enum Ask {
     /// The key of a node: its session, its lease, and the process that wrote it.
     Node(NodeId),
     /// Writes the key of a node under a lease, if it is absent.
-    Register { node: NodeId, process: u64, lease: Lease, disk: (u128, u64) },
+    Register { node: NodeId, process: u64, lease: Lease, disk: DiskOpening },
     /// Writes a key of the election under a lease.
     Campaign { master: usize, lease: Lease },
     /// A shard's record.
@@ -99,7 +99,7 @@ pub(super) enum Told {
     /// There is no such lease.
     NoLease,
     /// The key of a node, and what is known of its disk.
-    Node(Option<NodeKey>, Option<(u128, u64)>),
+    Node(Option<NodeKey>, Option<DiskOpening>),
     /// A shard's record.
     Shard(Option<Arc<Shard>>),
     /// What has changed.
@@ -126,6 +126,14 @@ pub(super) struct NodeKey {
     pub(super) lease: Lease,
 }
 
+/// A disk, how often it was opened, and the process that opened it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DiskOpening {
+    pub(super) disk: u128,
+    pub(super) opens: u64,
+    pub(super) process: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct LeaseState {
     ttl: Duration,
@@ -139,8 +147,8 @@ pub(super) struct Content {
     shards: BTreeMap<ShardId, (ShardRecord, Arc<Shard>)>,
     nodes: BTreeMap<NodeId, NodeKey>,
     drains: BTreeMap<NodeId, Revision>,
-    /// Identity and openings of each node's disk; no lease.
-    disks: BTreeMap<NodeId, (u128, u64)>,
+    /// The last opening of each node's disk; no lease.
+    disks: BTreeMap<NodeId, DiskOpening>,
     masters: BTreeMap<Revision, (usize, Lease)>,
 }
 
@@ -237,14 +245,7 @@ impl MetaStore {
                 return None;
             }
             Ask::Register { node, process, lease, disk } => self.register(node, process, lease, disk),
-            Ask::Campaign { master, lease } => match self.leases.contains_key(&lease) {
-                true => {
-                    let revision = self.content.next();
-                    self.content.masters.insert(revision, (master, lease));
-                    Told::Done(revision)
-                }
-                false => Told::NoLease,
-            },
+            Ask::Campaign { master, lease } => self.campaign(master, lease),
             Ask::Change { shard, by, compared, change, guards } => {
                 told(self.content.change(shard, &by, compared, &change, &guards))
             }
@@ -261,7 +262,7 @@ impl MetaStore {
         })
     }
 
-    fn register(&mut self, node: NodeId, process: u64, lease: Lease, disk: (u128, u64)) -> Told {
+    fn register(&mut self, node: NodeId, process: u64, lease: Lease, disk: DiskOpening) -> Told {
         if !self.leases.contains_key(&lease) {
             return Told::NoLease;
         }
@@ -271,6 +272,20 @@ impl MetaStore {
         let revision = self.content.next();
         self.content.disks.insert(node.clone(), disk);
         self.content.nodes.insert(node, NodeKey { session: Session(revision.0), process, lease });
+        Told::Done(revision)
+    }
+
+    /// There is one key for each lease: one who campaigns again is told of the key that it has.
+    fn campaign(&mut self, master: usize, lease: Lease) -> Told {
+        if !self.leases.contains_key(&lease) {
+            return Told::NoLease;
+        }
+        let held = self.content.masters.iter().find(|(_, (_, held))| *held == lease);
+        if let Some((revision, _)) = held {
+            return Told::Done(*revision);
+        }
+        let revision = self.content.next();
+        self.content.masters.insert(revision, (master, lease));
         Told::Done(revision)
     }
 
@@ -323,7 +338,7 @@ impl Content {
     }
 
     /// What is known of a node's disk.
-    pub(super) fn disk(&self, node: &NodeId) -> Option<(u128, u64)> {
+    pub(super) fn disk(&self, node: &NodeId) -> Option<DiskOpening> {
         self.disks.get(node).copied()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::meta_store::{Lease, News};
+use super::meta_store::{DiskOpening, Lease, News};
 use super::network::Place;
 use super::random::Random;
 use super::serving::{Reader, Waiting, Writer};
@@ -51,8 +51,8 @@ pub(super) struct Process {
     /// Which; no other one has it.
     pub(super) number: u64,
     pub(super) session: SessionState,
-    /// Identity of its disk, and how often it was opened.
-    pub(super) disk: (u128, u64),
+    /// Its opening of its disk.
+    pub(super) disk: DiskOpening,
     /// Its disk is older than what the metadata store knows of it.
     pub(super) is_rolled_back: bool,
     /// Copies that it held when the process began.
@@ -121,6 +121,8 @@ pub(super) struct Slot {
     pub(super) is_busy: bool,
     pub(super) is_damaged: bool,
     pub(super) needs_snapshot: Option<ReplicaId>,
+    /// The next snapshot comes from the primary.
+    pub(super) asks_primary: bool,
     pub(super) leaving_since: Option<Duration>,
     /// On the monotonic clock: nothing is tried before.
     pub(super) not_before: Duration,

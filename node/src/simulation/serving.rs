@@ -264,5 +264,5 @@ fn staleness_of(open: &OpenCopy, now: crate::replication::Now) -> Option<Duratio
         return Some(Duration::ZERO);
     }
     let (position, heard) = core.freshness()?;
-    (open.applied >= position).then(|| now.monotonic.saturating_sub(heard))
+    (open.applied >= position).then(|| now.boot.saturating_sub(heard))
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::meta_store::{Ask, Lease, NodeKey, Told};
+use super::meta_store::{Ask, DiskOpening, Lease, NodeKey, Told};
 use super::network::Place;
 use super::node::Purpose;
 use super::world::{Body, Event, World};
@@ -100,11 +100,13 @@ impl World {
         }
     }
 
-    fn looked_up(&mut self, node: usize, key: Option<NodeKey>, disk: Option<(u128, u64)>) {
+    fn looked_up(&mut self, node: usize, key: Option<NodeKey>, disk: Option<DiskOpening>) {
         let process = self.nodes[node].process.as_mut().expect("it asked");
         if !process.session.was_registered {
             // An older image of the volume is told by its number of openings.
-            process.is_rolled_back = disk.is_some_and(|(id, opens)| id == process.disk.0 && opens >= process.disk.1);
+            let DiskOpening { disk: own, opens, process: number } = process.disk;
+            process.is_rolled_back =
+                disk.is_some_and(|last| last.disk == own && last.process != number && last.opens >= opens);
         }
         match key {
             None => self.ask_for_lease(node),

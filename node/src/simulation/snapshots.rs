@@ -18,11 +18,15 @@ const FETCH_LIMIT: Duration = Duration::from_secs(15);
 const PACE: Duration = Duration::from_millis(20);
 
 impl World {
-    /// A copy is to fetch a snapshot: from one in sync that does not lead, if there is one.
+    /// A copy is to fetch a snapshot: from one in sync that does not lead, if there is one, and at every second try from the
+    /// primary.
     pub(super) fn fetch(&mut self, node: usize, copy: CopyId, record: &Arc<Shard>, from: ReplicaId) {
         let others = record.staying().filter(|replica| replica.id != copy.1 && record.is_in_sync(replica.id));
         let others: Vec<_> = others.filter(|replica| record.primary != Some(replica.id)).collect();
-        let source = match others.is_empty() {
+        let process = self.nodes[node].process.as_mut().expect("it runs");
+        let asks_primary = &mut process.slots.entry(copy).or_default().asks_primary;
+        let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
+        let source = match others.is_empty() || is_turn_of_primary {
             false => Some((*self.random.pick(&others)).clone()),
             true => record.replica(from).or_else(|| record.replica(record.primary?)).cloned(),
         };

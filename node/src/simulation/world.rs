@@ -126,6 +126,7 @@ pub(super) struct Report {
     pub(super) last: Position,
     pub(super) commit: crate::ids::Lsn,
     pub(super) tail_was_cut: bool,
+    pub(super) is_proven: bool,
 }
 
 impl World {

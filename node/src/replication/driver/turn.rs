@@ -78,9 +78,7 @@ impl<W, R> Driver<W, R> {
     /// The first record that another copy still needs, as far as this one leads and knows them; the log keeps it for a while,
     /// so that a copy that was away for short needs no snapshot. [`Lsn::MAX`]: none is needed.
     pub(crate) fn needed_from(&self, now: Now) -> Lsn {
-        let peers = self.core.peers(now);
-        let flushed = peers.iter().filter(|peer| peer.flushed > Lsn::ZERO).map(|peer| peer.flushed).min();
-        flushed.map_or(Lsn::MAX, Lsn::next)
+        self.core.peers(now).iter().filter_map(|peer| peer.needs).min().unwrap_or(Lsn::MAX)
     }
 
     /// Takes in what changed in the store beside jobs: its digest, where its log begins.

@@ -321,9 +321,11 @@ fn the_longest_log_leads() {
         commit: Lsn(5),
         is_damaged: false,
         tail_was_cut: false,
+        is_proven: false,
         primaries: 0,
     };
-    let elected = |copies: &str, reports: &[CandidateReport]| elect(&shard(0, copies), reports).map(name_of);
+    let elected =
+        |copies: &str, reports: &[CandidateReport]| elect(&shard(0, copies), reports, 1).map(name_of);
     let (a, b, c) = (report("a", 3, 9), report("b", 3, 8), report("c", 4, 7));
     assert_eq!(elected("a* b c", &[a, b, c]).as_deref(), Some("c"), "the later reign before the longer log");
     assert_eq!(elected("a* b c", &[b, a]).as_deref(), Some("a"));
@@ -350,4 +352,24 @@ fn the_longest_log_leads() {
     assert_eq!(elected("a* b", &[cut, b]).as_deref(), Some("a"), "nobody has it");
     assert_eq!(elected("a* b", &[cut]), None);
     assert_eq!(elected("a* b-", &[cut]).as_deref(), Some("a"));
+
+    // Copies that were opened just now: one disk of two may have forgotten, so two are asked, or one that is proven.
+    let of_two =
+        |copies: &str, reports: &[CandidateReport]| elect(&shard(0, copies), reports, 2).map(name_of);
+    let proven = CandidateReport { is_proven: true, ..b };
+    assert_eq!(of_two("a* b c", &[a]), None, "b or c may have more");
+    assert_eq!(of_two("a* b c", &[a, b]).as_deref(), Some("a"));
+    assert_eq!(of_two("a* b c", &[proven]).as_deref(), Some("b"));
+    assert_eq!(of_two("a* b c!", &[a, c]), None, "a damaged one says nothing");
+    assert_eq!(of_two("a* b c-", &[a, CandidateReport { is_proven: true, ..c }]), None, "nor does one that is out");
+}
+
+#[test]
+fn an_election_among_copies_that_were_all_restarted_needs_more_than_may_be_lost() {
+    let three = |copies: &str| Cluster::new("a b c", 3, &[copies]).needing(2);
+    assert_eq!(three("a^ b c").plan(), ["elect 0 of 2"]);
+    assert_eq!(three("a^! b c").plan(), ["elect 0"], "the disk that may be lost is");
+    assert_eq!(three("a* b c").gone("a", 9).plan(), ["elect 0 of 2"]);
+    assert_eq!(three("a* b c").gone("a", 11).plan(), ["elect 0"], "it will not come back");
+    assert_eq!(three("a^ b c").needing(1).plan(), ["elect 0"], "the table accepts the loss of a disk");
 }
