@@ -1,8 +1,9 @@
 //! A process on a host of the run, which can be killed and stopped. It dies with the run, however that ends.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -86,6 +87,17 @@ impl Process {
         Ok(format!("{host} (process {}) ended by signal 9", pid.unwrap_or_default()))
     }
 
+    /// SIGKILL, where it may have ended by itself: its disk is gone.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub async fn end(&mut self) -> Result<()> {
+        let mut child = self.child.take().with_context(|| format!("{} does not run", self.program.host))?;
+        let _ = child.start_kill();
+        tokio::time::timeout(AT_ONCE, child.wait()).await.context("it does not end")??;
+        Ok(())
+    }
+
     /// Stops it in its tracks (SIGSTOP); returns when the kernel says that it stands still.
     ///
     /// # Errors
@@ -128,10 +140,24 @@ impl Process {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// Its log.
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        &self.program.log
+    /// How much it has said so far.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn said(&self) -> Result<u64> {
+        Ok(fs::metadata(&self.program.log)?.len())
+    }
+
+    /// What it has said since.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn says_since(&self, said: u64) -> Result<String> {
+        let mut log = File::open(&self.program.log)?;
+        log.seek(SeekFrom::Start(said))?;
+        let mut text = Vec::new();
+        log.read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     fn pid(&self) -> Result<i32> {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -22,7 +23,18 @@ const BALLAST: &str = "ballast";
 pub struct Tools {
     cut_power: PathBuf,
     /// To be preloaded into nodes.
-    pub slow_sync: PathBuf,
+    pub bad_sync: PathBuf,
+}
+
+/// What becomes of syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    /// The kernel's word.
+    Usual,
+    /// Each takes so much longer.
+    Slow(Duration),
+    /// Each fails (EIO).
+    Fail,
 }
 
 /// A mounted volume.
@@ -53,7 +65,7 @@ impl Tools {
         };
         Ok(Tools {
             cut_power: build("cut_power", include_str!("cut_power.c"), &[]).await?,
-            slow_sync: build("slow_sync", include_str!("slow_sync.c"), &["-shared", "-fPIC"]).await?,
+            bad_sync: build("bad_sync", include_str!("bad_sync.c"), &["-shared", "-fPIC"]).await?,
         })
     }
 }
@@ -67,7 +79,7 @@ impl Volume {
         let volume = Volume {
             image: folder.join(format!("{name}.image")),
             folder: folder.join(name),
-            control: folder.join(format!("{name}.slow")),
+            control: folder.join(format!("{name}.control")),
             tools,
         };
         File::create(&volume.control)?.write_all(&[0; 4096])?;
@@ -83,23 +95,31 @@ impl Volume {
         &self.folder
     }
 
-    /// What a process needs in its environment so that its syncs can be made slow.
+    /// What a process needs in its environment so that its syncs can be made slow, or fail.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        let preload = ("LD_PRELOAD".to_owned(), self.tools.slow_sync.display().to_string());
-        vec![preload, ("SLOW_SYNC_CONTROL".to_owned(), self.control.display().to_string())]
+        let preload = ("LD_PRELOAD".to_owned(), self.tools.bad_sync.display().to_string());
+        vec![preload, ("BAD_SYNC_CONTROL".to_owned(), self.control.display().to_string())]
     }
 
-    /// From now on each sync takes this much longer; 0 ends that. Returns how many were made slow so far.
+    /// From now on syncs are as told; returns how many were slow, and how many failed, so far.
     ///
     /// # Errors
     /// When the control page cannot be used.
-    pub fn delay_syncs(&self, milliseconds: u64) -> Result<u64> {
+    pub fn set_syncs(&self, syncs: Syncs) -> Result<(u64, u64)> {
         let page = File::options().read(true).write(true).open(&self.control)?;
-        page.write_all_at(&milliseconds.to_ne_bytes(), 0)?;
-        let mut delayed = [0; 8];
-        page.read_exact_at(&mut delayed, 8)?;
-        Ok(u64::from_ne_bytes(delayed))
+        let (delay_ms, fails): (u64, u64) = match syncs {
+            Syncs::Usual => (0, 0),
+            Syncs::Slow(delay) => (u64::try_from(delay.as_millis())?, 0),
+            Syncs::Fail => (0, 1),
+        };
+        page.write_all_at(&[delay_ms.to_ne_bytes(), fails.to_ne_bytes()].concat(), 0)?;
+        let count = |at| -> Result<u64> {
+            let mut bytes = [0; 8];
+            page.read_exact_at(&mut bytes, at)?;
+            Ok(u64::from_ne_bytes(bytes))
+        };
+        Ok((count(16)?, count(24)?))
     }
 
     /// Cuts the power: what is not on the device by now never will be.

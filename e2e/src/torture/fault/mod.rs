@@ -1,18 +1,24 @@
 //! What happens to the cluster. Each fault tells what shows that it took effect: a fault that missed proves nothing.
 
 mod cut;
+mod disk;
+mod flip;
 mod freeze;
 mod kill;
 
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::health::shards;
 use super::lab::{Lab, MASTERS, SLAVES};
+use crate::wait::until;
+
+/// A node that is gone is noticed within the life of its session (8 s).
+const EVICTED: Duration = Duration::from_secs(25);
 
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +55,26 @@ pub enum Fault {
     KillEtcdLeader,
     /// SIGKILL to two members of etcd.
     KillEtcdQuorum,
+    /// A slave and its disk lose their power at once.
+    PowerLoss,
+    /// All nodes and their disks do.
+    PowerLossOfAll,
+    /// A bit of a copy's log flips while its node is down.
+    FlipInLog,
+    /// A bit of its `replica.meta`.
+    FlipInMeta,
+    /// A bit of its manifest.
+    FlipInManifest,
+    /// A bit of one of its segments.
+    FlipInSegment,
+    /// The disk of a slave is full.
+    FullDisk,
+    /// Its syncs take long.
+    SlowSyncs,
+    /// Its syncs fail.
+    FailingSyncs,
+    /// It comes back with an empty disk.
+    WipedDisk,
 }
 
 /// What a fault came to.
@@ -62,7 +88,7 @@ pub enum Effect {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 16] = [
+    pub const ALL: [Fault; 26] = [
         Fault::KillPrimary,
         Fault::KillFollower,
         Fault::KillMaster,
@@ -79,6 +105,16 @@ impl Fault {
         Fault::HalfOpen,
         Fault::KillEtcdLeader,
         Fault::KillEtcdQuorum,
+        Fault::PowerLoss,
+        Fault::PowerLossOfAll,
+        Fault::FlipInLog,
+        Fault::FlipInMeta,
+        Fault::FlipInManifest,
+        Fault::FlipInSegment,
+        Fault::FullDisk,
+        Fault::SlowSyncs,
+        Fault::FailingSyncs,
+        Fault::WipedDisk,
     ];
 
     /// Lets it happen, and mends what it broke: when this returns, everything runs and hears everything again.
@@ -124,6 +160,16 @@ impl Fault {
             Fault::HalfOpen => cut::half_open(lab, random).await,
             Fault::KillEtcdLeader => kill::etcd_leader(lab, random).await,
             Fault::KillEtcdQuorum => kill::etcd_quorum(lab, random).await,
+            Fault::PowerLoss => disk::power_loss(lab, random).await,
+            Fault::PowerLossOfAll => disk::power_loss_of_all(lab, random).await,
+            Fault::FlipInLog => flip::bit(lab, random, flip::Kind::Log).await,
+            Fault::FlipInMeta => flip::bit(lab, random, flip::Kind::Meta).await,
+            Fault::FlipInManifest => flip::bit(lab, random, flip::Kind::Manifest).await,
+            Fault::FlipInSegment => flip::bit(lab, random, flip::Kind::Segment).await,
+            Fault::FullDisk => disk::full(lab, random).await,
+            Fault::SlowSyncs => disk::slow(lab, random).await,
+            Fault::FailingSyncs => disk::failing(lab, random).await,
+            Fault::WipedDisk => disk::wiped(lab, random).await,
         }
     }
 }
@@ -164,6 +210,27 @@ async fn slave_that_leads(lab: &Lab, random: &mut ChaCha8Rng, leads: bool) -> Re
     let nodes: Vec<&str> = holders.filter(|node| fitting(node)).collect();
     let node = nodes.first().with_context(|| format!("no such copy of {shard:?}"))?;
     SLAVES.into_iter().find(|slave| slave == node).context("a copy on a node that is no slave")
+}
+
+/// Waits until the copies on a slave whose loss is outside of the claim count for nothing any more. A table survives the loss
+/// of `min_isr - 1` disks; of one that survives none, only a copy outside of the in-sync set may be lost. `matters` picks
+/// among copies, by table and shard.
+async fn outside_of_the_set(lab: &Lab, slave: &str, matters: impl Fn((&str, u32)) -> bool) -> Result<()> {
+    let client = lab.client(MASTERS[0])?;
+    for (table, _, min_isr) in super::TABLES {
+        if min_isr > 1 {
+            continue;
+        }
+        until(&format!("no copy of {table} on {slave} is in sync"), EVICTED, async || {
+            for shard in shards(&client, table).await?.iter().filter(|shard| matters((table, shard.shard))) {
+                let counts = shard.replicas.iter().any(|copy| copy.node_id == slave && copy.in_sync);
+                ensure!(!counts, "that of shard {} is", shard.shard);
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
