@@ -35,23 +35,34 @@ pub use self::summary::Summary;
 /// Tables, their copies and the copies that a write needs.
 const TABLES: [(&str, usize, usize); 2] = [("three", 3, 2), ("two", 2, 1)];
 
-/// Runs for `duration`, and at least until each class of faults had its turn, with faults drawn from `seed`.
+/// What a run does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How long it goes on, once each fault had its turn.
+    pub duration: Duration,
+    /// Draws the faults.
+    pub seed: u64,
+    /// Those that strike.
+    pub faults: Vec<Fault>,
+}
+
+/// Runs as planned.
 ///
 /// # Errors
 /// When something acknowledged is lost, an answer was wrong, the cluster does not become whole again, a fault did not take
 /// effect, or the machine lacks something.
-pub async fn run(settings: &Settings, duration: Duration, seed: u64) -> Result<Summary> {
+pub async fn run(settings: &Settings, plan: Plan) -> Result<Summary> {
     ensure!(Uid::effective().is_root(), "torture needs root: namespaces, volumes, packet filters");
     let settings = settings.clone();
     let (tell, told) = oneshot::channel();
     // Namespaces belong to threads: the run has threads of its own, which never come back.
     std::thread::Builder::new().name("torture".to_owned()).spawn(move || {
-        let _ = tell.send(in_own_namespaces(&settings, duration, seed));
+        let _ = tell.send(in_own_namespaces(&settings, plan));
     })?;
     told.await.map_err(|_| anyhow!("the run panicked"))?
 }
 
-fn in_own_namespaces(settings: &Settings, duration: Duration, seed: u64) -> Result<Summary> {
+fn in_own_namespaces(settings: &Settings, plan: Plan) -> Result<Summary> {
     network::enter_own_mounts()?;
     let laying = runtime::Builder::new_current_thread().enable_all().build()?;
     let network = laying.block_on(Network::lay(lab::hosts())).context("cannot lay the network of the run")?;
@@ -59,5 +70,5 @@ fn in_own_namespaces(settings: &Settings, duration: Duration, seed: u64) -> Resu
     network.enter(lab::CLIENTS)?;
     // Its threads are started from here, so they are on the host of the clients, too.
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run::run(settings, network, duration, seed))
+    runtime.block_on(run::run(settings, network, plan))
 }

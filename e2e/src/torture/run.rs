@@ -11,12 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::TABLES;
 use super::fault::{Effect, Fault};
 use super::lab::{Lab, MASTERS};
 use super::network::Network;
 use super::summary::Summary;
 use super::traffic::{DIMENSION, Desk, Registers, Set};
+use super::{Plan, TABLES};
 use crate::phases::say;
 use crate::settings::Settings;
 use crate::wait::{Hopeless, until};
@@ -46,8 +46,7 @@ struct Run {
 pub(super) async fn run(
     settings: &Settings,
     network: Network,
-    duration: Duration,
-    seed: u64,
+    Plan { duration, seed, faults }: Plan,
 ) -> Result<Summary> {
     let folder = tempfile::Builder::new().prefix("vectorsphere-torture-").tempdir()?;
     let begun = Instant::now();
@@ -61,7 +60,7 @@ pub(super) async fn run(
         next_value: 1,
     };
     let outcome = tokio::select! {
-        outcome = run.rounds(begun + duration) => outcome,
+        outcome = run.rounds(&faults, begun + duration) => outcome,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     };
     run.summary.lasted = begun.elapsed();
@@ -75,7 +74,7 @@ pub(super) async fn run(
 }
 
 impl Run {
-    async fn rounds(&mut self, end: Instant) -> Result<()> {
+    async fn rounds(&mut self, faults: &[Fault], end: Instant) -> Result<()> {
         self.lab.wait_until_whole(&self.tables).await.context("at the start")?;
         self.create_tables().await?;
         self.lab.wait_until_whole(&self.tables).await.context("with new tables")?;
@@ -86,7 +85,7 @@ impl Run {
                 break;
             }
             if deck.is_empty() {
-                deck = Fault::ALL.to_vec();
+                deck = faults.to_vec();
                 deck.shuffle(&mut self.random);
             }
             let fault = deck.pop().expect("filled just now");
@@ -98,7 +97,7 @@ impl Run {
             }
             is_through |= deck.is_empty();
         }
-        self.summary.every_fault_was_confirmed()
+        self.summary.was_confirmed(faults)
     }
 
     async fn create_tables(&mut self) -> Result<()> {
@@ -123,14 +122,12 @@ impl Run {
             TABLES.iter().map(|(table, ..)| Arc::new(Registers::new(table, round))).collect();
         let mut clients = self.start_clients(&desk, &registers);
 
-        worked(&desk, &mut clients, 1).await.context("before the fault")?;
+        worked(&desk, &mut clients).await.context("before the fault")?;
         let effect = fault.strike(&mut self.lab, &mut self.random).await?;
         let mended = begun.elapsed();
         self.lab.wait_until_whole(&self.tables).await?;
         let whole = begun.elapsed();
-        let already =
-            desk.tally().values().map(|counts| counts.acknowledged).max().unwrap_or_default() / WORK;
-        worked(&desk, &mut clients, already + 1).await.context("after the fault")?;
+        worked(&desk, &mut clients).await.context("after the fault")?;
         desk.end();
         while let Some(client) = clients.join_next().await {
             client.context("a client panicked")??;
@@ -185,12 +182,13 @@ impl Run {
     }
 }
 
-/// Waits until the clients have done `portions` of work of each kind.
-async fn worked(desk: &Desk, clients: &mut JoinSet<Result<()>>, portions: u64) -> Result<()> {
+/// Waits until the clients have done some more work of each kind.
+async fn worked(desk: &Desk, clients: &mut JoinSet<Result<()>>) -> Result<()> {
     let kinds =
         TABLES.iter().flat_map(|(table, ..)| [format!("register in {table}"), format!("set in {table}")]);
-    let kinds: Vec<String> = kinds.collect();
-    until(&format!("clients have done {portions} portions of work"), PATIENCE, async || {
+    let ends: BTreeMap<String, u64> =
+        kinds.map(|kind| (kind.clone(), desk.acknowledged(&kind) + WORK)).collect();
+    until("the clients have done some work of each kind", PATIENCE, async || {
         // Clients end when something is wrong, and only then.
         if let Some(ended) = clients.try_join_next() {
             return Err(Hopeless(format!(
@@ -199,9 +197,9 @@ async fn worked(desk: &Desk, clients: &mut JoinSet<Result<()>>, portions: u64) -
             ))
             .into());
         }
-        for kind in &kinds {
+        for (kind, end) in &ends {
             let done = desk.acknowledged(kind);
-            ensure!(done >= portions * WORK, "{kind}: {done} of {}", portions * WORK);
+            ensure!(done >= *end, "{kind}: {done} of {end}");
         }
         Ok(())
     })

@@ -47,13 +47,19 @@ impl Summary {
         *self.checks.entry(what).or_default() += count as u64;
     }
 
-    /// An error unless each class of faults was shown to have taken effect.
+    /// Operations that happened.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.operations.values().map(|counts| counts.acknowledged).sum()
+    }
+
+    /// An error unless each of these classes of faults was shown to have taken effect.
     ///
     /// # Errors
     /// Names the classes that prove nothing.
-    pub fn every_fault_was_confirmed(&self) -> Result<()> {
+    pub fn was_confirmed(&self, faults: &[Fault]) -> Result<()> {
         let is_missing = |fault: &&Fault| self.faults.get(fault).is_none_or(|(_, confirmed)| *confirmed == 0);
-        let missing: Vec<String> = Fault::ALL.iter().filter(is_missing).map(ToString::to_string).collect();
+        let missing: Vec<String> = faults.iter().filter(is_missing).map(ToString::to_string).collect();
         ensure!(
             missing.is_empty(),
             "faults that were never shown to have taken effect: {}",
@@ -92,9 +98,9 @@ mod tests {
         for fault in &Fault::ALL[1..] {
             summary.note_fault(*fault, &Effect::Confirmed(String::new()));
         }
-        let error = summary.every_fault_was_confirmed().unwrap_err().to_string();
+        let error = summary.was_confirmed(&Fault::ALL).unwrap_err().to_string();
         assert!(error.ends_with("taken effect: kill primary"), "{error}");
         summary.note_fault(Fault::ALL[0], &Effect::Confirmed(String::new()));
-        summary.every_fault_was_confirmed().unwrap();
+        summary.was_confirmed(&Fault::ALL).unwrap();
     }
 }

@@ -270,13 +270,13 @@ impl Keeper {
     /// Fetches a snapshot from a copy in sync that does not lead, if there is one: the primary has enough to do. But every
     /// second try goes to the primary, whose log goes on where its snapshot ends.
     fn begin_fetch(&mut self, copy: CopyId, wanted: step::Wanted, from: ReplicaId) {
+        let asks_primary = &mut self.slot(copy).asks_primary;
+        let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
         let record = wanted.record.clone();
         let fits = |replica: &&view::Replica| {
             let others = replica.id != copy.1 && record.is_in_sync(replica.id);
             others && self.parts.view.borrow().nodes.contains_key(&replica.node)
         };
-        let asks_primary = &mut self.slot(copy).asks_primary;
-        let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
         let mut followers =
             record.staying().filter(fits).filter(|replica| Some(replica.id) != record.primary);
         let follower = followers.next().filter(|_| !is_turn_of_primary);

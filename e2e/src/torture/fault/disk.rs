@@ -86,7 +86,12 @@ pub(super) async fn failing(lab: &mut Lab, random: &mut ChaCha8Rng) -> Result<Ef
     syncs(lab, random, Syncs::Fail, |(_, failed)| failed).await
 }
 
-async fn syncs(lab: &Lab, random: &mut ChaCha8Rng, syncs: Syncs, count: fn((u64, u64)) -> u64) -> Result<Effect> {
+async fn syncs(
+    lab: &Lab,
+    random: &mut ChaCha8Rng,
+    syncs: Syncs,
+    count: fn((u64, u64)) -> u64,
+) -> Result<Effect> {
     let victim = *pick(random, &SLAVES);
     let before = count(lab.volume(victim).set_syncs(syncs)?);
     let lasted = last(random, Duration::from_secs(1), LONG).await;

@@ -45,7 +45,11 @@ pub(super) async fn bit(lab: &mut Lab, random: &mut ChaCha8Rng, kind: Kind) -> R
     };
     let words = format!("\"replica\":\"{}\"", file.replica);
     let marked = says(lab, victim, said, "marked as damaged").await;
-    let named = lab.node(victim).says_since(said)?.lines().any(|line| line.contains("marked as damaged") && line.contains(&words));
+    let named = lab
+        .node(victim)
+        .says_since(said)?
+        .lines()
+        .any(|line| line.contains("marked as damaged") && line.contains(&words));
     Ok(match (marked, named) {
         (Ok(()), true) => Effect::Confirmed(format!("{what}; the copy said that it is damaged")),
         (Ok(()), false) => Effect::Unconfirmed(format!("{what}; another copy said that it is damaged")),
@@ -68,7 +72,10 @@ async fn flip_one(
     let table = table.and_then(|table| table["table_name"].as_str()).context("a copy of no table")?;
     outside_of_the_set(lab, victim, |(name, shard)| name == table && shard == file.shard).await?;
     let at = flip(&file.path, random, kind)?;
-    Ok((file.clone(), format!("{victim}, {table}/{}: bit {} of byte {} of {}", file.shard, at.1, at.0, name(&file.path))))
+    Ok((
+        file.clone(),
+        format!("{victim}, {table}/{}: bit {} of byte {} of {}", file.shard, at.1, at.0, name(&file.path)),
+    ))
 }
 
 /// Flips a bit; returns the place of its byte, and which bit of it.
@@ -146,7 +153,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let replica = folder.path().join("shards/t/00000003/abc");
         fs::create_dir_all(replica.join("g1/wal")).unwrap();
-        for (path, byte) in [("replica.meta", 1), ("g1/wal/0.log", 2), ("g1/wal/1.log", 3), ("g1/manifest-1", 4)] {
+        for (path, byte) in
+            [("replica.meta", 1), ("g1/wal/0.log", 2), ("g1/wal/1.log", 3), ("g1/manifest-1", 4)]
+        {
             fs::write(replica.join(path), [byte; 40]).unwrap();
         }
         let mut random = ChaCha8Rng::seed_from_u64(1);
@@ -155,7 +164,8 @@ mod tests {
             let [file] = &found[..] else { panic!("{found:?}") };
             assert_eq!((file.shard, file.replica.as_str()), (3, "abc"));
             flip(&file.path, &mut random, kind).unwrap();
-            let bits: u32 = fs::read(replica.join(path)).unwrap().iter().map(|now| (now ^ byte).count_ones()).sum();
+            let bits: u32 =
+                fs::read(replica.join(path)).unwrap().iter().map(|now| (now ^ byte).count_ones()).sum();
             assert_eq!(bits, 1, "{kind:?}");
         }
         assert!(files(folder.path(), Kind::Segment).unwrap().is_empty());

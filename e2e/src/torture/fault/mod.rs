@@ -7,6 +7,7 @@ mod freeze;
 mod kill;
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -117,6 +118,21 @@ impl Fault {
         Fault::WipedDisk,
     ];
 
+    /// Some of each family, for a short run.
+    pub const SOME: [Fault; 11] = [
+        Fault::KillPrimary,
+        Fault::KillAll,
+        Fault::FreezePrimary,
+        Fault::CutHalves,
+        Fault::CutEtcd,
+        Fault::KillEtcdQuorum,
+        Fault::PowerLossOfAll,
+        Fault::FlipInLog,
+        Fault::FullDisk,
+        Fault::SlowSyncs,
+        Fault::WipedDisk,
+    ];
+
     /// Lets it happen, and mends what it broke: when this returns, everything runs and hears everything again.
     ///
     /// # Errors
@@ -171,6 +187,15 @@ impl Fault {
             Fault::FailingSyncs => disk::failing(lab, random).await,
             Fault::WipedDisk => disk::wiped(lab, random).await,
         }
+    }
+}
+
+impl FromStr for Fault {
+    type Err = anyhow::Error;
+
+    fn from_str(words: &str) -> Result<Fault> {
+        let fault = Fault::ALL.into_iter().find(|fault| fault.to_string() == words);
+        fault.with_context(|| format!("no fault is called {words:?}"))
     }
 }
 
@@ -240,6 +265,8 @@ mod tests {
     #[test]
     fn a_fault_is_told_in_words() {
         assert_eq!(Fault::KillEtcdQuorum.to_string(), "kill etcd quorum");
+        assert_eq!("kill etcd quorum".parse::<Fault>().unwrap(), Fault::KillEtcdQuorum);
+        assert!("kill".parse::<Fault>().is_err());
         let mut all = Fault::ALL.to_vec();
         all.dedup();
         assert_eq!(all.len(), Fault::ALL.len());

@@ -70,7 +70,8 @@ impl<'a> Copies<'a> {
         if table.state == TableState::Deleting || shard.epoch == Epoch::default() {
             return None;
         }
-        let is_given_up = |replica: &Replica| situation.is_away_for(&replica.node, settings.rereplicate_after);
+        let is_given_up =
+            |replica: &Replica| situation.is_away_for(&replica.node, settings.rereplicate_after);
         let judge = |replica: &'a Replica| {
             let node = view.nodes.get(&replica.node);
             let is_in_sync = shard.is_in_sync(replica.id) && !replica.damaged;

@@ -46,9 +46,8 @@ pub fn elect(record: &Shard, reports: &[CandidateReport], needed: usize) -> Opti
     if whole.len() < needed && !whole.iter().any(|report| report.is_proven) {
         return None;
     }
-    let may_lead = |report: &&CandidateReport| {
-        report.flushed >= committed && (all_answered || !report.tail_was_cut)
-    };
+    let may_lead =
+        |report: &&CandidateReport| report.flushed >= committed && (all_answered || !report.tail_was_cut);
     let best = whole.into_iter().filter(may_lead).max_by_key(|report| {
         (report.last_epoch, report.flushed, Reverse(report.primaries), Reverse(report.replica))
     });

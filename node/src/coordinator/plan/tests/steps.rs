@@ -361,7 +361,11 @@ fn the_longest_log_leads() {
     assert_eq!(of_two("a* b c", &[a, b]).as_deref(), Some("a"));
     assert_eq!(of_two("a* b c", &[proven]).as_deref(), Some("b"));
     assert_eq!(of_two("a* b c!", &[a, c]), None, "a damaged one says nothing");
-    assert_eq!(of_two("a* b c-", &[a, CandidateReport { is_proven: true, ..c }]), None, "nor does one that is out");
+    assert_eq!(
+        of_two("a* b c-", &[a, CandidateReport { is_proven: true, ..c }]),
+        None,
+        "nor does one that is out"
+    );
 }
 
 #[test]

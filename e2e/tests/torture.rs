@@ -1,0 +1,18 @@
+//! Real processes, disks and networks, and faults of each family: a short run of `make torture`.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vectorsphere_e2e::settings::Settings;
+use vectorsphere_e2e::torture::{self, Fault, Plan};
+
+/// Steps: one fault after the other strikes a loaded cluster; after each, everything that was acknowledged is there, all
+/// answers fit, and all copies are equal.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_no_answer_is_wrong_whatever_strikes() -> Result<()> {
+    let plan = Plan { duration: Duration::ZERO, seed: 1, faults: Fault::SOME.to_vec() };
+    let summary = torture::run(&Settings::from_environment()?, plan).await?;
+    println!("{summary}");
+    ensure!(summary.acknowledged() > 1_000, "the run did too little to prove anything");
+    Ok(())
+}
