@@ -108,6 +108,20 @@ impl Lab {
         self.nodes.values_mut().filter(|node| !node.is_started()).try_for_each(Process::start)
     }
 
+    /// Ends all nodes and takes their volumes away.
+    ///
+    /// # Errors
+    /// When a process does not end, or a volume is still in use.
+    pub async fn end(&mut self) -> Result<()> {
+        for node in self.nodes.values_mut() {
+            node.end().await?;
+        }
+        for volume in self.volumes.values() {
+            volume.unmount().await?;
+        }
+        Ok(())
+    }
+
     /// A node.
     ///
     /// # Panics

@@ -32,8 +32,21 @@ use crate::settings::Settings;
 pub use self::fault::Fault;
 pub use self::summary::Summary;
 
-/// Tables, their copies and the copies that a write needs.
-const TABLES: [(&str, usize, usize); 2] = [("three", 3, 2), ("two", 2, 1)];
+/// A table of a run.
+struct Table {
+    name: &'static str,
+    shards: usize,
+    replicas: usize,
+    /// The copies that a write needs.
+    min_isr: usize,
+}
+
+/// One that survives the loss of any disk; one that survives less, and writes on with less; one whose batches are not torn.
+const TABLES: [Table; 3] = [
+    Table { name: "three", shards: 4, replicas: 3, min_isr: 2 },
+    Table { name: "two", shards: 4, replicas: 2, min_isr: 1 },
+    Table { name: "one-shard", shards: 1, replicas: 3, min_isr: 2 },
+];
 
 /// What a run does.
 #[derive(Clone, Debug)]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -15,20 +16,21 @@ use super::fault::{Effect, Fault};
 use super::lab::{Lab, MASTERS};
 use super::network::Network;
 use super::summary::Summary;
-use super::traffic::{DIMENSION, Desk, Registers, Set};
+use super::traffic::{
+    Bank, Batches, DIMENSION, Desk, Region, Registers, Schema, Sessions, Set, Visibility, Workload, list,
+};
 use super::{Plan, TABLES};
 use crate::phases::say;
+use crate::rest::RestClient;
 use crate::settings::Settings;
 use crate::wait::{Hopeless, until};
 
-const SHARDS: usize = 4;
-/// Clients of each table's registers, and of its set.
-const REGISTER_CLIENTS: u32 = 6;
-const SET_CLIENTS: u32 = 2;
 /// Operations of each kind that a round has before its fault, and again after it.
 const WORK: u64 = 20;
 /// How long the clients may take for that.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Rounds that tables last: longer, and looking for all that is in them takes longer than the faults.
+const LIFE: u64 = 13;
 /// A fault that did not take effect is tried so often before its class fails the run.
 const TRIES: usize = 3;
 
@@ -54,7 +56,7 @@ pub(super) async fn run(
     let mut run = Run {
         lab,
         tables: BTreeMap::new(),
-        sets: TABLES.iter().map(|(table, ..)| Arc::new(Set::new(table))).collect(),
+        sets: Vec::new(),
         random: ChaCha8Rng::seed_from_u64(seed),
         summary: Summary { seed, ..Summary::default() },
         next_value: 1,
@@ -70,19 +72,22 @@ pub(super) async fn run(
         say(&run.summary.to_string());
         return Err(error.context(format!("seed {seed}; all logs and data are in {}", kept.display())));
     }
+    run.lab.end().await?;
+    folder.close().context("cannot remove the files of the run")?;
     Ok(run.summary)
 }
 
 impl Run {
     async fn rounds(&mut self, faults: &[Fault], end: Instant) -> Result<()> {
         self.lab.wait_until_whole(&self.tables).await.context("at the start")?;
-        self.create_tables().await?;
-        self.lab.wait_until_whole(&self.tables).await.context("with new tables")?;
         let (mut deck, mut tries): (Vec<Fault>, BTreeMap<Fault, usize>) = (Vec::new(), BTreeMap::new());
         let mut is_through = false;
         for round in 1.. {
             if is_through && Instant::now() >= end {
                 break;
+            }
+            if round % LIFE == 1 {
+                self.renew_tables().await.with_context(|| format!("new tables for round {round}"))?;
             }
             if deck.is_empty() {
                 deck = faults.to_vec();
@@ -100,34 +105,72 @@ impl Run {
         self.summary.was_confirmed(faults)
     }
 
-    async fn create_tables(&mut self) -> Result<()> {
+    /// Drops the tables and makes them again, under the same names; they must be empty.
+    async fn renew_tables(&mut self) -> Result<()> {
         let client = self.lab.client(MASTERS[0])?;
-        for (table, replicas, min_isr) in TABLES {
-            let body = json!({
-                "table_name": table, "dimension": DIMENSION, "metric": "l2", "shards": SHARDS,
-                "replicas": replicas, "min_isr": min_isr,
-            });
-            client.post::<Value>("/api/v1/tables", &body).await.with_context(|| format!("table {table}"))?;
-            self.tables.insert(table.to_owned(), replicas);
+        for table in std::mem::take(&mut self.tables).into_keys() {
+            client.call::<Value>(Method::DELETE, &format!("/api/v1/tables/{table}"), None).await?;
         }
+        for table in &TABLES {
+            let body = json!({
+                "table_name": table.name, "dimension": DIMENSION, "metric": "l2", "shards": table.shards,
+                "replicas": table.replicas, "min_isr": table.min_isr,
+            });
+            client.post::<Value>("/api/v1/tables", &body).await.with_context(|| table.name)?;
+            self.tables.insert(table.name.to_owned(), table.replicas);
+        }
+        self.lab.wait_until_whole(&self.tables).await?;
+        for (table, gateway) in TABLES.iter().flat_map(|table| MASTERS.map(|gateway| (table.name, gateway))) {
+            let left = list(&self.lab.client(gateway)?, table, "session").await?;
+            ensure!(left.is_empty(), "the new table {table} holds {} documents of the old one", left.len());
+        }
+        let [three, two, _] = &TABLES;
+        self.sets = [three, two].map(|table| Arc::new(Set::new(table.name))).to_vec();
         Ok(())
+    }
+
+    /// What the clients of a round do.
+    fn workloads(&mut self, round: u64) -> Vec<Arc<dyn Workload>> {
+        let [three, two, one_shard] = TABLES.map(|table| table.name);
+        let mut region = || {
+            self.next_value += 1;
+            Region(self.next_value)
+        };
+        let mut workloads: Vec<Arc<dyn Workload>> = vec![
+            Arc::new(Registers::new(three, round)),
+            Arc::new(Registers::new(two, round)),
+            Arc::new(Sessions::new(three, round)),
+            Arc::new(Sessions::new(two, round)),
+            Arc::new(Visibility::new(three, region())),
+            Arc::new(Bank::new(one_shard, region())),
+            Arc::new(Batches::new(one_shard)),
+            Arc::new(Schema::new(round)),
+        ];
+        workloads.extend(self.sets.iter().map(|set| -> Arc<dyn Workload> { set.clone() }));
+        workloads
     }
 
     /// One fault, under load, and everything that can be checked afterwards.
     async fn round(&mut self, round: u64, fault: Fault) -> Result<Effect> {
         let begun = Instant::now();
-        let gateways = MASTERS.iter().map(|name| self.lab.client(name)).collect::<Result<_>>()?;
-        let desk = Arc::new(Desk::new(gateways, self.next_value));
-        let registers: Vec<_> =
-            TABLES.iter().map(|(table, ..)| Arc::new(Registers::new(table, round))).collect();
-        let mut clients = self.start_clients(&desk, &registers);
+        let gateways: Vec<RestClient> =
+            MASTERS.iter().map(|name| self.lab.client(name)).collect::<Result<_>>()?;
+        let workloads = self.workloads(round);
+        let desk = Arc::new(Desk::new(gateways.clone(), self.next_value + 1));
+        let mut clients = JoinSet::new();
+        for workload in &workloads {
+            for client in 0..workload.clients() {
+                let (workload, desk) = (workload.clone(), desk.clone());
+                clients.spawn(async move { workload.work(desk.seat(workload.kind()), client).await });
+            }
+        }
 
-        worked(&desk, &mut clients).await.context("before the fault")?;
+        worked(&desk, &workloads, &mut clients).await.context("before the fault")?;
         let effect = fault.strike(&mut self.lab, &mut self.random).await?;
         let mended = begun.elapsed();
         self.lab.wait_until_whole(&self.tables).await?;
         let whole = begun.elapsed();
-        worked(&desk, &mut clients).await.context("after the fault")?;
+        worked(&desk, &workloads, &mut clients).await.context("after the fault")?;
         desk.end();
         while let Some(client) = clients.join_next().await {
             client.context("a client panicked")??;
@@ -135,12 +178,13 @@ impl Run {
         self.next_value = desk.value();
         let ended = begun.elapsed();
 
-        for registers in &registers {
-            let stats = registers.check()?;
-            self.summary.note_check("register operations", stats.operations);
-            self.summary.note_check("of them unknown", stats.unknown);
+        let digests = self.lab.compare_digests(&self.tables).await?;
+        self.summary.note_check("digests of copies", digests);
+        for workload in &workloads {
+            for (what, count) in workload.check(&gateways).await.with_context(|| workload.kind())? {
+                self.summary.note_check(what, count);
+            }
         }
-        self.check_at_rest().await?;
         self.summary.note_fault(fault, &effect);
         self.summary.note_operations(desk.tally());
         say(&format!(
@@ -150,43 +194,16 @@ impl Run {
         ));
         Ok(effect)
     }
-
-    fn start_clients(&self, desk: &Arc<Desk>, registers: &[Arc<Registers>]) -> JoinSet<Result<()>> {
-        let mut clients = JoinSet::new();
-        for registers in registers {
-            for client in 0..REGISTER_CLIENTS {
-                let (registers, desk) = (registers.clone(), desk.clone());
-                clients.spawn(async move { registers.work(&desk, client).await });
-            }
-        }
-        for set in &self.sets {
-            for client in 0..SET_CLIENTS {
-                let (set, desk) = (set.clone(), desk.clone());
-                clients.spawn(async move { set.work(&desk, client).await });
-            }
-        }
-        clients
-    }
-
-    /// What holds when nobody writes.
-    async fn check_at_rest(&mut self) -> Result<()> {
-        let digests = self.lab.compare_digests(&self.tables).await?;
-        self.summary.note_check("digests of copies", digests);
-        let gateway = MASTERS[self.random.random_range(0..MASTERS.len() as u64) as usize];
-        let client = self.lab.client(gateway)?;
-        for set in &self.sets {
-            let stats = set.check(&client).await?;
-            self.summary.note_check("inserts looked for", stats.acknowledged);
-        }
-        Ok(())
-    }
 }
 
 /// Waits until the clients have done some more work of each kind.
-async fn worked(desk: &Desk, clients: &mut JoinSet<Result<()>>) -> Result<()> {
-    let kinds =
-        TABLES.iter().flat_map(|(table, ..)| [format!("register in {table}"), format!("set in {table}")]);
-    let ends: BTreeMap<String, u64> =
+async fn worked(
+    desk: &Desk,
+    workloads: &[Arc<dyn Workload>],
+    clients: &mut JoinSet<Result<()>>,
+) -> Result<()> {
+    let kinds = workloads.iter().map(|workload| workload.kind());
+    let ends: Vec<(String, u64)> =
         kinds.map(|kind| (kind.clone(), desk.acknowledged(&kind) + WORK)).collect();
     until("the clients have done some work of each kind", PATIENCE, async || {
         // Clients end when something is wrong, and only then.

@@ -201,7 +201,11 @@ impl Volume {
         if self.folder.join(PROBE).exists() { Ok(()) } else { self.write_probe() }
     }
 
-    async fn unmount(&self) -> Result<()> {
+    /// Takes it away.
+    ///
+    /// # Errors
+    /// When somebody uses it.
+    pub async fn unmount(&self) -> Result<()> {
         run("umount", &[&self.folder]).await.map(drop)
     }
 

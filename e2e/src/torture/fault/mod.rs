@@ -228,7 +228,7 @@ fn pick<'a, T>(random: &mut ChaCha8Rng, from: &'a [T]) -> &'a T {
 /// A slave that leads a shard of the first table, or one that holds a copy of it and does not.
 async fn slave_that_leads(lab: &Lab, random: &mut ChaCha8Rng, leads: bool) -> Result<&'static str> {
     let client = lab.client(MASTERS[0])?;
-    let shards = shards(&client, super::TABLES[0].0).await?;
+    let shards = shards(&client, super::TABLES[0].name).await?;
     let shard = pick(random, &shards);
     let holders = shard.replicas.iter().map(|copy| copy.node_id.as_str());
     let fitting = |node: &str| (shard.primary_node() == Some(node)) == leads;
@@ -242,10 +242,7 @@ async fn slave_that_leads(lab: &Lab, random: &mut ChaCha8Rng, leads: bool) -> Re
 /// among copies, by table and shard.
 async fn outside_of_the_set(lab: &Lab, slave: &str, matters: impl Fn((&str, u32)) -> bool) -> Result<()> {
     let client = lab.client(MASTERS[0])?;
-    for (table, _, min_isr) in super::TABLES {
-        if min_isr > 1 {
-            continue;
-        }
+    for table in super::TABLES.iter().filter(|table| table.min_isr == 1).map(|table| table.name) {
         until(&format!("no copy of {table} on {slave} is in sync"), EVICTED, async || {
             for shard in shards(&client, table).await?.iter().filter(|shard| matters((table, shard.shard))) {
                 let counts = shard.replicas.iter().any(|copy| copy.node_id == slave && copy.in_sync);
