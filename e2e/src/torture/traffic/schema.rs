@@ -113,7 +113,8 @@ impl Schema {
     }
 
     async fn look(&self, gateways: &[RestClient]) -> Result<usize> {
-        let (known, table, mut looks) = (self.known().clone(), self.table(), 0);
+        let known = self.known().clone();
+        let (table, mut looks) = (self.name(known.given_up), 0);
         for (gateway, level) in gateways.iter().flat_map(|gateway| LEVELS.map(|level| (gateway, level))) {
             let shown = match list(gateway, &table, level).await {
                 Ok(shown) => shown,
