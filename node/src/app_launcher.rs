@@ -21,7 +21,7 @@ use vectorsphere_index::{Kernels, UnknownTier};
 use vectorsphere_proto::keys::Keys;
 
 use crate::cluster::MetaStore;
-use crate::cluster::meta_store::{EmbeddedStore, EtcdStore};
+use crate::cluster::meta_store::{EmbeddedStore, EtcdStore, ForwardOnly};
 use crate::cluster::node_session::SessionError;
 use crate::config::Config;
 use crate::runtime::disk::{Disk, FileDisk, OpenError};
@@ -126,6 +126,7 @@ impl AppLauncher {
             Some(store) => store,
             None => open_store(&config)?,
         };
+        let store = Arc::new(ForwardOnly::new(store));
         info!(node = %id, node_type = config.node_type.as_str(), kernels = kernels.name(), "starting");
         // From here on there are tasks: every way out of a failure leads through the order of a stop.
         let node = RunningNode::new(id, listeners.ports(), self.config.clone());

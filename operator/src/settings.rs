@@ -75,11 +75,15 @@ pub const SETTINGS: &[Setting] = &[
     hot("rate_limit.burst_size", Shape::Count(1, 1_000_000)),
     hot("rate_limit.enabled", Shape::Flag),
     hot("rate_limit.requests_per_second", Shape::Count(1, 1_000_000)),
+    cold("replication.leaving_grace", Shape::Duration(0, DAY_MS)),
+    hot("replication.rereplicate_after", Shape::Duration(1000, DAY_MS)),
+    cold("replication.without_etcd", Shape::Word(&["strict", "failsafe"])),
     cold("scheduler_worker_count", Shape::Count(0, 1024)),
     hot("shutdown_grace", Shape::Duration(0, SHUTDOWN_GRACE_MAX_MS)),
     cold("slave.heartbeat_interval", Shape::Duration(100, DAY_MS)),
     hot("slave.register_retry_count", Shape::Count(0, 1_000_000)),
     hot("slave.register_retry_interval", Shape::Duration(10, 600_000)),
+    hot("table.default_replicas", Shape::Count(1, 7)),
     hot("task_timeout", Shape::Duration(1, 3_600_000)),
 ];
 

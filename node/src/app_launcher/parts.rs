@@ -18,11 +18,12 @@ use vectorsphere_proto::internal::shard_service_server::ShardServiceServer;
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta;
 
-use super::join::{await_session, join};
+use super::join::{await_session, join, keep_seen, prove_disk, prove_store};
 use super::listeners::Listeners;
 use super::{LaunchError, RunningNode, identity, settings};
+use crate::cluster::meta_store::ForwardOnly;
 use crate::cluster::{
-    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery, StepBack,
+    ClusterMetrics, DistributedManager, HeldSession, NodeSession, Role, ServiceDiscovery, StepBack,
 };
 use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
@@ -53,7 +54,7 @@ pub(super) struct Parts<'n> {
     pub(super) config: Arc<Config>,
     pub(super) live: watch::Receiver<Arc<Config>>,
     pub(super) keys: Keys,
-    pub(super) store: Arc<dyn MetaStore>,
+    pub(super) store: Arc<ForwardOnly>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) kernels: Kernels,
     pub(super) metrics: Metrics,
@@ -105,7 +106,15 @@ impl Parts<'_> {
         }
 
         join(&*self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
+        prove_store(&self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
+        let (seen, cancel) =
+            (keep_seen(self.store.clone(), self.disk.clone()), node.base.cancellation().clone());
+        node.base.spawn("history of the metadata store", async move {
+            cancel.run_until_cancelled(seen).await;
+        });
         let record = identity::node_record(&self.config, &node.id, &ports);
+        let (store, whose) = (&*self.store, (&self.keys, &node.id));
+        prove_disk(store, whose, &*self.disk, &record.session, readiness, &self.live, stop).await?;
         let (announce, record) = watch::channel(record);
         let session = self.session(record.clone(), cluster_metrics.clone());
         let held = session.subscribe();

@@ -89,8 +89,21 @@ impl Coordinator {
             .filter(|replica| shard.is_in_sync(replica.id))
             .filter_map(|replica| Some((replica, view.nodes.get(&replica.node)?.session)))
             .collect();
-        let reports = join_all(present.iter().map(|(replica, _)| self.report(view, shard, replica))).await;
-        let reports: Vec<CandidateReport> = reports.into_iter().flatten().collect();
+        let asked = present.iter().map(async |(replica, _)| (*replica, self.describe(shard, replica).await));
+        let mut reports = Vec::new();
+        for (replica, status) in join_all(asked).await {
+            match status {
+                None => {
+                    warn!(shard = %shard.id, node = %replica.node, "a copy in sync does not say where it is");
+                }
+                // It obeyed what this record does not show: whoever is elected by it may lack what was acknowledged (R3).
+                Some(status) if !status.failure.is_empty() => {
+                    warn!(shard = %shard.id, node = %replica.node, why = status.failure, "nobody is elected");
+                    return Ok(None);
+                }
+                Some(status) => reports.push(candidate(view, replica, &status)),
+            }
+        }
         let Some(chosen) = elect(shard, &reports, needed) else { return Ok(None) };
         let (replica, session) =
             present.into_iter().find(|(replica, _)| replica.id == chosen).expect("it reported");
@@ -102,25 +115,6 @@ impl Coordinator {
             info!(shard = %shard.id, %epoch, node = %replica.node, "elected a primary");
         }
         Ok(changed)
-    }
-
-    async fn report(&self, view: &ClusterView, shard: &Shard, replica: &Replica) -> Option<CandidateReport> {
-        let Some(status) = self.describe(shard, replica).await else {
-            warn!(shard = %shard.id, node = %replica.node, "a copy in sync does not say where it is");
-            return None;
-        };
-        let last = status.last.unwrap_or_default();
-        let leads = |other: &&Arc<Shard>| other.primary_node() == Some(&replica.node);
-        Some(CandidateReport {
-            replica: replica.id,
-            last_epoch: Epoch(last.epoch),
-            flushed: Lsn(last.lsn),
-            commit: Lsn(status.commit_lsn),
-            is_damaged: status.damaged,
-            tail_was_cut: status.tail_was_cut,
-            is_proven: status.proven,
-            primaries: view.shards.values().filter(leads).count(),
-        })
     }
 
     /// Where a copy stands, as its node says.
@@ -238,8 +232,24 @@ impl Coordinator {
         self.step(Txn { conditions, operations: vec![Operation::Put { key, value, lease: None }] }).await
     }
 
-    fn in_session(&self, node: &NodeId, session: Session) -> Condition {
+    pub(super) fn in_session(&self, node: &NodeId, session: Session) -> Condition {
         Condition::CreatedAt(self.keys.node(node.as_str()), Revision(session.0))
+    }
+}
+
+/// What the choice of a primary goes by.
+pub(super) fn candidate(view: &ClusterView, replica: &Replica, status: &ReplicaStatus) -> CandidateReport {
+    let last = status.last.unwrap_or_default();
+    let leads = |other: &&Arc<Shard>| other.primary_node() == Some(&replica.node);
+    CandidateReport {
+        replica: replica.id,
+        last_epoch: Epoch(last.epoch),
+        flushed: Lsn(last.lsn),
+        commit: Lsn(status.commit_lsn),
+        is_damaged: status.damaged,
+        tail_was_cut: status.tail_was_cut,
+        is_proven: status.proven,
+        primaries: view.shards.values().filter(leads).count(),
     }
 }
 

@@ -8,6 +8,25 @@ use super::replica::ReplicaState;
 use super::wire::digest_to_proto;
 use crate::ids::Session;
 use crate::replication::{PeerState, Standing};
+use crate::storage::ReplicaMeta;
+
+/// What a copy that stays closed because of `failure` says of itself. Its log may go further than what is proven of it.
+pub(super) fn describe_closed(meta: &ReplicaMeta, failure: String) -> ReplicaStatus {
+    let shard = meta.identity.shard;
+    let last = PositionRecord { epoch: meta.reigns.epoch_at(meta.durable).0, lsn: meta.durable.0 };
+    ReplicaStatus {
+        table_id: shard.table.to_string(),
+        shard: shard.index.0,
+        replica_id: Bytes::copy_from_slice(&meta.identity.replica.0),
+        promised_epoch: meta.promised_epoch.0,
+        last: Some(last),
+        commit_lsn: meta.commit.0,
+        applied_lsn: meta.commit.0,
+        tail_was_cut: meta.tail_was_cut,
+        failure,
+        ..ReplicaStatus::default()
+    }
+}
 
 impl Owner {
     /// Lets readers know what changed.

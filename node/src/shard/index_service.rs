@@ -12,6 +12,7 @@ use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 use vectorsphere_index::Kernels;
+use vectorsphere_proto::internal::ReplicaStatus;
 use vectorsphere_proto::keys::Keys;
 
 use super::disk_stage::DiskThresholds;
@@ -105,8 +106,8 @@ pub(super) enum Found {
     Open(Arc<Replica>),
     /// Not yet.
     Opening,
-    /// Not, because of this.
-    Failed(Error),
+    /// Not, because of this. A copy that is well, but must stay closed, says where it stands.
+    Failed { error: Error, status: Option<Arc<ReplicaStatus>> },
 }
 
 /// Shards of this node, written by the keeper, read by requests. The lock is held for one look-up or change.
@@ -149,7 +150,7 @@ impl IndexService {
                 let message = format!("shard {} is being opened", shard.index);
                 Err(Error::new(ErrorCode::ShardUnavailable, message).retry_after(OPENING_PAUSE))
             }
-            Some(Found::Failed(error)) => Err(error),
+            Some(Found::Failed { error, .. }) => Err(error),
             None => {
                 let message = format!("node {} has no replica of shard {shard}", self.node_id);
                 Err(Error::new(ErrorCode::NotPrimary, message))
@@ -167,6 +168,14 @@ impl IndexService {
     /// Every open replica.
     pub(super) fn open_replicas(&self) -> Vec<Arc<Replica>> {
         self.table.open()
+    }
+
+    /// What the copy of a shard that must stay closed says of itself.
+    pub(super) fn closed_copy(&self, shard: ShardId) -> Option<Arc<ReplicaStatus>> {
+        match self.table.get(shard)? {
+            Found::Failed { status, .. } => status,
+            Found::Open(_) | Found::Opening => None,
+        }
     }
 
     /// The right to send a snapshot.
@@ -207,7 +216,7 @@ impl SharedTable {
         let table = self.0.read().expect("no panic under this lock");
         let open = table.values().filter_map(|found| match found {
             Found::Open(replica) => Some(replica.clone()),
-            Found::Opening | Found::Failed(_) => None,
+            Found::Opening | Found::Failed { .. } => None,
         });
         open.collect()
     }

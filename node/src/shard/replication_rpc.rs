@@ -92,6 +92,8 @@ impl ReplicationService for ReplicationRpc {
             // One that ends at the moment is as if it were not open.
             replicas.extend(replica.describe().await.ok());
         }
+        let closed = shards.iter().filter_map(|shard| self.service.closed_copy(*shard));
+        replicas.extend(closed.map(Arc::unwrap_or_clone));
         Ok(Response::new(proto::DescribeResponse { replicas }))
     }
 

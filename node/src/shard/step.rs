@@ -51,8 +51,9 @@ pub(super) enum StepFailure {
     Storage(StorageError),
     #[error("{0}")]
     Lost(String),
-    #[error("{0}")]
-    Refused(String),
+    /// The copy obeyed what the record does not show.
+    #[error("{reason}")]
+    Refused { reason: String, meta: Box<ReplicaMeta> },
     #[error("{0}")]
     Record(RecordFailure),
     #[error("{}", chain(.0))]
@@ -67,11 +68,16 @@ impl StepFailure {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
             StepFailure::Lost(_) => true,
-            StepFailure::Refused(_)
+            StepFailure::Refused { .. }
             | StepFailure::Record(_)
             | StepFailure::Fetch(_)
             | StepFailure::Panicked => false,
         }
+    }
+
+    /// The disk did not do what it was told.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, StepFailure::Storage(_))
     }
 
     /// Somebody else was faster, which is nothing to report.
@@ -104,7 +110,10 @@ pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, 
         let mut meta = read()?;
         let formatted = match judge_directory(&wanted.record, &wanted.entry, meta.as_ref()) {
             DirectoryVerdict::Lost(reason) => return Err(StepFailure::Lost(reason)),
-            DirectoryVerdict::Refuse(reason) => return Err(StepFailure::Refused(reason)),
+            DirectoryVerdict::Refuse(reason) => {
+                let meta = Box::new(meta.expect("it was judged"));
+                return Err(StepFailure::Refused { reason, meta });
+            }
             DirectoryVerdict::Open => false,
             DirectoryVerdict::Format => {
                 Store::format(&place, identity.clone()).map_err(StepFailure::Storage)?;
@@ -186,7 +195,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         grant: grant.clone(),
         writes,
         mailbox,
-        disk: context.disk_stage,
+        disk: context.disk_stage.clone(),
     };
     let parts = OwnerParts {
         shard: context.shard,
@@ -203,6 +212,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
         catch_up_permits: context.catch_up_permits,
+        disk_stage: context.disk_stage,
         metrics: context.metrics,
         cancel: context.cancel,
     };
