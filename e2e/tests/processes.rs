@@ -1,7 +1,5 @@
 //! Real processes on this machine, over a real etcd: what survives a kill, and what an orderly stop is.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use serde_json::{Value, json};

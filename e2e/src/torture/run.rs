@@ -25,9 +25,7 @@ use crate::rest::RestClient;
 use crate::settings::Settings;
 use crate::wait::{Hopeless, until};
 
-/// Operations of each kind that a round has before its fault, and again after it.
-const WORK: u64 = 20;
-/// How long the clients may take for that.
+/// How long the clients may take for some work of each kind.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Rounds that tables last: longer, and looking for all that is in them takes longer than the faults.
 const LIFE: u64 = 13;
@@ -202,9 +200,12 @@ async fn worked(
     workloads: &[Arc<dyn Workload>],
     clients: &mut JoinSet<Result<()>>,
 ) -> Result<()> {
-    let kinds = workloads.iter().map(|workload| workload.kind());
-    let ends: Vec<(String, u64)> =
-        kinds.map(|kind| (kind.clone(), desk.acknowledged(&kind) + WORK)).collect();
+    let end = |workload: &Arc<dyn Workload>| {
+        let kind = workload.kind();
+        let end = desk.acknowledged(&kind) + workload.portion();
+        (kind, end)
+    };
+    let ends: Vec<(String, u64)> = workloads.iter().map(end).collect();
     until("the clients have done some work of each kind", PATIENCE, async || {
         // Clients end when something is wrong, and only then.
         if let Some(ended) = clients.try_join_next() {

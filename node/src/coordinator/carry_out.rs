@@ -60,7 +60,7 @@ impl Coordinator {
 
     async fn carry_out(&self, view: &ClusterView, action: &Action) -> Result<Option<Revision>, MetaError> {
         match action {
-            Action::Elect { shard, needed } => self.elect(view, *shard, *needed).await,
+            Action::Elect { shard, lost } => self.elect(view, *shard, lost).await,
             Action::Add { shard, node, replaces } => {
                 self.add(view, *shard, node, *replaces).await.map(|added| Some(added?.0))
             }
@@ -81,7 +81,7 @@ impl Coordinator {
         &self,
         view: &ClusterView,
         shard: ShardId,
-        needed: usize,
+        lost: &[ReplicaId],
     ) -> Result<Option<Revision>, MetaError> {
         let Some(shard) = view.shards.get(&shard) else { return Ok(None) };
         let present: Vec<(&Replica, Session)> = shard
@@ -104,7 +104,7 @@ impl Coordinator {
                 Some(status) => reports.push(candidate(view, replica, &status)),
             }
         }
-        let Some(chosen) = elect(shard, &reports, needed) else { return Ok(None) };
+        let Some(chosen) = elect(shard, &reports, lost) else { return Ok(None) };
         let (replica, session) =
             present.into_iter().find(|(replica, _)| replica.id == chosen).expect("it reported");
         let conditions = vec![self.in_session(&replica.node, session)];

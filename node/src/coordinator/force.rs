@@ -96,7 +96,9 @@ impl Coordinator {
             Some(candidate(view, copy, report))
         });
         let candidates: Vec<_> = open.collect();
-        if let Some(copy) = elect(record, &candidates).and_then(|elected| record.replica(elected)) {
+        let is_lost = |member: &&ReplicaId| record.replica(**member).is_none_or(|copy| copy.damaged);
+        let lost: Vec<ReplicaId> = record.isr.iter().filter(is_lost).copied().collect();
+        if let Some(copy) = elect(record, &candidates, &lost).and_then(|elected| record.replica(elected)) {
             return needless(format!("the copy on node {} has everything and is about to lead", copy.node));
         }
         let is_silent =

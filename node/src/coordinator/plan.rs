@@ -82,8 +82,8 @@ pub enum Action {
     Elect {
         /// The shard.
         shard: ShardId,
-        /// Copies that must be heard when none of them is proven.
-        needed: usize,
+        /// Copies in sync that nobody will hear of any more: damaged ones, and those of nodes that do not come back.
+        lost: Vec<ReplicaId>,
     },
     /// Begin a new copy. Conditions: the session of its node, and that no drain of the node is there (R11).
     Add {
@@ -166,7 +166,7 @@ const STAGES: [Stage; 7] = [
 /// Nobody leads, and somebody may.
 fn elect_primary(copies: &Copies<'_>, _: &mut Load) -> Option<Action> {
     let is_due = !copies.is_led && copies.have_candidate();
-    is_due.then_some(Action::Elect { shard: copies.shard.id, needed: copies.needed })
+    is_due.then_some(Action::Elect { shard: copies.shard.id, lost: copies.lost.clone() })
 }
 
 /// A learner that will not get there only stands in the way of another one.

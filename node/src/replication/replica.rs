@@ -100,7 +100,6 @@ pub struct Ticket(pub u64);
 enum LogEffect {
     Promised(Epoch),
     Written(Lsn),
-    Cut,
 }
 
 /// What happened.
@@ -358,7 +357,7 @@ impl Replica {
     pub(super) fn give_to_log(&mut self, operation: LogOperation, given: &mut Given<'_>) {
         let effect = match operation {
             LogOperation::Promise(epoch) => LogEffect::Promised(epoch),
-            LogOperation::Cut(_) => LogEffect::Cut,
+            LogOperation::Cut(to) => LogEffect::Written(to),
             LogOperation::Receive(last) => LogEffect::Written(last),
             LogOperation::StartEpoch(_) => LogEffect::Written(self.log.end),
         };
@@ -376,7 +375,7 @@ impl Replica {
     /// Removes records behind `to`, which are not committed.
     pub(super) fn cut(&mut self, to: Lsn, given: &mut Given<'_>) {
         assert!(to >= self.commit, "{} would cut {to} below what is committed, {}", self.id, self.commit);
-        self.log.cut(to);
+        self.log.cut(to, self.commit);
         // What was being written behind it will not be there.
         for (_, effect) in &mut self.tickets {
             if let LogEffect::Written(last) = effect {
@@ -402,7 +401,6 @@ impl Replica {
             match effect {
                 LogEffect::Promised(epoch) => self.promised_durable = self.promised_durable.max(epoch),
                 LogEffect::Written(last) => self.log.durable = self.log.durable.max(last.min(end)),
-                LogEffect::Cut => {}
             }
         }
         match &self.standing {

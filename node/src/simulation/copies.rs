@@ -230,9 +230,11 @@ impl World {
     fn begin_job(&mut self, node: usize, copy: CopyId, job: Job) {
         let now = self.nodes[node].now(self.time);
         let open = self.copy(node, copy).expect("it has a job");
-        let begun = job.begin(&mut open.store);
+        let (begun, commit) = (job.begin(&mut open.store), open.driver.core().commit());
         if let Some(to) = open.seen.cut.take() {
-            self.ledger.cut(copy, to);
+            // Files hold whole batches; and a cut that failed may have been done.
+            let kept = if begun.is_ok() { to.min(open.store.durable()) } else { to.min(commit) };
+            self.ledger.cut(copy, kept);
         }
         let open = self.copy(node, copy).expect("it has a job");
         match begun {

@@ -4,11 +4,13 @@
 //! emptied, forgets what it had said to be durable, or holds something else than was written.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::network::{Place, Weather};
 use super::node::{CopyId, Node, Turn};
 use super::world::{Event, World};
+use crate::cluster::view::{Replica, Shard};
 use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
 use crate::storage::data_dir;
 
@@ -75,7 +77,7 @@ pub(super) enum Fault {
     Network,
     Weather,
     Disk(usize),
-    Lie(usize),
+    Power(usize),
     Master(usize),
     Drain(usize),
     Ghost(usize),
@@ -171,7 +173,7 @@ impl World {
             FaultKind::PowerLossWhileWriting => {
                 let operations = self.random.below(0, 12);
                 self.nodes[node].disk.power_off_after(operations);
-                self.schedule.at(self.time + ms(500), Event::Relief(Fault::Lie(node)));
+                self.schedule.at(self.time + ms(500), Event::Relief(Fault::Power(node)));
                 true
             }
             FaultKind::PowerLossOfAll => {
@@ -255,21 +257,19 @@ impl World {
                 true
             }
             FaultKind::LyingDisk => {
-                let lies = self.may_lose(node);
+                let lies = self.may_lie(node);
                 if lies {
-                    self.mark_bad(node);
                     self.nodes[node].disk.forget_syncs(self.random.below(1, 200));
-                    self.schedule.at(self.time + time, Event::Relief(Fault::Lie(node)));
+                    self.begin_lie(node, time);
                 }
                 lies
             }
             FaultKind::BitFlip => self.may_lose(node) && self.flip_bit(node),
             FaultKind::Misdirected => {
-                let hits = self.may_lose(node);
+                let hits = self.may_lie(node);
                 if hits {
-                    self.mark_bad(node);
                     self.nodes[node].disk.misdirect_next_append();
-                    self.schedule.at(self.time + time, Event::Relief(Fault::Lie(node)));
+                    self.begin_lie(node, time);
                 }
                 hits
             }
@@ -279,7 +279,7 @@ impl World {
                     self.kill(node);
                     self.mark_bad(node);
                     self.nodes[node].disk = MemoryDisk::new(self.random.number());
-                    self.nodes[node].image = None;
+                    (self.nodes[node].image, self.nodes[node].volume_boot) = (None, None);
                 }
                 hits
             }
@@ -301,6 +301,7 @@ impl World {
 
     fn lose_power(&mut self, node: usize) -> bool {
         let was_running = self.kill(node);
+        self.end_lie(node);
         let (time, machine) = (self.time, &mut self.nodes[node]);
         machine.disk.crash();
         machine.boot(time, &mut self.random);
@@ -387,12 +388,13 @@ impl World {
         if self.nodes[node].process.is_none() || self.nodes[node].stands_still {
             return false;
         }
+        self.end_lie(node);
         let disk = MemoryDisk::new(self.random.number());
         disk.restore(&self.nodes[node].disk.image());
         disk.crash();
         let mut fresh = Node::new(self.nodes[node].id.clone(), &mut self.random);
         fresh.boot(self.time, &mut self.random);
-        (fresh.disk, fresh.predecessor_ended) = (disk, false);
+        (fresh.disk, fresh.volume_boot) = (disk, self.nodes[node].volume_boot);
         let mut ghost = std::mem::replace(&mut self.nodes[node], fresh);
         ghost.is_ghost = true;
         ghost.disk.power_off_after(0);
@@ -432,15 +434,39 @@ impl World {
     fn may_lose(&self, node: usize) -> bool {
         let name = &self.nodes[node].id;
         self.store.content().shards().all(|record| {
-            let is_whole = |replica: &crate::cluster::view::Replica| {
+            let is_whole = |replica: &Replica| {
                 let state = self.ledger.copies.get(&(record.id, replica.id));
-                !state.is_some_and(|state| state.is_bad) && replica.node != *name
+                let is_lying = self.nodes[self.index_of(&replica.node)].is_lying;
+                !is_lying && !state.is_some_and(|state| state.is_bad) && replica.node != *name
             };
-            let members = record.replicas.iter().filter(|replica| record.is_in_sync(replica.id));
-            let whole = members.clone().filter(|replica| is_whole(replica)).count();
-            let is_concerned = members.clone().any(|replica| replica.node == *name);
-            !is_concerned || whole > 0 && whole + (record.min_isr as usize - 1) >= record.isr.len()
+            let is_founded = !record.isr.is_empty();
+            let counts = |replica: &&Replica| !is_founded || record.is_in_sync(replica.id);
+            let members: Vec<&Replica> = record.staying().filter(counts).collect();
+            let whole = members.iter().filter(|replica| is_whole(replica)).count();
+            let is_concerned = members.iter().any(|replica| replica.node == *name);
+            let is_enough = !is_founded || whole + (record.min_isr as usize - 1) >= record.isr.len();
+            !is_concerned || whole > 0 && is_enough
         })
+    }
+
+    /// The same for a disk that goes on for a while: any shard may come to rest on it meanwhile.
+    fn may_lie(&self, node: usize) -> bool {
+        let mut shards = self.store.content().shards();
+        let is_founded = |record: &Arc<Shard>| record.isr.len() >= record.min_isr as usize;
+        self.settings.min_isr > 1 && shards.all(is_founded) && self.may_lose(node)
+    }
+
+    fn begin_lie(&mut self, node: usize, time: Duration) {
+        self.mark_bad(node);
+        self.nodes[node].is_lying = true;
+        self.schedule.at(self.time + time, Event::Relief(Fault::Power(node)));
+    }
+
+    /// What came to this disk while it lied may be lost too.
+    fn end_lie(&mut self, node: usize) {
+        if std::mem::take(&mut self.nodes[node].is_lying) {
+            self.mark_bad(node);
+        }
     }
 
     /// Whatever this machine's disk holds may be lost.
@@ -497,7 +523,7 @@ impl World {
             Fault::Network => self.network.mend(),
             Fault::Weather => self.network.weather = self.usual_weather(),
             Fault::Disk(node) => self.relieve_disk(node),
-            Fault::Lie(node) => drop(self.lose_power(node)),
+            Fault::Power(node) => drop(self.lose_power(node)),
             Fault::Master(master) => {
                 self.masters[master].stands_still = false;
                 for event in std::mem::take(&mut self.masters[master].backlog) {
@@ -540,6 +566,7 @@ impl World {
                 self.nodes[node].process = None;
                 continue;
             }
+            self.end_lie(node);
             self.nodes[node].disk.heal();
             if self.nodes[node].stands_still {
                 self.resume(node);

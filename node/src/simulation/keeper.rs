@@ -3,7 +3,6 @@
 //! As `shard::keeper` does it, with the same decisions ([`next_step`], [`judge_directory`]).
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ use super::world::{Body, Event, Parcel, World};
 use crate::cluster::view::{Replica, Shard};
 use crate::replication::Event as Happened;
 use crate::replication::driver::{Driver, Terms};
-use crate::ids::ReplicaId;
-use crate::runtime::disk::{Disk, MemoryDisk};
+use crate::runtime::disk::Disk;
 use crate::shard::configuration::configuration_of;
 use crate::shard::decide::{DirectoryVerdict, Facts, Step, copies_on, judge_directory, next_step};
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
@@ -33,26 +31,31 @@ impl World {
         }
         let number = self.number();
         let machine = &mut self.nodes[node];
-        let Ok(disk) = data_dir::count_opening(&machine.disk) else {
+        // Who cannot read how often a disk was opened cannot know whether it went back.
+        let opened = match data_dir::count_opening(&machine.disk) {
+            Err(failure) if failure.is_lasting() => data_dir::give_up_older_image(&machine.disk),
+            opened => opened,
+        };
+        let Ok(disk) = opened else {
             // A process that cannot use its disk ends, and is started again.
             return self.schedule.at(self.time + Duration::from_secs(1), Event::Start(node));
         };
+        let predecessor_ended = machine.volume_boot.is_none_or(|boot| boot == machine.boot);
+        if predecessor_ended {
+            machine.volume_boot = Some(machine.boot);
+        }
         machine.process = Some(Process {
             number,
             session: SessionState::default(),
             disk: DiskOpening { disk: disk.disk_id, opens: disk.opens, process: number },
-            is_rolled_back: false,
-            found: replicas_on(&machine.disk),
-            predecessor_ended: machine.predecessor_ended,
+            disk_is_proven: false,
+            predecessor_ended,
             view: View::default(),
             slots: Default::default(),
             asked: Default::default(),
             sending: Default::default(),
         });
         self.tell(|| format!("n{node} starts process {number}"));
-        let machine = &mut self.nodes[node];
-        // Whatever comes after it on this machine comes after its end.
-        machine.predecessor_ended = true;
         self.schedule.at(self.time, Event::Beat(node, number));
         self.schedule.at(self.time + TICK, Event::Keep(node, number));
         self.watch(node);
@@ -118,6 +121,9 @@ impl World {
     fn look_after_copies(&mut self, node: usize) {
         let name = self.nodes[node].id.clone();
         let process = self.nodes[node].process.as_ref().expect("it runs");
+        if !process.disk_is_proven {
+            return;
+        }
         let records: Vec<Arc<Shard>> = process.view.shards.values().cloned().collect();
         for record in records {
             let process = self.nodes[node].process.as_ref().expect("it runs");
@@ -136,7 +142,6 @@ impl World {
         let entry = record.replica(copy.1).filter(|entry| entry.node == name).cloned();
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let session = process.session.held.map(|(session, _)| session);
-        let is_lost = process.is_rolled_back && process.found.contains(&copy.1);
         let slot = process.slots.entry(copy).or_default();
         let leaves = entry.as_ref().is_some_and(|entry| entry.role == crate::cluster::view::ReplicaRole::Leaving);
         slot.leaving_since = if leaves { slot.leaving_since.or(Some(now.monotonic)) } else { None };
@@ -145,7 +150,7 @@ impl World {
         }
         let facts = Facts {
             is_open: slot.open.is_some(),
-            is_damaged: slot.is_damaged || is_lost,
+            is_damaged: slot.is_damaged,
             needs_snapshot: slot.needs_snapshot,
             leaving_for: slot.leaving_since.map(|since| now.monotonic.saturating_sub(since)),
         };
@@ -263,7 +268,9 @@ impl World {
         };
         let positions = store.positions();
         let mut log_reader = store.log_reader();
-        self.ledger.opened(copy, &positions, &mut log_reader);
+        if let Err(failure) = self.ledger.opened(copy, &positions, &mut log_reader) {
+            return self.failed(node, copy, &failure);
+        }
         let open = OpenCopy {
             opening,
             driver: Driver::new(copy.1, &positions, terms, now),
@@ -307,17 +314,6 @@ impl World {
         slot.is_damaged = failure.is_lasting();
         slot.rest(now);
     }
-}
-
-/// Copies that a disk holds.
-fn replicas_on(disk: &MemoryDisk) -> BTreeSet<ReplicaId> {
-    let names = disk.files().into_iter().filter(|file| file.ends_with("replica.meta"));
-    names.filter_map(|file| replica_of(file.parent()?)).collect()
-}
-
-fn replica_of(directory: &Path) -> Option<ReplicaId> {
-    let name = directory.file_name()?.to_str()?;
-    uuid::Uuid::try_parse(name).ok().map(|id| ReplicaId(*id.as_bytes()))
 }
 
 fn cause_of(failure: &StorageError) -> String {

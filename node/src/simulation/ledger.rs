@@ -104,14 +104,26 @@ impl Ledger {
     }
 
     /// A copy was opened: what its log holds now.
-    pub(super) fn opened(&mut self, copy: CopyId, positions: &Positions, reader: &mut LogReader) {
+    ///
+    /// # Errors
+    /// When the disk fails now.
+    pub(super) fn opened(
+        &mut self,
+        copy: CopyId,
+        positions: &Positions,
+        reader: &mut LogReader,
+    ) -> Result<(), StorageError> {
         let known = self.copy(copy).log.len();
         let first = positions.first.0 as usize;
         let recovered = match self.read(copy, positions.first, positions.end, reader) {
             Ok(recovered) => recovered,
             // A part that nobody needed for the opening is damaged.
-            Err(_) if self.copy(copy).is_bad => return,
-            Err(error) => return self.break_with(format!("a log that was opened cannot be read: {error}")),
+            Err(_) if self.copy(copy).is_bad => return Ok(()),
+            Err(error) if !error.is_lasting() => return Err(error),
+            Err(error) => {
+                self.break_with(format!("a log that was opened cannot be read: {error}"));
+                return Ok(());
+            }
         };
         let state = self.copy(copy);
         let after = first - 1 + recovered.len();
@@ -126,6 +138,7 @@ impl Ledger {
         }
         // A disk that was hurt and shows all that it had is well; what its files hold was read.
         self.copy(copy).is_bad &= !is_whole;
+        Ok(())
     }
 
     /// A copy's log is durable up to here.

@@ -13,6 +13,7 @@ use super::network::Place;
 use super::node::View;
 use super::settings::Settings;
 use super::time::Time;
+use super::trace::short;
 use super::world::{Body, Event, Parcel, Report, World};
 use crate::cluster::view::{ClusterView, Drain, Node, Shard};
 use crate::coordinator::edits;
@@ -71,7 +72,7 @@ enum Purpose {
 #[derive(Debug)]
 struct Election {
     shard: Arc<Shard>,
-    needed: usize,
+    lost: Vec<ReplicaId>,
     asked: BTreeSet<u64>,
     reports: Vec<Report>,
 }
@@ -100,6 +101,13 @@ impl Master {
     fn guard(&self, now: Time) -> Option<Revision> {
         let leads = self.view.master.is_some_and(|(first, _)| Some(first) == self.key);
         self.key.filter(|_| leads && now < self.until)
+    }
+
+    /// Where it stands, for people.
+    pub(super) fn describe(&self, now: Time) -> String {
+        let Master { index, key, asked, busy, elections, view, .. } = self;
+        let (leads, at) = (self.guard(now).is_some(), view.revision.0);
+        format!("m{index} leads {leads}, key {key:?} of {:?}, at {at}, asks {asked:?}, {busy:?}, {elections:?}", view.master)
     }
 
     fn suspects(&self, now: Time) -> BTreeSet<NodeId> {
@@ -237,7 +245,7 @@ impl World {
     fn take_step(&mut self, master: usize, action: Action) {
         let (shard, step): (ShardId, &dyn Fn(&meta::ShardRecord, ReplicaId) -> meta::ShardRecord) = match &action {
             Action::EndDrain { node } => return self.write_as_master(master, None, Decision::EndDrain(node.clone())),
-            Action::Elect { shard, needed } => return self.begin_election(master, *shard, *needed),
+            Action::Elect { shard, lost } => return self.begin_election(master, *shard, lost),
             Action::HandOver { shard, to } => return self.ask_for_hand_over(master, *shard, *to),
             Action::Add { shard, node, replaces } => {
                 (*shard, &|record, fresh| edits::with_learner(record, fresh, node, *replaces))
@@ -287,7 +295,7 @@ impl World {
         self.ask_as_master(master, place, ANSWER_LIMIT * 2, Purpose::HandOver(shard), body);
     }
 
-    fn begin_election(&mut self, master: usize, shard: ShardId, needed: usize) {
+    fn begin_election(&mut self, master: usize, shard: ShardId, lost: &[ReplicaId]) {
         let candidate = &self.masters[master];
         let Some(seen) = candidate.view.shards.get(&shard).cloned() else { return };
         if candidate.elections.contains_key(&shard) || candidate.busy.contains(&shard) {
@@ -301,7 +309,8 @@ impl World {
             let body = |number| Body::Describe(number, shard);
             asked.insert(self.ask_as_master(master, to, REPORT_LIMIT, Purpose::Describe(shard), body));
         }
-        self.masters[master].elections.insert(shard, Election { shard: seen, needed, asked, reports: Vec::new() });
+        let election = Election { shard: seen, lost: lost.to_vec(), asked, reports: Vec::new() };
+        self.masters[master].elections.insert(shard, election);
     }
 
     fn reported(&mut self, master: usize, question: u64, shard: ShardId, report: Option<Report>) {
@@ -317,7 +326,7 @@ impl World {
     }
 
     fn end_election(&mut self, master: usize, election: &Election) {
-        let Election { shard, needed, reports, .. } = election;
+        let Election { shard, lost, reports, .. } = election;
         let report = |report: &Report| CandidateReport {
             replica: report.replica,
             last_epoch: report.last.epoch,
@@ -329,7 +338,8 @@ impl World {
             primaries: 0,
         };
         let reports: Vec<CandidateReport> = reports.iter().map(report).collect();
-        let Some(elected) = plan::elect(shard, &reports, *needed) else { return };
+        self.tell(|| format!("m{master} elects in {} by {}", shard.id.index, text_of_reports(&reports)));
+        let Some(elected) = plan::elect(shard, &reports, lost) else { return };
         let Some(record) = self.record_as_seen(shard) else { return };
         let node = &shard.replica(elected).expect("it is in the record").node;
         let Some(session) = self.masters[master].view.nodes.get(node).copied() else { return };
@@ -423,6 +433,15 @@ impl Settings {
         };
         Table::from_record(&record).expect("a valid table")
     }
+}
+
+fn text_of_reports(reports: &[CandidateReport]) -> String {
+    let text = |report: &CandidateReport| {
+        let CandidateReport { replica, last_epoch, flushed, commit, tail_was_cut, is_proven, .. } = report;
+        let marks = [(*tail_was_cut, " cut"), (*is_proven, " proven")].map(|(is, mark)| if is { mark } else { "" });
+        format!("{} at {last_epoch}/{flushed}, {commit} committed{}", short(*replica), marks.concat())
+    };
+    reports.iter().map(text).collect::<Vec<String>>().join("; ")
 }
 
 fn name_of(action: &Action) -> &'static str {

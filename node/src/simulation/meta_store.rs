@@ -31,8 +31,10 @@ pub(super) enum Ask {
     Revoke(Lease),
     /// The key of a node: its session, its lease, and the process that wrote it.
     Node(NodeId),
+    /// Writes down that a disk was opened, unless a later opening of it is known: then the disk went back.
+    OpenDisk { node: NodeId, opening: DiskOpening },
     /// Writes the key of a node under a lease, if it is absent.
-    Register { node: NodeId, process: u64, lease: Lease, disk: DiskOpening },
+    Register { node: NodeId, process: u64, lease: Lease },
     /// Writes a key of the election under a lease.
     Campaign { master: usize, lease: Lease },
     /// A shard's record.
@@ -98,8 +100,8 @@ pub(super) enum Told {
     Lease(Lease),
     /// There is no such lease.
     NoLease,
-    /// The key of a node, and what is known of its disk.
-    Node(Option<NodeKey>, Option<DiskOpening>),
+    /// The key of a node.
+    Node(Option<NodeKey>),
     /// A shard's record.
     Shard(Option<Arc<Shard>>),
     /// What has changed.
@@ -237,14 +239,15 @@ impl MetaStore {
                 true => Told::Done(self.content.revision),
                 false => Told::NoLease,
             },
-            Ask::Node(node) => Told::Node(self.content.nodes.get(&node).copied(), self.content.disk(&node)),
+            Ask::Node(node) => Told::Node(self.content.nodes.get(&node).copied()),
+            Ask::OpenDisk { node, opening } => told(self.content.open_disk(node, opening)),
             Ask::Shard(shard) => Told::Shard(self.content.shard(shard).cloned()),
             Ask::Watch(known) => {
                 self.watches.retain(|(place, _, _)| *place != from);
                 self.watches.push((from, number, known));
                 return None;
             }
-            Ask::Register { node, process, lease, disk } => self.register(node, process, lease, disk),
+            Ask::Register { node, process, lease } => self.register(node, process, lease),
             Ask::Campaign { master, lease } => self.campaign(master, lease),
             Ask::Change { shard, by, compared, change, guards } => {
                 told(self.content.change(shard, &by, compared, &change, &guards))
@@ -262,7 +265,7 @@ impl MetaStore {
         })
     }
 
-    fn register(&mut self, node: NodeId, process: u64, lease: Lease, disk: DiskOpening) -> Told {
+    fn register(&mut self, node: NodeId, process: u64, lease: Lease) -> Told {
         if !self.leases.contains_key(&lease) {
             return Told::NoLease;
         }
@@ -270,7 +273,6 @@ impl MetaStore {
             return Told::Failed;
         }
         let revision = self.content.next();
-        self.content.disks.insert(node.clone(), disk);
         self.content.nodes.insert(node, NodeKey { session: Session(revision.0), process, lease });
         Told::Done(revision)
     }
@@ -337,14 +339,20 @@ impl Content {
         self.nodes.get(node).map(|key| key.session)
     }
 
-    /// What is known of a node's disk.
-    pub(super) fn disk(&self, node: &NodeId) -> Option<DiskOpening> {
-        self.disks.get(node).copied()
-    }
-
     /// True while a node is to be emptied.
     pub(super) fn is_drained(&self, node: &NodeId) -> bool {
         self.drains.contains_key(node)
+    }
+
+    fn open_disk(&mut self, node: NodeId, opening: DiskOpening) -> Option<Revision> {
+        let is_later = |known: &DiskOpening| {
+            known.disk == opening.disk && known.process != opening.process && known.opens >= opening.opens
+        };
+        if self.disks.get(&node).is_some_and(is_later) {
+            return None;
+        }
+        self.disks.insert(node, opening);
+        Some(self.next())
     }
 
     fn next(&mut self) -> Revision {

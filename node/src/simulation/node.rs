@@ -1,6 +1,6 @@
 //! Machines, the processes that run on them, and the copies of shards that these have open.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::meta_store::{DiskOpening, Lease, News};
@@ -40,10 +40,14 @@ pub(super) struct Node {
     pub(super) is_kept_down: bool,
     /// An earlier state of its disk, to be put back one day.
     pub(super) image: Option<DiskImage>,
+    /// It may have said to have written what it has not, or what is written elsewhere.
+    pub(super) is_lying: bool,
     /// Its volume was taken away from it, and another machine of its name has it.
     pub(super) is_ghost: bool,
-    /// The last process is known to have ended: it ran on this very machine.
-    pub(super) predecessor_ended: bool,
+    /// Which start of the machine this is; no other one has it.
+    pub(super) boot: u64,
+    /// On the volume: the start of a machine during which every earlier process over it has ended, or has run.
+    pub(super) volume_boot: Option<u64>,
 }
 
 /// A process of a node.
@@ -53,10 +57,8 @@ pub(super) struct Process {
     pub(super) session: SessionState,
     /// Its opening of its disk.
     pub(super) disk: DiskOpening,
-    /// Its disk is older than what the metadata store knows of it.
-    pub(super) is_rolled_back: bool,
-    /// Copies that it held when the process began.
-    pub(super) found: BTreeSet<ReplicaId>,
+    /// The metadata store knows no later opening of it: copies may be opened.
+    pub(super) disk_is_proven: bool,
     pub(super) predecessor_ended: bool,
     pub(super) view: View,
     pub(super) slots: BTreeMap<CopyId, Slot>,
@@ -74,6 +76,8 @@ pub(super) struct SessionState {
     pub(super) held: Option<(Session, Duration)>,
     /// It was registered once: from now on it takes the name from nobody.
     pub(super) was_registered: bool,
+    /// When it was registered first, on the monotonic clock.
+    pub(super) since: Option<Duration>,
     /// When the request was sent that the next answer belongs to, on the boot-time clock.
     pub(super) sent: Duration,
 }
@@ -91,6 +95,8 @@ pub(super) struct View {
 /// What a process asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
+    /// Whether its disk went back.
+    OpenDisk,
     /// Whether an earlier process holds its name.
     LookUp,
     /// The end of that one's lease.
@@ -224,8 +230,10 @@ impl Node {
             sync_time: Duration::from_micros(500),
             is_kept_down: false,
             image: None,
+            is_lying: false,
             is_ghost: false,
-            predecessor_ended: true,
+            boot: 0,
+            volume_boot: None,
         };
         node.boot(Time(0), random);
         node
@@ -237,6 +245,7 @@ impl Node {
         // Any two clocks differ by less than 1 %.
         let rate_ppm = random.below(0, 9_801) as i64 - 4_900;
         self.clock = Clock::new(now, offset, rate_ppm);
+        self.boot = random.number();
     }
 
     /// What it reads on its clocks.

@@ -66,7 +66,10 @@ fn recover(world: &mut World) -> Result<Duration, String> {
         let took = world.time.since(begun);
         match missing {
             None => return Ok(took),
-            Some(missing) if took >= RECOVERY => return Err(format!("not recovered after {took:?}: {missing}")),
+            Some(missing) if took >= RECOVERY => {
+                let masters: Vec<String> = world.masters.iter().map(|master| master.describe(world.time)).collect();
+                return Err(format!("not recovered after {took:?}: {missing}; {}", masters.join("; ")));
+            }
             Some(_) => {}
         }
     }

@@ -1,6 +1,6 @@
 //! A process and the metadata store: its registration, which is its node's session, and what it learns by watching.
 //!
-//! As `cluster::node_session` does it: a starting process ends the lease of an earlier one of its name; one that was
+//! As `cluster::node_session` does it. Its disk comes first: an older image is given up. Then a starting process ends the lease of an earlier one of its name; one that was
 //! registered before does not.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::node::Purpose;
 use super::world::{Body, Event, World};
 use crate::ids::Session;
 use crate::replication::Event as Happened;
+use crate::storage::data_dir::{self, DiskIdentity};
 
 /// Life of a node's lease.
 pub(super) const NODE_TTL: Duration = Duration::from_secs(8);
@@ -49,14 +50,26 @@ impl World {
             session.held = None;
             self.tell_session(node);
         }
-        let running = self.nodes[node].process.as_mut().expect("it is there");
+        let session_life = self.settings.timing.session;
+        let machine = &mut self.nodes[node];
+        let running = machine.process.as_mut().expect("it is there");
+        if running.session.since.is_some_and(|since| now.monotonic >= since + session_life) {
+            // By now an earlier process over this volume, wherever it ran, has noticed its end.
+            machine.volume_boot = Some(machine.boot);
+        }
         running.session.sent = now.boot;
         let (pause, purpose, ask) = match running.session.registered {
             Some((lease, _)) => (HEARTBEAT, Purpose::KeepAlive, Ask::KeepAlive(lease)),
+            None if !running.disk_is_proven => {
+                (RETRY, Purpose::OpenDisk, Ask::OpenDisk { node: name, opening: running.disk })
+            }
             None => (RETRY, Purpose::LookUp, Ask::Node(name)),
         };
         let is_waiting = running.asked.values().any(|asked| {
-            matches!(asked, Purpose::LookUp | Purpose::TakeOver | Purpose::Lease | Purpose::Register(_))
+            matches!(
+                asked,
+                Purpose::OpenDisk | Purpose::LookUp | Purpose::TakeOver | Purpose::Lease | Purpose::Register(_)
+            )
         });
         if !is_waiting {
             self.ask_store(node, purpose, ask);
@@ -69,7 +82,8 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let Some(purpose) = process.asked.remove(&question) else { return };
         match (purpose, told) {
-            (Purpose::LookUp, Told::Node(key, disk)) => self.looked_up(node, key, disk),
+            (Purpose::OpenDisk, told) => self.disk_opened(node, matches!(told, Told::Done(_))),
+            (Purpose::LookUp, Told::Node(key)) => self.looked_up(node, key),
             (Purpose::TakeOver, Told::Done(_) | Told::NoLease) => self.ask_for_lease(node),
             (Purpose::Lease, Told::Lease(lease)) => self.register(node, lease),
             (Purpose::Register(lease), Told::Done(revision)) => {
@@ -100,14 +114,28 @@ impl World {
         }
     }
 
-    fn looked_up(&mut self, node: usize, key: Option<NodeKey>, disk: Option<DiskOpening>) {
-        let process = self.nodes[node].process.as_mut().expect("it asked");
-        if !process.session.was_registered {
-            // An older image of the volume is told by its number of openings.
-            let DiskOpening { disk: own, opens, process: number } = process.disk;
-            process.is_rolled_back =
-                disk.is_some_and(|last| last.disk == own && last.process != number && last.opens >= opens);
+    /// A process was told whether its opening of its disk is the last one. If not, it gives up what the disk holds.
+    fn disk_opened(&mut self, node: usize, is_last: bool) {
+        let machine = &mut self.nodes[node];
+        let process = machine.process.as_mut().expect("it asked");
+        if is_last {
+            process.disk_is_proven = true;
+            let ask = Ask::Node(machine.id.clone());
+            return self.ask_store(node, Purpose::LookUp, ask);
         }
+        match data_dir::give_up_older_image(&machine.disk) {
+            Ok(DiskIdentity { disk_id, opens }) => {
+                process.disk = DiskOpening { disk: disk_id, opens, process: process.number };
+                self.took_effect("older image given up");
+                self.tell(|| format!("n{node} gives up an older image"));
+            }
+            // A process that cannot use its disk ends, and is started again.
+            Err(_) => drop(self.kill(node)),
+        }
+    }
+
+    fn looked_up(&mut self, node: usize, key: Option<NodeKey>) {
+        let process = self.nodes[node].process.as_mut().expect("it asked");
         match key {
             None => self.ask_for_lease(node),
             Some(key) if !process.session.was_registered || key.process == process.number => {
@@ -125,17 +153,18 @@ impl World {
 
     fn register(&mut self, node: usize, lease: Lease) {
         let name = self.nodes[node].id.clone();
-        let process = self.nodes[node].process.as_ref().expect("it asked");
-        let (number, disk) = (process.number, process.disk);
-        let ask = Ask::Register { node: name, process: number, lease, disk };
+        let process = self.nodes[node].process.as_ref().expect("it asked").number;
+        let ask = Ask::Register { node: name, process, lease };
         self.ask_store(node, Purpose::Register(lease), ask);
     }
 
     fn registered(&mut self, node: usize, lease: Lease, session: Session) {
+        let now = self.nodes[node].now(self.time);
         let process = self.nodes[node].process.as_mut().expect("it asked");
         let state = &mut process.session;
         state.registered = Some((lease, session));
         state.was_registered = true;
+        state.since.get_or_insert(now.monotonic);
         state.held = Some((session, state.sent + trusted(NODE_TTL)));
         self.tell_session(node);
     }

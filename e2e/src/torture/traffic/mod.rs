@@ -51,6 +51,11 @@ pub trait Workload: Send + Sync {
     /// How many clients do it.
     fn clients(&self) -> u32;
 
+    /// Operations that a round has before its fault, and again after it, at least.
+    fn portion(&self) -> u64 {
+        20
+    }
+
     /// One client, until the round is over. An error: an answer is one that it must never get.
     fn work<'a>(&'a self, seat: Seat<'a>, client: u32) -> BoxFuture<'a, Result<()>>;
 

@@ -172,6 +172,10 @@ impl Workload for Schema {
         1
     }
 
+    fn portion(&self) -> u64 {
+        3
+    }
+
     fn work<'a>(&'a self, seat: Seat<'a>, _client: u32) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.run(seat))
     }

@@ -14,9 +14,8 @@ pub(super) struct Copies<'a> {
     pub(super) staying: Vec<Copy<'a>>,
     /// The primary is there in the session that serves, and its data is well.
     pub(super) is_led: bool,
-    /// Copies in sync of which one has all that was acknowledged, if the claim holds: one more than disks may be lost, but
-    /// for those that are known to be.
-    pub(super) needed: usize,
+    /// Copies in sync that are damaged, or whose nodes do not come back.
+    pub(super) lost: Vec<ReplicaId>,
     /// A leaving copy whose node will not take it away.
     pub(super) abandoned: Option<ReplicaId>,
 }
@@ -89,13 +88,12 @@ impl<'a> Copies<'a> {
             let copy = shard.replica(**member);
             copy.is_none_or(|copy| copy.damaged || situation.is_away_for(&copy.node, settings.lost_after))
         };
-        let lost = shard.isr.iter().filter(is_lost).count();
         let mut copies = Copies {
             shard,
             wanted: table.schema.replicas as usize,
             staying: shard.staying().map(judge).collect(),
             is_led: false,
-            needed: (shard.min_isr as usize).saturating_sub(lost).max(1),
+            lost: shard.isr.iter().filter(is_lost).copied().collect(),
             abandoned: leaving.find(|replica| is_given_up(replica)).map(|replica| replica.id),
         };
         copies.is_led = view.is_served(shard) && copies.primary().is_some_and(|copy| !copy.replica.damaged);

@@ -192,7 +192,9 @@ impl Replica {
                 peer.accepted(flushed, end, now);
             }
             ReplyOutcome::Mismatch { epochs, end: their_end } => {
-                if is_new_process && before.is_some_and(|before| their_end < before) {
+                // What it had of earlier reigns it may have cut in the middle of a batch, which then counts as not there.
+                let has_lost = |before| before >= primary.start && their_end < before;
+                if is_new_process && before.is_some_and(has_lost) {
                     peer.lied = true;
                     given.command(Command::Alarm(Alarm::DiskLied(from)));
                 }

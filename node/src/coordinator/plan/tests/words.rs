@@ -89,20 +89,12 @@ impl Cluster {
         self
     }
 
-    /// Copies in sync that a write needs.
-    pub(super) fn needing(mut self, min_isr: u32) -> Cluster {
-        for shard in self.view.shards.values_mut() {
-            *shard = Arc::new(Shard { min_isr, ..Shard::clone(shard) });
-        }
-        self
-    }
-
     pub(super) fn with(mut self, settings: Settings) -> Cluster {
         self.settings = settings;
         self
     }
 
-    /// The steps: `elect 0`, `elect 0 of 2` (copies that must be heard), `add 0 c for b`, `retire 0 b`, `hand over 0 b`, `withdraw 0 b`, `end drain a`.
+    /// The steps: `elect 0`, `elect 0 without a` (which is lost), `add 0 c for b`, `retire 0 b`, `hand over 0 b`, `withdraw 0 b`, `end drain a`.
     pub(super) fn plan(&self) -> Vec<String> {
         let situation = Situation {
             view: &self.view,
@@ -117,8 +109,11 @@ impl Cluster {
 
 fn describe(action: &Action) -> String {
     match action {
-        Action::Elect { shard, needed: 1 } => format!("elect {}", shard.index),
-        Action::Elect { shard, needed } => format!("elect {} of {needed}", shard.index),
+        Action::Elect { shard, lost } if lost.is_empty() => format!("elect {}", shard.index),
+        Action::Elect { shard, lost } => {
+            let lost: Vec<String> = lost.iter().map(|lost| name_of(*lost)).collect();
+            format!("elect {} without {}", shard.index, lost.join(" "))
+        }
         Action::Add { shard, node, replaces: None } => format!("add {} {node}", shard.index),
         Action::Add { shard, node, replaces: Some(replaced) } => {
             format!("add {} {node} for {}", shard.index, name_of(*replaced))

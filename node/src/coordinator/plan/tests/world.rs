@@ -192,10 +192,10 @@ impl World {
         };
         match action {
             Action::EndDrain { .. } => None,
-            Action::Elect { shard, needed } => {
+            Action::Elect { shard, lost } => {
                 let there = view.shards[shard].isr.iter().filter(|member| session(member).is_some());
                 let reports: Vec<CandidateReport> = there.map(|member| report(*member)).collect();
-                let elected = elect(&view.shards[shard], &reports, *needed)?;
+                let elected = elect(&view.shards[shard], &reports, lost)?;
                 Some(edits::with_primary(record, elected, session(&elected)?))
             }
             Action::Add { node, replaces, .. } => {
