@@ -1,4 +1,5 @@
-/* Preloaded into a node: makes every sync of a file slow, or fail, while the control page says so, and counts those. */
+/* Preloaded into a node: makes every sync of a file slow, fail, or do nothing, while the control page says so, and counts
+   those. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,8 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { FAIL = 1, LIE = 2 };
+
 /* The test sets the first two, this counts the others. */
-static volatile struct { uint64_t delay_ms, fails, delayed, failed; } *page;
+static volatile struct { uint64_t delay_ms, mode, delayed, not_done; } *page;
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("BAD_SYNC_CONTROL");
@@ -26,10 +29,10 @@ static int synced(const char *name, int fd) {
         nanosleep(&pause, NULL);
         __atomic_fetch_add(&page->delayed, 1, __ATOMIC_RELAXED);
     }
-    if (page && page->fails) {
-        __atomic_fetch_add(&page->failed, 1, __ATOMIC_RELAXED);
+    if (page && page->mode) {
+        __atomic_fetch_add(&page->not_done, 1, __ATOMIC_RELAXED);
         errno = EIO;
-        return -1;
+        return page->mode == LIE ? 0 : -1;
     }
     int (*sync)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     return sync(fd);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::etcd::{Etcd, MEMBERS};
 use super::network::Network;
 use super::process::{Process, Program};
-use super::volume::{Tools, Volume};
+use super::volume::{Syncs, Tools, Volume};
 use crate::rest::RestClient;
 use crate::settings::Settings;
 
@@ -108,7 +108,7 @@ impl Lab {
         self.nodes.values_mut().filter(|node| !node.is_started()).try_for_each(Process::start)
     }
 
-    /// Ends all nodes and takes their volumes away.
+    /// Ends everything and takes the volumes away.
     ///
     /// # Errors
     /// When a process does not end, or a volume is still in use.
@@ -119,7 +119,7 @@ impl Lab {
         for volume in self.volumes.values() {
             volume.unmount().await?;
         }
-        Ok(())
+        self.etcd.end().await
     }
 
     /// A node.
@@ -137,6 +137,14 @@ impl Lab {
     #[must_use]
     pub fn volume(&self, slave: &str) -> &Volume {
         &self.volumes[slave]
+    }
+
+    /// From now on no sync does anything.
+    ///
+    /// # Errors
+    /// When a control page cannot be used.
+    pub fn make_disks_lie(&self) -> Result<()> {
+        self.volumes.values().try_for_each(|volume| volume.set_syncs(Syncs::Lie).map(drop))
     }
 
     /// The folder with the data of a slave.

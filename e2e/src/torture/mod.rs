@@ -57,6 +57,8 @@ pub struct Plan {
     pub seed: u64,
     /// Those that strike.
     pub faults: Vec<Fault>,
+    /// Syncs of all disks do nothing: outside of any claim, so a run with power losses that passes has not looked.
+    pub disks_lie: bool,
 }
 
 /// Runs as planned.

@@ -104,6 +104,17 @@ impl Network {
         iptables(to, &["-A", "INPUT", "-s", &senders.join(","), "-j", "DROP"]).await.map(drop)
     }
 
+    /// From now on this part of what `to` gets from the others is lost.
+    ///
+    /// # Errors
+    /// When the rule cannot be set.
+    pub async fn lose(&self, to: &str, part: f64) -> Result<()> {
+        let chance = format!("{part:.3}");
+        let rule =
+            ["-A", "INPUT", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", &chance];
+        iptables(to, &[&rule[..], &["-j", "DROP"]].concat()).await.map(drop)
+    }
+
     /// Cuts hosts off from others, in both directions.
     ///
     /// # Errors

@@ -46,11 +46,14 @@ struct Run {
 pub(super) async fn run(
     settings: &Settings,
     network: Network,
-    Plan { duration, seed, faults }: Plan,
+    Plan { duration, seed, faults, disks_lie }: Plan,
 ) -> Result<Summary> {
     let folder = tempfile::Builder::new().prefix("vectorsphere-torture-").tempdir()?;
     let begun = Instant::now();
     let lab = Lab::start(settings, network, folder.path()).await?;
+    if disks_lie {
+        lab.make_disks_lie()?;
+    }
     let mut run = Run {
         lab,
         tables: BTreeMap::new(),

@@ -73,6 +73,15 @@ pub(super) async fn etcd(lab: &mut Lab, random: &mut ChaCha8Rng) -> Result<Effec
     healed(lab, random, format!("{some:?} from etcd")).await
 }
 
+/// A network that loses some of all packets.
+pub(super) async fn lossy(lab: &mut Lab, random: &mut ChaCha8Rng) -> Result<Effect> {
+    let part = random.random_range(0.05..0.5);
+    for host in nodes().chain(MEMBERS) {
+        lab.network.lose(host, part).await?;
+    }
+    healed(lab, random, format!("{:.0} % of all packets lost", part * 100.0)).await
+}
+
 /// A slave that starts anew behind a cut: its peers hold connections to a process that is no more.
 pub(super) async fn half_open(lab: &mut Lab, random: &mut ChaCha8Rng) -> Result<Effect> {
     let victim = *pick(random, &SLAVES);

@@ -1,6 +1,7 @@
 //! A bit of a file that changes while nobody looks.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,16 @@ struct CopyFile {
 
 /// Flips one bit in a file of a copy while its node is down; the copy must notice and say that it is damaged.
 pub(super) async fn bit(lab: &mut Lab, random: &mut ChaCha8Rng, kind: Kind) -> Result<Effect> {
-    let victim = *pick(random, &SLAVES);
+    let mut holders = Vec::new();
+    for slave in SLAVES {
+        if !files(&lab.data(slave), kind)?.is_empty() {
+            holders.push(slave);
+        }
+    }
+    if holders.is_empty() {
+        return Ok(Effect::Unconfirmed(format!("no copy has a {kind:?} yet")));
+    }
+    let victim = *pick(random, &holders);
     let tables: Value = lab.client(MASTERS[0])?.get("/api/v1/tables").await?;
     lab.node(victim).kill().await?;
     let told = flip_one(lab, random, victim, kind, &tables).await;
@@ -111,7 +121,8 @@ fn files(data: &Path, kind: Kind) -> Result<Vec<CopyFile>> {
     Ok(found)
 }
 
-/// The file of this kind in a copy's directory: of logs the first, of manifests the one that counts.
+/// The file of this kind in a copy's directory: of logs and segments the first, since the last one may be unfinished; of
+/// manifests the one that counts.
 fn file_of(replica: &Path, kind: Kind) -> Result<Option<PathBuf>> {
     let named = |folder: &Path, fits: &dyn Fn(&str) -> bool| -> Result<Vec<PathBuf>> {
         Ok(entries(folder)?.into_iter().filter(|path| fits(&name(path))).collect())
@@ -123,17 +134,20 @@ fn file_of(replica: &Path, kind: Kind) -> Result<Option<PathBuf>> {
     Ok(match kind {
         Kind::Log => named(&generation.join("wal"), &|name| name.ends_with(".log"))?.into_iter().next(),
         Kind::Manifest => named(&generation, &|name| name.starts_with("manifest-"))?.pop(),
-        Kind::Segment => named(&generation.join("segments"), &|name| name.ends_with(".rows"))?.pop(),
+        Kind::Segment => {
+            named(&generation.join("segments"), &|name| name.ends_with(".rows"))?.into_iter().next()
+        }
         Kind::Meta => unreachable!("answered above"),
     })
 }
 
 /// What a folder holds, by name; nothing when there is none.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let found = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found?,
+    };
+    let mut paths = found.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }

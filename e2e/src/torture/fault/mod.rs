@@ -50,6 +50,8 @@ pub enum Fault {
     CutOneWay,
     /// Some nodes do not reach etcd, and each other very well.
     CutEtcd,
+    /// Some of all packets are lost.
+    LossyNetwork,
     /// A slave is killed and started while it is cut off: nobody hears that its connections have ended.
     HalfOpen,
     /// SIGKILL to the member of etcd that leads.
@@ -89,7 +91,7 @@ pub enum Effect {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 26] = [
+    pub const ALL: [Fault; 27] = [
         Fault::KillPrimary,
         Fault::KillFollower,
         Fault::KillMaster,
@@ -103,6 +105,7 @@ impl Fault {
         Fault::CutHalves,
         Fault::CutOneWay,
         Fault::CutEtcd,
+        Fault::LossyNetwork,
         Fault::HalfOpen,
         Fault::KillEtcdLeader,
         Fault::KillEtcdQuorum,
@@ -173,6 +176,7 @@ impl Fault {
             Fault::CutHalves => cut::halves(lab, random).await,
             Fault::CutOneWay => cut::one_way(lab, random).await,
             Fault::CutEtcd => cut::etcd(lab, random).await,
+            Fault::LossyNetwork => cut::lossy(lab, random).await,
             Fault::HalfOpen => cut::half_open(lab, random).await,
             Fault::KillEtcdLeader => kill::etcd_leader(lab, random).await,
             Fault::KillEtcdQuorum => kill::etcd_quorum(lab, random).await,
