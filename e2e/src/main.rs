@@ -107,8 +107,12 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
         }
         Command::Torture { minutes, seed, fault } => {
             let faults = if fault.is_empty() { torture::Fault::ALL.to_vec() } else { fault };
-            let plan =
-                torture::Plan { duration: Duration::from_secs(minutes * 60), seed, faults, disks_lie: false };
+            let plan = torture::Plan {
+                duration: Duration::from_secs(minutes * 60),
+                seed,
+                faults,
+                with_thief: false,
+            };
             let summary = torture::run(settings, plan).await?;
             print(&summary.to_string())
         }

@@ -1,5 +1,4 @@
-/* Preloaded into a node: makes every sync of a file slow, fail, or do nothing, while the control page says so, and counts
-   those. */
+/* Preloaded into a node: makes every sync of a file slow, or fail, while the control page says so, and counts those. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,10 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FAIL = 1, LIE = 2 };
-
 /* The test sets the first two, this counts the others. */
-static volatile struct { uint64_t delay_ms, mode, delayed, not_done; } *page;
+static volatile struct { uint64_t delay_ms, fails, delayed, failed; } *page;
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("BAD_SYNC_CONTROL");
@@ -29,10 +26,10 @@ static int synced(const char *name, int fd) {
         nanosleep(&pause, NULL);
         __atomic_fetch_add(&page->delayed, 1, __ATOMIC_RELAXED);
     }
-    if (page && page->mode) {
-        __atomic_fetch_add(&page->not_done, 1, __ATOMIC_RELAXED);
+    if (page && page->fails) {
+        __atomic_fetch_add(&page->failed, 1, __ATOMIC_RELAXED);
         errno = EIO;
-        return page->mode == LIE ? 0 : -1;
+        return -1;
     }
     int (*sync)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     return sync(fd);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::etcd::{Etcd, MEMBERS};
 use super::network::Network;
 use super::process::{Process, Program};
-use super::volume::{Syncs, Tools, Volume};
+use super::volume::{Tools, Volume};
 use crate::rest::RestClient;
 use crate::settings::Settings;
 
@@ -137,14 +137,6 @@ impl Lab {
     #[must_use]
     pub fn volume(&self, slave: &str) -> &Volume {
         &self.volumes[slave]
-    }
-
-    /// From now on no sync does anything.
-    ///
-    /// # Errors
-    /// When a control page cannot be used.
-    pub fn make_disks_lie(&self) -> Result<()> {
-        self.volumes.values().try_for_each(|volume| volume.set_syncs(Syncs::Lie).map(drop))
     }
 
     /// The folder with the data of a slave.

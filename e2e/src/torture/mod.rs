@@ -57,8 +57,8 @@ pub struct Plan {
     pub seed: u64,
     /// Those that strike.
     pub faults: Vec<Fault>,
-    /// Syncs of all disks do nothing: outside of any claim, so a run with power losses that passes has not looked.
-    pub disks_lie: bool,
+    /// Somebody deletes a document of others, and does not say so: a run that passes then has not looked.
+    pub with_thief: bool,
 }
 
 /// Runs as planned.

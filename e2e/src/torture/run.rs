@@ -40,20 +40,18 @@ struct Run {
     random: ChaCha8Rng,
     summary: Summary,
     next_value: u64,
+    with_thief: bool,
 }
 
 /// Runs in the namespaces that were made.
 pub(super) async fn run(
     settings: &Settings,
     network: Network,
-    Plan { duration, seed, faults, disks_lie }: Plan,
+    Plan { duration, seed, faults, with_thief }: Plan,
 ) -> Result<Summary> {
     let folder = tempfile::Builder::new().prefix("vectorsphere-torture-").tempdir()?;
     let begun = Instant::now();
     let lab = Lab::start(settings, network, folder.path()).await?;
-    if disks_lie {
-        lab.make_disks_lie()?;
-    }
     let mut run = Run {
         lab,
         tables: BTreeMap::new(),
@@ -61,12 +59,18 @@ pub(super) async fn run(
         random: ChaCha8Rng::seed_from_u64(seed),
         summary: Summary { seed, ..Summary::default() },
         next_value: 1,
+        with_thief,
     };
     let outcome = tokio::select! {
         outcome = run.rounds(&faults, begun + duration) => outcome,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     };
     run.summary.lasted = begun.elapsed();
+    if with_thief {
+        // Nothing that anybody has to look into.
+        run.lab.end().await?;
+        return outcome.map(|()| run.summary);
+    }
     if let Err(error) = outcome {
         // What is left helps to find out why.
         let kept = folder.keep();
@@ -179,6 +183,9 @@ impl Run {
         self.next_value = desk.value();
         let ended = begun.elapsed();
 
+        if self.with_thief {
+            self.sets[0].steal(&gateways[0]).await?;
+        }
         let digests = self.lab.compare_digests(&self.tables).await?;
         self.summary.note_check("digests of copies", digests);
         for workload in &workloads {

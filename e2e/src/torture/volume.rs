@@ -35,8 +35,6 @@ pub enum Syncs {
     Slow(Duration),
     /// Each fails (EIO).
     Fail,
-    /// Each says that it is done, and does nothing.
-    Lie,
 }
 
 /// A mounted volume.
@@ -104,19 +102,18 @@ impl Volume {
         vec![preload, ("BAD_SYNC_CONTROL".to_owned(), self.control.display().to_string())]
     }
 
-    /// From now on syncs are as told; returns how many were slow, and how many were not done, so far.
+    /// From now on syncs are as told; returns how many were slow, and how many failed, so far.
     ///
     /// # Errors
     /// When the control page cannot be used.
     pub fn set_syncs(&self, syncs: Syncs) -> Result<(u64, u64)> {
         let page = File::options().read(true).write(true).open(&self.control)?;
-        let (delay_ms, mode): (u64, u64) = match syncs {
+        let (delay_ms, fails): (u64, u64) = match syncs {
             Syncs::Usual => (0, 0),
             Syncs::Slow(delay) => (u64::try_from(delay.as_millis())?, 0),
             Syncs::Fail => (0, 1),
-            Syncs::Lie => (0, 2),
         };
-        page.write_all_at(&[delay_ms.to_ne_bytes(), mode.to_ne_bytes()].concat(), 0)?;
+        page.write_all_at(&[delay_ms.to_ne_bytes(), fails.to_ne_bytes()].concat(), 0)?;
         let count = |at| -> Result<u64> {
             let mut bytes = [0; 8];
             page.read_exact_at(&mut bytes, at)?;

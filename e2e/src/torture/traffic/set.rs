@@ -54,6 +54,21 @@ impl Set {
         Set { table: table.to_owned(), inserts: Mutex::default() }
     }
 
+    /// Deletes one of the documents, and does not note it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be deleted.
+    pub async fn steal(&self, gateway: &RestClient) -> Result<()> {
+        let id = {
+            let inserts = self.inserts.lock().expect("no holder panics");
+            let mut acknowledged = inserts.iter().filter(|(_, (_, fate))| *fate == Fate::Acknowledged);
+            acknowledged.next().context("nothing to steal")?.0.clone()
+        };
+        let path = format!("/api/v1/tables/{}/documents/{id}", self.table);
+        gateway.call::<Value>(Method::DELETE, &path, None).await?;
+        Ok(())
+    }
+
     async fn run(&self, mut seat: Seat<'_>) -> Result<()> {
         let path = format!("/api/v1/tables/{}/documents", self.table);
         while seat.goes_on(SLOW_PACE).await {
