@@ -56,6 +56,10 @@ bench-index: ## Flat scan against the machine's memory bandwidth (QUICK=1)
 bench-server: ## Load, search latency and throughput of a cluster (QUICK=1)
 	@$(if $(QUICK),QUICK=1) scripts/bench server
 
+.PHONY: bench-replication
+bench-replication: ## What copies cost: latency, gaps, catching up, idle shards (QUICK=1)
+	@$(if $(QUICK),QUICK=1) scripts/bench replication
+
 .PHONY: images
 images: ## Build the container images without pulling any
 	@scripts/images

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod addons;
+pub mod bench_replication;
 pub mod bench_server;
 pub mod cgroups;
 pub mod cluster;

@@ -255,14 +255,34 @@ impl LocalCluster {
         run(command.args(["admin", "--server", &server]).args(arguments)).await
     }
 
+    /// The process of a node.
+    ///
+    /// # Errors
+    /// When the node does not run.
+    pub fn process_id(&self, index: usize) -> Result<u32> {
+        let process = self.nodes[index].process.as_ref().context("the node does not run")?;
+        process.id().context("the node has ended by itself")
+    }
+
+    /// The revision of etcd: it grows with each change.
+    ///
+    /// # Errors
+    /// When etcd does not say.
+    pub async fn etcd_revision(&self) -> Result<i64> {
+        let endpoint = format!("http://127.0.0.1:{}", self.etcd_port);
+        let mut command = Command::new(self.etcd_binary.with_file_name("etcdctl"));
+        let told = run(command.args(["--endpoints", &endpoint, "endpoint", "status", "--write-out", "json"]))
+            .await?;
+        let told: Value = serde_json::from_str(&told)?;
+        told[0]["Status"]["header"]["revision"].as_i64().context("no revision")
+    }
+
     /// Resident memory of a node in bytes.
     ///
     /// # Errors
     /// When the node does not run.
     pub fn resident_bytes(&self, index: usize) -> Result<u64> {
-        let process = self.nodes[index].process.as_ref().context("the node does not run")?;
-        let pid = process.id().context("the node has ended by itself")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id(index)?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)

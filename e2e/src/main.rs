@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use vectorsphere_e2e::bench_replication;
 use vectorsphere_e2e::bench_server;
 use vectorsphere_e2e::cluster::{self, KubeCluster};
 use vectorsphere_e2e::demo;
@@ -65,6 +66,12 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measure what copies cost: writes, gaps, catching up, idle shards
+    BenchReplication {
+        /// The sample and short measurements
+        #[arg(long)]
+        quick: bool,
+    },
     /// Assemble VectorSphere's images
     Images,
     /// Assemble an image from one program of this machine
@@ -117,6 +124,7 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
             print(&summary.to_string())
         }
         Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
+        Command::BenchReplication { quick } => print(&bench_replication::run(settings, quick).await?),
         Command::Images => {
             for archive in images::write_product_images(settings)? {
                 print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))?;

@@ -89,7 +89,7 @@ async fn an_etcd_that_went_back_is_not_believed() -> Result<()> {
         let status = cluster.await_end(node).await?;
         ensure!(!status.success(), "{status}");
         let log = cluster.logged(node)?;
-        ensure!(log.contains("metadata store went back from revision"), "{log}");
+        ensure!(log.contains("metadata store went back to revision"), "{log}");
     }
     cluster.start_node(GATEWAY)?;
     cluster

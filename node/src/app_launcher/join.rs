@@ -16,7 +16,7 @@ use crate::cluster::meta_store::{Condition, ForwardOnly, MetaError, Operation, T
 use crate::cluster::node_session::SessionError;
 use crate::cluster::{Failures, HeldSession, MetaStore, NodeSession, ServiceDiscovery};
 use crate::config::Config;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Revision};
 use crate::runtime::Readiness;
 use crate::runtime::disk::Disk;
 use crate::storage::data_dir;
@@ -28,6 +28,9 @@ const REACHED: &str = "reached the metadata store";
 
 /// At most so often the highest revision of the metadata store is kept on the disk.
 const KEEP: Duration = Duration::from_secs(5);
+
+/// By so many revisions at least is a restored metadata store raised beyond all that was seen.
+const RAISED: i64 = 1_000_000;
 
 /// Finds out which cluster this is, and binds the data directory to it. Waits for a metadata store that does not answer or
 /// refuses, and says so.
@@ -62,28 +65,36 @@ pub(super) async fn prove_store(
         .map(drop)
 }
 
-/// Keeps on the disk what was seen of the metadata store. Returns when the store went back.
-pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>) {
+/// Keeps on the disk what was seen of the metadata store, until `cancel` or until the store goes back.
+pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>, cancel: CancellationToken) {
     let mut highest = store.highest();
-    let keep = async {
-        loop {
-            let seen = *highest.borrow_and_update();
-            let disk = disk.clone();
-            let kept = spawn_blocking(move || data_dir::keep_seen_revision(&*disk, seen)).await;
-            if let Ok(Err(error)) = kept {
-                warn!(%error, "cannot keep what was seen of the metadata store");
-            }
-            tokio::time::sleep(KEEP).await;
-            if highest.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    let keep = async |seen| {
+        let disk = disk.clone();
+        let kept = spawn_blocking(move || data_dir::keep_seen_revision(&*disk, seen)).await;
+        if let Ok(Err(error)) = kept {
+            warn!(%error, "cannot keep what was seen of the metadata store");
         }
     };
-    let went_back = tokio::select! {
-        went_back = store.gone_back() => went_back,
-        () = keep => unreachable!("it does not end"),
-    };
-    error!(error = %went_back, "nothing that the metadata store says is believed");
+    loop {
+        let seen = *highest.borrow_and_update();
+        keep(seen).await;
+        let news = async {
+            tokio::time::sleep(KEEP).await;
+            // The sender lives as long as the store.
+            let _ = highest.changed().await;
+        };
+        tokio::select! {
+            () = news => {}
+            () = cancel.cancelled() => break,
+            went_back = store.gone_back() => {
+                error!(error = %went_back, "nothing that the metadata store says is believed");
+                // It goes on from where it is, and would soon be where it was: only a restored one that was raised is far beyond.
+                return keep(Revision(highest.borrow().0 + RAISED)).await;
+            }
+        }
+    }
+    let seen = *highest.borrow();
+    keep(seen).await;
 }
 
 /// Counts this opening of the data directory, on the disk and in the metadata store: so a volume that was put back to an older

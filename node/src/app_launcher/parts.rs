@@ -107,11 +107,9 @@ impl Parts<'_> {
 
         join(&*self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
         prove_store(&self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
-        let (seen, cancel) =
-            (keep_seen(self.store.clone(), self.disk.clone()), node.base.cancellation().clone());
-        node.base.spawn("history of the metadata store", async move {
-            cancel.run_until_cancelled(seen).await;
-        });
+        let cancel = node.base.cancellation().clone();
+        let seen = keep_seen(self.store.clone(), self.disk.clone(), cancel);
+        node.base.spawn("history of the metadata store", seen);
         let record = identity::node_record(&self.config, &node.id, &ports);
         let (store, whose) = (&*self.store, (&self.keys, &node.id));
         prove_disk(store, whose, &*self.disk, &record.session, readiness, &self.live, stop).await?;

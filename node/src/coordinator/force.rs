@@ -96,8 +96,8 @@ impl Coordinator {
             Some(candidate(view, copy, report))
         });
         let candidates: Vec<_> = open.collect();
-        let is_lost = |member: &&ReplicaId| record.replica(**member).is_none_or(|copy| copy.damaged);
-        let lost: Vec<ReplicaId> = record.isr.iter().filter(is_lost).copied().collect();
+        let damaged = record.staying().filter(|copy| copy.damaged).map(|copy| copy.id);
+        let lost: Vec<ReplicaId> = damaged.filter(|copy| record.is_in_sync(*copy)).collect();
         if let Some(copy) = elect(record, &candidates, &lost).and_then(|elected| record.replica(elected)) {
             return needless(format!("the copy on node {} has everything and is about to lead", copy.node));
         }

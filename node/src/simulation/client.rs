@@ -359,6 +359,9 @@ impl World {
                 self.ledger.history.complete(op, known, now);
             }
             if let Some(op) = session {
+                // A refusal brings no token: what it tells is true, and no part of the session.
+                let is_refusal = matches!(known, checker::Outcome::Mismatch(_));
+                let known = if is_refusal { checker::Outcome::Failed } else { known };
                 self.ledger.sessions.complete(op, known, now);
             }
         }

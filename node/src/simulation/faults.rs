@@ -475,7 +475,8 @@ impl World {
         let shards: Vec<_> = self.store.content().shards().cloned().collect();
         for record in shards {
             for replica in record.replicas.iter().filter(|replica| replica.node == name) {
-                self.ledger.copy((record.id, replica.id)).is_bad = true;
+                let copy = self.ledger.copy((record.id, replica.id));
+                (copy.is_bad, copy.was_bad) = (true, true);
             }
         }
     }

@@ -61,6 +61,8 @@ pub(super) struct CopyLedger {
     pub(super) answered: Epoch,
     /// Its disk has lost something, or may have.
     pub(super) is_bad: bool,
+    /// The same at any time.
+    pub(super) was_bad: bool,
     /// Its data was deleted by its node.
     pub(super) is_deleted: bool,
 }
@@ -190,7 +192,8 @@ impl Ledger {
     /// A copy says that something is wrong.
     pub(super) fn alarm(&mut self, copy: CopyId, alarm: Alarm) {
         let is_expected = match alarm {
-            Alarm::DiskLied(other) => self.copy((copy.0, other)).is_bad,
+            // It may have been made well meanwhile.
+            Alarm::DiskLied(other) => self.copy((copy.0, other)).was_bad,
             Alarm::LacksCommitted => self.copy(copy).is_bad,
             Alarm::StoreWentBack { .. } => false,
         };

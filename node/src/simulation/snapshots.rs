@@ -31,6 +31,7 @@ impl World {
             true => record.replica(from).or_else(|| record.replica(record.primary?)).cloned(),
         };
         let Some(source) = source else { return };
+        self.tell_of(node, copy, || format!("fetches a snapshot from {}", source.node));
         let to = Place::Node(self.index_of(&source.node));
         let body = |number| Body::Fetch(number, copy.0);
         let question = self.ask(Place::Node(node), to, FETCH_LIMIT, body);
@@ -138,6 +139,7 @@ impl World {
 
     /// A snapshot could not be fetched: later again.
     pub(super) fn fetch_failed(&mut self, node: usize, copy: CopyId) {
+        self.tell_of(node, copy, || "gets no snapshot".to_owned());
         let now = self.nodes[node].now(self.time);
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let slot = process.slots.entry(copy).or_default();

@@ -4,7 +4,7 @@
 //! lock                                            held by the process
 //! cluster.meta                                    the cluster that the directory belongs to
 //! disk.meta                                       the disk's own id, and how often it was opened
-//! revision.meta                                   the highest revision of the metadata store that was seen
+//! revision.meta                                   from which revision on the metadata store is believed
 //! shards/<table id>/<shard, 8 digits>/<replica id>/   one replica
 //!     replica.meta                                who it is; names the generation, its manifest and what of its log counts
 //!     orphans/<number, 16 hex digits>.log         records that were cut, for people
@@ -142,7 +142,7 @@ struct StoredRevision {
     revision: i64,
 }
 
-/// The highest revision of the metadata store that was kept; 0 when none was.
+/// The revision from which on the metadata store is believed; 0 when none was kept.
 ///
 /// # Errors
 /// When the file cannot be read or is damaged.
@@ -151,7 +151,7 @@ pub fn seen_revision(disk: &dyn Disk) -> Result<Revision, StorageError> {
     Ok(Revision(stored.unwrap_or_default().revision))
 }
 
-/// Keeps the highest revision of the metadata store that was seen, durably.
+/// Keeps the revision from which on the metadata store is believed, durably.
 ///
 /// # Errors
 /// When the file cannot be written.

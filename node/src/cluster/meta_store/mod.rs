@@ -169,11 +169,11 @@ pub enum MetaError {
     Refused(String),
     /// It has lost changes: nothing that it says is believed.
     #[error(
-        "metadata store went back from revision {seen} to {found}: it was restored from an older state, and what has changed \
-         since is lost; docs/how-to/replication.md says how to restore etcd"
+        "metadata store went back to revision {found}, and is believed from {seen} on: it was restored from an older state; \
+         docs/how-to/replication.md says how to restore etcd"
     )]
     WentBack {
-        /// The highest revision that was seen before.
+        /// The lowest revision that is believed.
         seen: Revision,
         /// The revision of an answer after that.
         found: Revision,

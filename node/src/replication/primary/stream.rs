@@ -193,9 +193,12 @@ impl Replica {
             }
             ReplyOutcome::Mismatch { epochs, end: their_end } => {
                 // What it had of earlier reigns it may have cut in the middle of a batch, which then counts as not there.
-                let has_lost = |before| before >= primary.start && their_end < before;
-                if is_new_process && before.is_some_and(has_lost) {
-                    peer.lied = true;
+                let is_less = |before| before >= primary.start && their_end < before;
+                let has_lost = is_new_process && before.is_some_and(is_less);
+                // And one that is in sync when it comes has all that is committed.
+                let is_in_sync = self.configuration.as_ref().is_some_and(|known| known.is_in_sync(from));
+                let never_had = is_in_sync && peer.flushed.is_none() && their_end < self.commit;
+                if (has_lost || never_had) && !std::mem::replace(&mut peer.lied, true) {
                     given.command(Command::Alarm(Alarm::DiskLied(from)));
                 }
                 let common = self.log.last_common(&epochs, their_end);
