@@ -89,7 +89,8 @@ pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>, canc
             went_back = store.gone_back() => {
                 error!(error = %went_back, "nothing that the metadata store says is believed");
                 // It goes on from where it is, and would soon be where it was: only a restored one that was raised is far beyond.
-                return keep(Revision(highest.borrow().0 + RAISED)).await;
+                let raised = Revision(highest.borrow().0 + RAISED);
+                return keep(raised).await;
             }
         }
     }

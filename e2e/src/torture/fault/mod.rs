@@ -5,6 +5,7 @@ mod disk;
 mod flip;
 mod freeze;
 mod kill;
+mod places;
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +79,10 @@ pub enum Fault {
     FailingSyncs,
     /// It comes back with an empty disk.
     WipedDisk,
+    /// Copies move and shards are handed over, by request.
+    Moves,
+    /// A slave is emptied, by request.
+    Drain,
 }
 
 /// What a fault came to.
@@ -91,7 +96,7 @@ pub enum Effect {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 27] = [
+    pub const ALL: [Fault; 29] = [
         Fault::KillPrimary,
         Fault::KillFollower,
         Fault::KillMaster,
@@ -119,6 +124,8 @@ impl Fault {
         Fault::SlowSyncs,
         Fault::FailingSyncs,
         Fault::WipedDisk,
+        Fault::Moves,
+        Fault::Drain,
     ];
 
     /// Some of each family, for a short run.
@@ -190,6 +197,8 @@ impl Fault {
             Fault::SlowSyncs => disk::slow(lab, random).await,
             Fault::FailingSyncs => disk::failing(lab, random).await,
             Fault::WipedDisk => disk::wiped(lab, random).await,
+            Fault::Moves => places::moves(lab, random).await,
+            Fault::Drain => places::drain(lab, random).await,
         }
     }
 }
