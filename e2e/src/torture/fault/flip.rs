@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rand::RngExt;
@@ -13,6 +14,9 @@ use serde_json::Value;
 use super::disk::says;
 use super::{Effect, outside_of_the_set, pick};
 use crate::torture::lab::{Lab, MASTERS, SLAVES};
+use crate::wait::until;
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// Which of a copy's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +38,18 @@ struct CopyFile {
 
 /// Flips one bit in a file of a copy while its node is down; the copy must notice and say that it is damaged.
 pub(super) async fn bit(lab: &mut Lab, random: &mut ChaCha8Rng, kind: Kind) -> Result<Effect> {
-    let mut holders = Vec::new();
-    for slave in SLAVES {
-        if !files(&lab.data(slave), kind)?.is_empty() {
-            holders.push(slave);
+    // Of new tables nothing was written into segments yet; clients are about it.
+    let holders = until(&format!("a copy has a {kind:?}"), SOON, async || {
+        let mut holders = Vec::new();
+        for slave in SLAVES {
+            if !files(&lab.data(slave), kind)?.is_empty() {
+                holders.push(slave);
+            }
         }
-    }
-    if holders.is_empty() {
-        return Ok(Effect::Unconfirmed(format!("no copy has a {kind:?} yet")));
-    }
+        ensure!(!holders.is_empty(), "none has");
+        Ok(holders)
+    })
+    .await?;
     let victim = *pick(random, &holders);
     let tables: Value = lab.client(MASTERS[0])?.get("/api/v1/tables").await?;
     lab.node(victim).kill().await?;
