@@ -151,7 +151,7 @@ impl Run {
             Arc::new(Batches::new(one_shard)),
             Arc::new(Schema::new(round)),
         ];
-        workloads.extend(self.sets.iter().map(|set| -> Arc<dyn Workload> { set.clone() }));
+        workloads.extend(self.sets.iter().map(|set| Arc::clone(set) as Arc<dyn Workload>));
         workloads
     }
 

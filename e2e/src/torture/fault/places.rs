@@ -21,7 +21,8 @@ const EMPTIED: Duration = Duration::from_secs(60);
 
 /// Moves copies and hands over shards at random.
 pub(super) async fn moves(lab: &Lab, random: &mut ChaCha8Rng) -> Result<Effect> {
-    let client = lab.client(*pick(random, &MASTERS))?;
+    let gateway = *pick(random, &MASTERS);
+    let client = lab.client(gateway)?;
     let end = Instant::now() + Duration::from_secs(random.random_range(4..12));
     let (mut moved, mut handed_over, mut refused) = (0, 0, String::new());
     while Instant::now() < end {
@@ -55,7 +56,8 @@ pub(super) async fn moves(lab: &Lab, random: &mut ChaCha8Rng) -> Result<Effect> 
 /// Empties a slave, and lets it be used again.
 pub(super) async fn drain(lab: &Lab, random: &mut ChaCha8Rng) -> Result<Effect> {
     let victim = *pick(random, &SLAVES);
-    let client = lab.client(*pick(random, &MASTERS))?;
+    let gateway = *pick(random, &MASTERS);
+    let client = lab.client(gateway)?;
     let path = format!("/api/v1/cluster/nodes/{victim}/drain");
     client.post::<Value>(&path, &json!({})).await?;
     let begun = Instant::now();
