@@ -116,7 +116,7 @@ impl AppLauncher {
         let kernels = Kernels::detect(Some(config.kernel_tier.as_str()).filter(|tier| !tier.is_empty()))?;
         let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&config.data_dir)?);
         let id = identity::node_id(&config)?;
-        let predecessor_ended = identity::predecessor_ended(&config)?;
+        let predecessor_ended = identity::predecessor_ended(&config.data_dir)?;
         let listeners = Listeners::bind(&config).await?;
         let keys = match &config.etcd.prefix {
             Some(prefix) => Keys::with_prefix(prefix),

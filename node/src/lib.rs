@@ -28,6 +28,8 @@ pub mod router;
 pub mod runtime;
 pub mod search;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
 pub mod storage;
 pub mod table;
 pub mod telemetry;

@@ -12,6 +12,9 @@ use super::listeners::Ports;
 use crate::config::Config;
 use crate::ids::NodeId;
 
+/// In the data directory: the start of a machine during which every process over it so far has ended, or has run.
+const BOOT_ID: &str = "boot_id";
+
 /// The configured name, or one that is made once and kept.
 pub(super) fn node_id(config: &Config) -> Result<NodeId, LaunchError> {
     match &config.node_id {
@@ -45,18 +48,32 @@ fn kept_node_id(path: &Path) -> io::Result<NodeId> {
 
 /// True when no earlier process can be running over the data directory, whose lock this process holds: either there was
 /// none, or it ran on this very machine since it was started, where the lock is proof.
-pub(super) fn predecessor_ended(config: &Config) -> Result<bool, LaunchError> {
-    let path = config.data_dir.join("boot_id");
-    let failed = |source| LaunchError::File { path: path.clone(), source };
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
-    let before = match fs::read_to_string(&path) {
-        Ok(before) => Some(before),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(error)),
-    };
+pub(super) fn predecessor_ended(data_dir: &Path) -> Result<bool, LaunchError> {
+    let path = data_dir.join(BOOT_ID);
+    match fs::read_to_string(&path) {
+        Ok(before) => {
+            Ok(before == boot_id().map_err(|source| LaunchError::File { path: path.clone(), source })?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            note_predecessors_ended(data_dir)?;
+            Ok(true)
+        }
+        Err(source) => Err(LaunchError::File { path, source }),
+    }
+}
+
+/// Writes down that every process before this one has ended, wherever it ran: whoever comes after this one on this machine,
+/// as long as that runs, need not wait. Not before it is true, for this process may end at any time.
+pub(super) fn note_predecessors_ended(data_dir: &Path) -> Result<(), LaunchError> {
+    let path = data_dir.join(BOOT_ID);
     let fresh = path.with_extension("new");
-    fs::write(&fresh, &boot).and_then(|()| fs::rename(&fresh, &path)).map_err(failed)?;
-    Ok(before.is_none_or(|before| before == boot))
+    let noted = boot_id().and_then(|boot| fs::write(&fresh, boot)).and_then(|()| fs::rename(&fresh, &path));
+    noted.map_err(|source| LaunchError::File { path, source })
+}
+
+/// Changes with every start of the machine.
+fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
 }
 
 /// What this process registers.
@@ -117,6 +134,21 @@ fn capacity_bytes(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A volume moves to another machine while its process goes on, and the process there ends before it has waited: the
+    /// next one has to wait as well.
+    #[test]
+    fn what_ran_on_another_machine_has_ended_only_when_somebody_has_waited_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ended = || predecessor_ended(folder.path()).expect("readable");
+        assert!(ended(), "there was none");
+        assert!(ended(), "the lock is proof");
+        fs::write(folder.path().join(BOOT_ID), "another machine").expect("writable");
+        assert!(!ended());
+        assert!(!ended(), "the one that ended just now had not waited");
+        note_predecessors_ended(folder.path()).expect("writable");
+        assert!(ended());
+    }
 
     #[test]
     fn a_name_is_made_once_and_never_replaced() {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use vectorsphere_index::Kernels;
 use vectorsphere_proto::internal::catalog_service_server::CatalogServiceServer;
 use vectorsphere_proto::internal::coordinator_service_server::CoordinatorServiceServer;
@@ -231,6 +231,9 @@ impl Parts<'_> {
             // The receivers must not find the channel closed before they end themselves.
             cancel.cancelled().await;
         });
+        if !self.predecessor_ended {
+            self.outlive_predecessors(session.clone());
+        }
         let mut metrics = None;
         self.metrics.register(|registry| metrics = Some(ShardMetrics::register(registry)));
         let parts = IndexServiceParts {
@@ -248,6 +251,7 @@ impl Parts<'_> {
                 policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
                 timing: Timing::with_readmission(self.config.readmission_pause),
                 leaving_grace: self.config.leaving_grace,
+                catch_up_bytes_per_second: self.config.catch_up_bytes_per_second,
                 predecessor_ended: self.predecessor_ended,
             },
             comm,
@@ -266,6 +270,24 @@ impl Parts<'_> {
             }
         });
         service
+    }
+
+    /// Once this process has been registered for as long as a session lasts, all earlier ones have noticed their end.
+    fn outlive_predecessors(&self, mut session: watch::Receiver<Option<HeldSession>>) {
+        let (data_dir, cancel) = (self.config.data_dir.clone(), self.node.base.cancellation().clone());
+        self.node.base.spawn_brief("end of earlier processes", async move {
+            let outlived = async {
+                let is_registered = session.wait_for(Option::is_some).await.is_ok();
+                tokio::time::sleep(Timing::default().session).await;
+                is_registered
+            };
+            if cancel.run_until_cancelled(outlived).await == Some(true)
+                && let Err(error) = identity::note_predecessors_ended(&data_dir)
+            {
+                // The next process waits as this one did.
+                warn!(%error, "the end of earlier processes could not be noted");
+            }
+        });
     }
 
     fn internal_server(

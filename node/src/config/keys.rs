@@ -222,6 +222,13 @@ pub(super) const KEYS: &[Key] = &[
          twenty times as long.",
     ),
     key(
+        "replication.catch_up_bytes_per_second",
+        Kind::Integer(1024 * 1024, 64 * GIB),
+        "134217728",
+        RESTART,
+        "What a node sends at most to copies that are made anew or were away, bytes a second, all shards together.",
+    ),
+    key(
         "checkpoint_log_bytes",
         Kind::Integer(64 * 1024, 16 * GIB),
         "67108864",

@@ -146,7 +146,9 @@ impl Replica {
     /// Tells the primary how far this copy is, once its promise is durable.
     pub(super) fn reply_when_durable(&mut self, given: &mut Given<'_>) {
         let Standing::Following(following) = &mut self.standing else { return };
-        if self.promised_durable < following.epoch {
+        // Who has promised a later reign says nothing more under this one.
+        let is_over = following.epoch < self.promised && self.rules.hold(Rule::EpochIsChecked);
+        if is_over || self.promised_durable < following.epoch {
             return;
         }
         let outcome = if following.contradicted {

@@ -91,6 +91,21 @@ fn has_other_in_sync(record: &Shard, copy: ReplicaId) -> bool {
     record.staying().any(|other| other.id != copy && !other.damaged && record.is_in_sync(other.id))
 }
 
+/// The copy to fetch a snapshot from: one in sync that does not lead, for the primary has enough to do; but the primary, whose
+/// log goes on where its snapshot ends, when it is its turn. Who led when the need was noticed may be lost by now.
+pub(crate) fn snapshot_source(
+    record: &Shard,
+    copy: ReplicaId,
+    is_turn_of_primary: bool,
+    is_there: impl Fn(&NodeId) -> bool,
+) -> Option<&Replica> {
+    let is_whole = |replica: &&Replica| {
+        replica.id != copy && !replica.damaged && record.is_in_sync(replica.id) && is_there(&replica.node)
+    };
+    let leads = |replica: &&Replica| record.primary == Some(replica.id);
+    record.staying().filter(is_whole).min_by_key(|replica| leads(replica) != is_turn_of_primary)
+}
+
 /// The copies of a shard on a node.
 pub(crate) fn copies_on<'r>(record: &'r Shard, node: &NodeId) -> impl Iterator<Item = &'r Replica> {
     record.replicas.iter().filter(move |replica| replica.node == *node)
@@ -231,6 +246,26 @@ mod tests {
         assert_eq!(step(OTHER, &[OURS, OTHER], 30), Step::MarkDamaged);
         assert_eq!(step(OURS, &[OURS], 99), Step::Open, "there is no other copy");
         assert_eq!(step(OTHER, &[OTHER], 30), Step::MarkDamaged, "it is out of sync already");
+    }
+
+    #[test]
+    fn a_snapshot_is_fetched_from_whoever_has_one_now() {
+        let replica = |id, name: &str| {
+            let node = NodeId::parse(name).expect("valid");
+            Replica { id: ReplicaId([id; 16]), node, ..entry(ReplicaRole::Full) }
+        };
+        let mut shard = record(3, &[OTHER, ReplicaId([3; 16])]);
+        shard.replicas.extend([replica(2, "b"), replica(3, "c")]);
+        let source = |shard: &Shard, is_turn_of_primary, gone: &str| {
+            let is_there = |node: &NodeId| node.as_str() != gone;
+            snapshot_source(shard, OURS, is_turn_of_primary, is_there).map(|source| source.node.to_string())
+        };
+        assert_eq!(source(&shard, false, "").as_deref(), Some("c"), "the primary has enough to do");
+        assert_eq!(source(&shard, true, "").as_deref(), Some("b"));
+        assert_eq!(source(&shard, false, "c").as_deref(), Some("b"));
+        shard.replicas[2].damaged = true;
+        assert_eq!(source(&shard, false, "").as_deref(), Some("b"), "a damaged one has none");
+        assert_eq!(source(&shard, true, "b"), None);
     }
 
     #[test]

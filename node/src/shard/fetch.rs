@@ -54,7 +54,18 @@ pub(super) async fn fetch(
         epoch: wanted.record.epoch.0,
     };
     let replica_id = Bytes::copy_from_slice(&wanted.entry.id.0);
-    let request = FetchSnapshotRequest { shard: Some(shard), replica_id, ..FetchSnapshotRequest::default() };
+    let mut request =
+        FetchSnapshotRequest { shard: Some(shard), replica_id, ..FetchSnapshotRequest::default() };
+    let interrupted = {
+        let (place, identity) = (wanted.place(disk.clone()), wanted.identity());
+        spawn_blocking(move || SnapshotWriter::interrupted(&place, &identity))
+    };
+    if let Some(begun) = interrupted.await.map_err(|_| FetchFailure::Panicked)? {
+        let (file, offset) = begun.end();
+        info!(shard = %wanted.record.id, %from, file, offset, "going on with a snapshot");
+        request =
+            FetchSnapshotRequest { snapshot: begun.description().encode().into(), file, offset, ..request };
+    }
     let answer = client.fetch_snapshot(request).await;
     let mut parts = answer.map_err(|status| FetchFailure::Asked(from_status(&status)))?.into_inner();
     let mut writer: Option<SnapshotWriter> = None;
@@ -90,11 +101,12 @@ fn take_part(
             SnapshotWriter::begin(&place, &identity, description).map_err(FetchFailure::Storage)?
         }
     };
-    // What an earlier try has brought is there.
-    if part.offset >= writer.progress().get(part.file as usize).copied().unwrap_or_default()
-        && !part.bytes.is_empty()
-    {
-        writer.write(part.file, part.offset, &part.bytes).map_err(FetchFailure::Storage)?;
+    // What an earlier try has brought is there, in part perhaps.
+    let there = writer.progress().get(part.file as usize).copied().unwrap_or_default();
+    let known = there.saturating_sub(part.offset).min(part.bytes.len() as u64);
+    if known < part.bytes.len() as u64 {
+        let (offset, bytes) = (part.offset + known, &part.bytes[known as usize..]);
+        writer.write(part.file, offset, bytes).map_err(FetchFailure::Storage)?;
     }
     Ok(writer)
 }

@@ -19,6 +19,7 @@ use super::disk_stage::DiskThresholds;
 use super::keeper::Keeper;
 use super::links::Links;
 use super::metrics::ShardMetrics;
+use super::pace::Pace;
 use super::replica::Replica;
 use super::write_room::WriteRoom;
 use crate::cluster::view::ClusterView;
@@ -79,6 +80,8 @@ pub struct ShardSettings {
     pub timing: Timing,
     /// How long the data of a copy that left its shard is kept.
     pub leaving_grace: Duration,
+    /// Bytes a second that a node sends to copies that are behind.
+    pub catch_up_bytes_per_second: u64,
     /// No earlier process of this node can be running: it ended on this machine.
     pub predecessor_ended: bool,
 }
@@ -91,6 +94,7 @@ pub struct IndexService {
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
     snapshot_permits: Arc<Semaphore>,
+    pub(super) pace: Pace,
     /// Checkpoints that may be written at once.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests take one to see what waits for it"))]
     pub(super) checkpoint_permits: Arc<Semaphore>,
@@ -120,6 +124,7 @@ impl IndexService {
         let table = SharedTable::default();
         let (tell, all_opened) = watch::channel(false);
         let checkpoint_permits = Arc::new(Semaphore::new(CHECKPOINTS_MAX));
+        let pace = Pace::new(parts.settings.catch_up_bytes_per_second);
         let service = IndexService {
             node_id: parts.node_id.clone(),
             kernels: parts.kernels,
@@ -127,13 +132,15 @@ impl IndexService {
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
             snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
+            pace: pace.clone(),
             checkpoint_permits: checkpoint_permits.clone(),
             table: table.clone(),
             tasks: tasks.clone(),
             all_opened,
         };
         let links = Arc::new(Links::new(parts.comm.clone(), tasks.clone()));
-        let keeper = Keeper::new(parts, table, links, checkpoint_permits, tell, tasks.cancellation().clone());
+        let keeper =
+            Keeper::new(parts, table, links, (checkpoint_permits, pace), tell, tasks.cancellation().clone());
         tasks.spawn("shards", keeper.run());
         service
     }

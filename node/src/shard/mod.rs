@@ -20,6 +20,7 @@ mod keeper;
 mod links;
 pub mod metrics;
 mod owner;
+mod pace;
 mod parse;
 
 mod records;

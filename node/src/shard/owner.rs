@@ -20,6 +20,7 @@ use super::configuration::configuration_of;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::links::Links;
 use super::metrics::ShardMetrics;
+use super::pace::Pace;
 use super::records::{RecordFailure, Records};
 use super::replica::{ConfirmReply, ReplicaState, Request, SharedGrant, WriteReply, WriteRequest, closed};
 use super::slow_disk::SlowDisk;
@@ -106,6 +107,7 @@ pub(super) struct OwnerParts {
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,
+    pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
     pub(super) metrics: ShardMetrics,
     pub(super) cancel: CancellationToken,
@@ -171,7 +173,7 @@ impl Owner {
             shard: parts.shard,
             id: parts.id,
             driver: parts.driver,
-            catch_up: CatchUp::new(store.log_reader(), parts.catch_up_permits),
+            catch_up: CatchUp::new(store.log_reader(), parts.catch_up_permits, parts.pace),
             debt_bytes: store.checkpoint_debt_bytes(),
             lane: Lane::new(store),
             writes: parts.writes,

@@ -14,6 +14,7 @@ use super::fetch::FetchFailure;
 use super::links::Links;
 use super::metrics::ShardMetrics;
 use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, MESSAGE_BYTES, Owner, OwnerParts, chain, now};
+use super::pace::Pace;
 use super::records::{RecordFailure, Records};
 use super::replica::{Replica, ReplicaState, SharedGrant};
 use crate::cluster::HeldSession;
@@ -149,6 +150,7 @@ pub(super) struct OwnerContext {
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,
+    pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
     pub(super) policy: EtcdPolicy,
     pub(super) timing: Timing,
@@ -212,6 +214,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
         catch_up_permits: context.catch_up_permits,
+        pace: context.pace,
         disk_stage: context.disk_stage,
         metrics: context.metrics,
         cancel: context.cancel,

@@ -326,6 +326,7 @@ fn start(
             policy: EtcdPolicy::Strict,
             timing: Timing::default(),
             leaving_grace: Duration::ZERO,
+            catch_up_bytes_per_second: 1 << 30,
             predecessor_ended: true,
         },
         comm: Arc::new(CommunicationService::new(view.subscribe(), channels, CommMetrics::default())),

@@ -88,7 +88,10 @@ pub(super) struct ClientAnswer {
 pub(super) enum Outcome {
     Written(WriteReceipt),
     NotWritten(NotWritten),
-    Found { documents: Vec<Document>, position: Lsn },
+    Found {
+        documents: Vec<Document>,
+        position: Lsn,
+    },
     /// Nothing was begun here.
     Unavailable,
     NotPrimary,
@@ -236,10 +239,10 @@ impl World {
             .into_iter()
             .map(|(key, operation)| {
                 let who = checker::Client(client as u32);
-                let strong = is_strong(&wanted)
-                    .then(|| self.ledger.history.invoke(who, &key, operation, now.0));
-                let session = is_of_session(&wanted)
-                    .then(|| self.ledger.sessions.invoke(who, &key, operation, now.0));
+                let strong =
+                    is_strong(&wanted).then(|| self.ledger.history.invoke(who, &key, operation, now.0));
+                let session =
+                    is_of_session(&wanted).then(|| self.ledger.sessions.invoke(who, &key, operation, now.0));
                 (key, strong, session)
             })
             .collect();
@@ -266,9 +269,8 @@ impl World {
             _ => self.route(client, shard),
         };
         let Some((epoch, node)) = route else { return self.not_now(client) };
-        let request = |number| {
-            Body::Request(Box::new(ClientRequest { client, number, shard, epoch, wanted }))
-        };
+        let request =
+            |number| Body::Request(Box::new(ClientRequest { client, number, shard, epoch, wanted }));
         let number = self.ask(Place::Client(client), Place::Node(node), ANSWER_LIMIT, request);
         self.clients[client].current.as_mut().expect("it is doing something").awaited = Some(number);
     }
@@ -349,7 +351,9 @@ impl World {
             let known = self.learned(client, current.shard, &key, outcome.as_ref(), is_single);
             let known = match known {
                 Some(known) => known,
-                None if current.is_unknown || matches!(current.wanted, Wanted::Read(..)) => checker::Outcome::Unknown,
+                None if current.is_unknown || matches!(current.wanted, Wanted::Read(..)) => {
+                    checker::Outcome::Unknown
+                }
                 None => checker::Outcome::Failed,
             };
             // What was refused now may have been sent before, and arrive and be done later.
@@ -441,8 +445,12 @@ fn half_group(documents: &[Document]) -> Option<String> {
             groups.entry(group).or_default().push(document.value);
         }
     }
-    let is_half = |values: &Vec<u64>| values.len() != GROUP_KEYS || values.iter().any(|value| *value != values[0]);
-    groups.into_iter().find(|(_, values)| is_half(values)).map(|(group, values)| format!("{group} {values:?}"))
+    let is_half =
+        |values: &Vec<u64>| values.len() != GROUP_KEYS || values.iter().any(|value| *value != values[0]);
+    groups
+        .into_iter()
+        .find(|(_, values)| is_half(values))
+        .map(|(group, values)| format!("{group} {values:?}"))
 }
 
 /// What the checker is told of an operation, by key.

@@ -99,13 +99,18 @@ impl World {
                 }
             }
             Effect::Propose { number, compared, change, guards } => {
-                self.propose(node, copy, number, Ask::Change {
-                    shard: copy.0,
-                    by: (self.nodes[node].id.clone(), crate::ids::Session(0)),
-                    compared,
-                    change,
-                    guards,
-                });
+                self.propose(
+                    node,
+                    copy,
+                    number,
+                    Ask::Change {
+                        shard: copy.0,
+                        by: (self.nodes[node].id.clone(), crate::ids::Session(0)),
+                        compared,
+                        change,
+                        guards,
+                    },
+                );
             }
             Effect::Reload => {
                 let opening = self.copy(node, copy).expect("it has an effect").opening;
@@ -147,10 +152,12 @@ impl World {
         let record = process.view.shards.get(&copy.0);
         let to = record.and_then(|record| record.replica(letter.to)).map(|replica| replica.node.clone());
         if let Message::Reply(reply) = &letter.message {
-            let promised = process.slots[&copy].open.as_ref().expect("it has an effect").store.meta().promised_epoch;
+            let promised =
+                process.slots[&copy].open.as_ref().expect("it has an effect").store.meta().promised_epoch;
             self.ledger.replied(copy, reply.epoch, promised);
         }
-        let is_full = self.settings.full_queue_one_in > 0 && self.random.one_in(self.settings.full_queue_one_in);
+        let is_full =
+            self.settings.full_queue_one_in > 0 && self.random.one_in(self.settings.full_queue_one_in);
         match to.filter(|_| !is_full) {
             Some(to) => {
                 let to = self.index_of(&to);
@@ -170,7 +177,9 @@ impl World {
         let Some((session, _)) = process.session.held else {
             return self.step(node, copy, Happened::Proposed(number, Outcome::NotMade));
         };
-        let Ask::Change { shard, by: (name, _), compared, change, guards } = ask else { unreachable!("asked above") };
+        let Ask::Change { shard, by: (name, _), compared, change, guards } = ask else {
+            unreachable!("asked above")
+        };
         let ask = Ask::Change { shard, by: (name, session), compared, change, guards };
         self.ask_store(node, Purpose::Propose(copy, opening, number), ask);
     }
@@ -202,8 +211,7 @@ impl World {
         if open.turn.is_some() {
             return;
         }
-        let writes: Vec<Write<Writer>> =
-            (0..GROUP_BATCHES).map_while(|_| open.intake.pop_front()).collect();
+        let writes: Vec<Write<Writer>> = (0..GROUP_BATCHES).map_while(|_| open.intake.pop_front()).collect();
         if let Some(job) = open.driver.next_job(writes, now) {
             return self.begin_job(node, copy, job);
         }
@@ -254,12 +262,21 @@ impl World {
     fn plan_end_of_turn(&mut self, node: usize, copy: CopyId) {
         let sync_time = self.nodes[node].sync_time;
         let takes = sync_time / 2 + self.random.about(sync_time / 2);
+        if takes > Duration::from_millis(200) {
+            self.took_effect("slow sync");
+        }
         let opening = self.copy(node, copy).expect("it has a turn").opening;
         self.schedule.at(self.time + takes, Event::TurnEnds(At { node, copy, opening }));
     }
 
     /// A turn that is over but for the time it takes.
-    fn other_turn(&mut self, node: usize, copy: CopyId, outcome: Result<(), StorageError>, what: &'static str) {
+    fn other_turn(
+        &mut self,
+        node: usize,
+        copy: CopyId,
+        outcome: Result<(), StorageError>,
+        what: &'static str,
+    ) {
         let open = self.copy(node, copy).expect("it has a turn");
         let is_poisoned = open.store.is_poisoned();
         open.turn = Some(Turn::Other);
@@ -333,9 +350,11 @@ impl World {
     /// Where a copy of a shard on a node says that it stands.
     pub(super) fn report(&mut self, node: usize, shard: ShardId) -> Option<Report> {
         let process = self.nodes[node].process.as_ref()?;
-        let open = process.slots.iter().filter(|(copy, _)| copy.0 == shard).find_map(|(copy, slot)| {
-            Some((copy.1, slot.open.as_ref()?))
-        });
+        let open = process
+            .slots
+            .iter()
+            .filter(|(copy, _)| copy.0 == shard)
+            .find_map(|(copy, slot)| Some((copy.1, slot.open.as_ref()?)));
         let (replica, open): (ReplicaId, &OpenCopy) = open?;
         let core = open.driver.core();
         let last = core.log().position(core.log().durable).unwrap_or_default();

@@ -43,8 +43,12 @@ pub(super) enum FaultKind {
     StoreLeader,
     /// A lease ends too early.
     LeaseEnded,
+    /// A lease ends too late.
+    LeaseLate,
     /// An operation of a disk fails.
     DiskError,
+    /// All operations of a disk fail for a while.
+    DeadDisk,
     /// A disk is full for a while.
     DiskFull,
     /// Syncs take long.
@@ -77,6 +81,7 @@ pub(super) enum Fault {
     Network,
     Weather,
     Disk(usize),
+    DeadDisk(usize),
     Power(usize),
     Master(usize),
     Drain(usize),
@@ -99,7 +104,9 @@ impl FaultKind {
         FaultKind::StoreAway,
         FaultKind::StoreLeader,
         FaultKind::LeaseEnded,
+        FaultKind::LeaseLate,
         FaultKind::DiskError,
+        FaultKind::DeadDisk,
         FaultKind::DiskFull,
         FaultKind::SlowDisk,
         FaultKind::LyingDisk,
@@ -130,7 +137,9 @@ impl FaultKind {
             FaultKind::StoreAway => "metadata store away",
             FaultKind::StoreLeader => "new leader of the metadata store",
             FaultKind::LeaseEnded => "lease ended early",
+            FaultKind::LeaseLate => "lease that is to end late",
             FaultKind::DiskError => "disk error",
+            FaultKind::DeadDisk => "dead disk",
             FaultKind::DiskFull => "full disk",
             FaultKind::SlowDisk => "slow disk",
             FaultKind::LyingDisk => "lying disk",
@@ -177,7 +186,9 @@ impl World {
                 true
             }
             FaultKind::PowerLossOfAll => {
-                (0..self.settings.nodes).for_each(|node| { self.lose_power(node); });
+                (0..self.settings.nodes).for_each(|node| {
+                    self.lose_power(node);
+                });
                 true
             }
             FaultKind::Pause => self.stand_still(node, long, false),
@@ -215,6 +226,10 @@ impl World {
                 self.tell_news();
                 ended
             }
+            FaultKind::LeaseLate => {
+                let name = self.nodes[node].id.clone();
+                self.store.delay_lease_of(&name, long)
+            }
             FaultKind::MasterPause => self.pause_master(long),
             FaultKind::Drain => self.drain(node),
             FaultKind::HandOver => self.wish_hand_over(),
@@ -241,6 +256,11 @@ impl World {
                 ]);
                 let count = self.random.below(0, 20);
                 self.nodes[node].disk.fail_after(count, operation, ErrorKind::Other);
+                true
+            }
+            FaultKind::DeadDisk => {
+                self.nodes[node].disk.power_off_after(self.random.below(0, 20));
+                self.schedule.at(self.time + time * 3, Event::Relief(Fault::DeadDisk(node)));
                 true
             }
             FaultKind::DiskFull => {
@@ -278,6 +298,7 @@ impl World {
                 if hits {
                     self.kill(node);
                     self.mark_bad(node);
+                    self.note_effects(&self.nodes[node].disk.effects());
                     self.nodes[node].disk = MemoryDisk::new(self.random.number());
                     (self.nodes[node].image, self.nodes[node].volume_boot) = (None, None);
                 }
@@ -486,8 +507,11 @@ impl World {
         let disk = self.nodes[node].disk.clone();
         let shards = self.settings.shards();
         let folders: Vec<_> = shards.iter().map(|shard| data_dir::shard_directory(*shard)).collect();
-        let files: Vec<_> =
-            disk.files().into_iter().filter(|file| folders.iter().any(|folder| file.starts_with(folder))).collect();
+        let files: Vec<_> = disk
+            .files()
+            .into_iter()
+            .filter(|file| folders.iter().any(|folder| file.starts_with(folder)))
+            .collect();
         if files.is_empty() {
             return false;
         }
@@ -496,6 +520,15 @@ impl World {
         if length == 0 {
             return false;
         }
+        self.took_effect(match file.extension().and_then(|extension| extension.to_str()) {
+            Some("log") => "bit flip in a log",
+            Some("rows") => "bit flip in a segment",
+            Some("meta") => "bit flip in replica.meta",
+            _ if file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"manifest")) => {
+                "bit flip in a manifest"
+            }
+            _ => "bit flip elsewhere",
+        });
         self.mark_bad(node);
         self.kill(node);
         disk.flip_bit(&file, self.random.index(length as usize), self.random.below(0, 8) as u8);
@@ -524,6 +557,7 @@ impl World {
             Fault::Network => self.network.mend(),
             Fault::Weather => self.network.weather = self.usual_weather(),
             Fault::Disk(node) => self.relieve_disk(node),
+            Fault::DeadDisk(node) => self.nodes[node].disk.power_on(),
             Fault::Power(node) => drop(self.lose_power(node)),
             Fault::Master(master) => {
                 self.masters[master].stands_still = false;
@@ -560,6 +594,7 @@ impl World {
         self.network.weather = self.usual_weather();
         self.settings.full_queue_one_in = 0;
         self.store.away_until = self.time;
+        self.store.delay_no_lease();
         for node in 0..self.nodes.len() {
             self.relieve_disk(node);
             self.nodes[node].image = None;

@@ -79,7 +79,11 @@ impl World {
             Body::HandOver(question, shard, to) => self.hand_over(node, parcel.from, question, shard, to),
             Body::Fetch(question, shard) => self.begin_sending(node, parcel.from, question, shard),
             Body::Part(question, part) => self.part_arrives(node, question, part),
-            Body::Ask(..) | Body::Answer(..) | Body::Alive(..) | Body::Described(..) | Body::HandedOver(..) => {}
+            Body::Ask(..)
+            | Body::Answer(..)
+            | Body::Alive(..)
+            | Body::Described(..)
+            | Body::HandedOver(..) => {}
         }
     }
 
@@ -143,7 +147,8 @@ impl World {
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let session = process.session.held.map(|(session, _)| session);
         let slot = process.slots.entry(copy).or_default();
-        let leaves = entry.as_ref().is_some_and(|entry| entry.role == crate::cluster::view::ReplicaRole::Leaving);
+        let leaves =
+            entry.as_ref().is_some_and(|entry| entry.role == crate::cluster::view::ReplicaRole::Leaving);
         slot.leaving_since = if leaves { slot.leaving_since.or(Some(now.monotonic)) } else { None };
         if slot.is_busy || now.monotonic < slot.not_before {
             return;

@@ -130,7 +130,8 @@ impl Ledger {
         let state = self.copy(copy);
         let after = first - 1 + recovered.len();
         let common = known.min(after);
-        let is_same = state.log[..known].get(first - 1..common).is_none_or(|log| log == &recovered[..log.len()]);
+        let is_same =
+            state.log[..known].get(first - 1..common).is_none_or(|log| log == &recovered[..log.len()]);
         let (is_bad, end) = (state.is_bad, positions.end);
         state.log.truncate(first - 1);
         state.log.extend(recovered);
@@ -144,7 +145,12 @@ impl Ledger {
     }
 
     /// A copy's log is durable up to here.
-    pub(super) fn durable(&mut self, copy: CopyId, durable: Lsn, reader: &mut LogReader) -> Result<(), StorageError> {
+    pub(super) fn durable(
+        &mut self,
+        copy: CopyId,
+        durable: Lsn,
+        reader: &mut LogReader,
+    ) -> Result<(), StorageError> {
         let next = Lsn(self.copy(copy).log.len() as u64 + 1);
         let more = self.read(copy, next, durable, reader)?;
         self.copy(copy).log.extend(more);
@@ -152,7 +158,13 @@ impl Ledger {
     }
 
     /// Numbers of records `first..=last` of a copy's log.
-    fn read(&mut self, copy: CopyId, first: Lsn, last: Lsn, reader: &mut LogReader) -> Result<Vec<u64>, StorageError> {
+    fn read(
+        &mut self,
+        copy: CopyId,
+        first: Lsn,
+        last: Lsn,
+        reader: &mut LogReader,
+    ) -> Result<Vec<u64>, StorageError> {
         let mut before = match first.0 {
             0 | 1 => 0,
             first => self.copy(copy).log.get(first as usize - 2).copied().unwrap_or_default(),

@@ -107,12 +107,16 @@ impl Master {
     pub(super) fn describe(&self, now: Time) -> String {
         let Master { index, key, asked, busy, elections, view, .. } = self;
         let (leads, at) = (self.guard(now).is_some(), view.revision.0);
-        format!("m{index} leads {leads}, key {key:?} of {:?}, at {at}, asks {asked:?}, {busy:?}, {elections:?}", view.master)
+        format!(
+            "m{index} leads {leads}, key {key:?} of {:?}, at {at}, asks {asked:?}, {busy:?}, {elections:?}",
+            view.master
+        )
     }
 
     fn suspects(&self, now: Time) -> BTreeSet<NodeId> {
         let heard = |(node, session): (&NodeId, &Session)| self.alive.get(&(node.clone(), *session)).copied();
-        let is_silent = |node: &(&NodeId, &Session)| heard(*node).is_some_and(|heard| now > heard + SUSPICION);
+        let is_silent =
+            |node: &(&NodeId, &Session)| heard(*node).is_some_and(|heard| now > heard + SUSPICION);
         self.view.nodes.iter().filter(is_silent).map(|(node, _)| node.clone()).collect()
     }
 
@@ -162,7 +166,14 @@ impl World {
         self.schedule.at(self.time + TICK, Event::Govern(master));
     }
 
-    fn ask_as_master(&mut self, master: usize, to: Place, limit: Duration, purpose: Purpose, body: impl FnOnce(u64) -> Body) -> u64 {
+    fn ask_as_master(
+        &mut self,
+        master: usize,
+        to: Place,
+        limit: Duration,
+        purpose: Purpose,
+        body: impl FnOnce(u64) -> Body,
+    ) -> u64 {
         let number = self.ask(Place::Master(master), to, limit, body);
         self.masters[master].asked.insert(number, purpose);
         number
@@ -219,7 +230,8 @@ impl World {
         }
         let view = self.masters[master].cluster(&self.settings);
         let candidate = &mut self.masters[master];
-        let holders = view.shards.values().flat_map(|shard| shard.replicas.iter().map(|replica| &replica.node));
+        let holders =
+            view.shards.values().flat_map(|shard| shard.replicas.iter().map(|replica| &replica.node));
         let gone: BTreeSet<&NodeId> = holders.filter(|node| !view.nodes.contains_key(node)).collect();
         candidate.gone_since.retain(|node, _| gone.contains(node));
         for node in gone {
@@ -243,16 +255,23 @@ impl World {
     }
 
     fn take_step(&mut self, master: usize, action: Action) {
-        let (shard, step): (ShardId, &dyn Fn(&meta::ShardRecord, ReplicaId) -> meta::ShardRecord) = match &action {
-            Action::EndDrain { node } => return self.write_as_master(master, None, Decision::EndDrain(node.clone())),
-            Action::Elect { shard, lost } => return self.begin_election(master, *shard, lost),
-            Action::HandOver { shard, to } => return self.ask_for_hand_over(master, *shard, *to),
-            Action::Add { shard, node, replaces } => {
-                (*shard, &|record, fresh| edits::with_learner(record, fresh, node, *replaces))
-            }
-            Action::Retire { shard, replica } => (*shard, &|record, _| edits::with_leaving(record, *replica)),
-            Action::Withdraw { shard, replica } => (*shard, &|record, _| edits::without(record, *replica)),
-        };
+        let (shard, step): (ShardId, &dyn Fn(&meta::ShardRecord, ReplicaId) -> meta::ShardRecord) =
+            match &action {
+                Action::EndDrain { node } => {
+                    return self.write_as_master(master, None, Decision::EndDrain(node.clone()));
+                }
+                Action::Elect { shard, lost } => return self.begin_election(master, *shard, lost),
+                Action::HandOver { shard, to } => return self.ask_for_hand_over(master, *shard, *to),
+                Action::Add { shard, node, replaces } => {
+                    (*shard, &|record, fresh| edits::with_learner(record, fresh, node, *replaces))
+                }
+                Action::Retire { shard, replica } => {
+                    (*shard, &|record, _| edits::with_leaving(record, *replica))
+                }
+                Action::Withdraw { shard, replica } => {
+                    (*shard, &|record, _| edits::without(record, *replica))
+                }
+            };
         let Some(seen) = self.masters[master].view.shards.get(&shard).cloned() else { return };
         let Some(record) = self.record_as_seen(&seen) else { return };
         let fresh = ReplicaId(self.random.bytes());
@@ -272,7 +291,9 @@ impl World {
     /// The stored record, if it is still the one that was seen.
     fn record_as_seen(&self, seen: &Shard) -> Option<meta::ShardRecord> {
         let current = self.store.content().shard(seen.id)?;
-        (current.mod_revision == seen.mod_revision).then(|| self.store.content().record(seen.id).cloned()).flatten()
+        (current.mod_revision == seen.mod_revision)
+            .then(|| self.store.content().record(seen.id).cloned())
+            .flatten()
     }
 
     fn write_as_master(&mut self, master: usize, shard: Option<ShardId>, decision: Decision) {
@@ -366,7 +387,9 @@ impl World {
         };
         let Some(purpose) = self.masters[master].asked.remove(&question) else { return };
         match (purpose, parcel.body) {
-            (Purpose::Probe(node), Body::Alive(_)) => drop(self.masters[master].alive.insert(node, self.time)),
+            (Purpose::Probe(node), Body::Alive(_)) => {
+                drop(self.masters[master].alive.insert(node, self.time))
+            }
             (Purpose::Describe(shard), Body::Described(_, report)) => {
                 self.reported(master, question, shard, report);
             }
@@ -438,7 +461,8 @@ impl Settings {
 fn text_of_reports(reports: &[CandidateReport]) -> String {
     let text = |report: &CandidateReport| {
         let CandidateReport { replica, last_epoch, flushed, commit, tail_was_cut, is_proven, .. } = report;
-        let marks = [(*tail_was_cut, " cut"), (*is_proven, " proven")].map(|(is, mark)| if is { mark } else { "" });
+        let marks =
+            [(*tail_was_cut, " cut"), (*is_proven, " proven")].map(|(is, mark)| if is { mark } else { "" });
         format!("{} at {last_epoch}/{flushed}, {commit} committed{}", short(*replica), marks.concat())
     };
     reports.iter().map(text).collect::<Vec<String>>().join("; ")

@@ -140,6 +140,8 @@ pub(super) struct DiskOpening {
 struct LeaseState {
     ttl: Duration,
     until: Time,
+    /// It ends so much later than it should.
+    late: Duration,
 }
 
 /// Everything that is stored.
@@ -160,6 +162,8 @@ pub(super) struct MetaStore {
     content: Content,
     leases: BTreeMap<Lease, LeaseState>,
     last_lease: u64,
+    /// Leases that ended late.
+    pub(super) late_ends: u64,
     /// Who waits for news, with what it knows.
     watches: Vec<(Place, u64, Revision)>,
     /// It does nothing before.
@@ -197,6 +201,18 @@ impl MetaStore {
         lease.is_some_and(|lease| self.revoke(lease))
     }
 
+    /// A node's lease will end later than it should.
+    pub(super) fn delay_lease_of(&mut self, node: &NodeId, late: Duration) -> bool {
+        let lease = self.content.nodes.get(node).map(|key| key.lease);
+        let state = lease.and_then(|lease| self.leases.get_mut(&lease));
+        state.map(|state| state.late = late).is_some()
+    }
+
+    /// Leases end in time from now on.
+    pub(super) fn delay_no_lease(&mut self) {
+        self.leases.values_mut().for_each(|lease| lease.late = Duration::ZERO);
+    }
+
     /// All leases begin anew, as after a change of its leader.
     pub(super) fn renew_leases(&mut self, now: Time) {
         self.leases.values_mut().for_each(|lease| lease.until = lease.until.max(now + lease.ttl));
@@ -204,16 +220,20 @@ impl MetaStore {
 
     /// Ends leases that are over. When the next one will be.
     pub(super) fn expire(&mut self, now: Time) -> Option<Time> {
-        let over: Vec<Lease> =
-            self.leases.iter().filter(|(_, state)| state.until <= now).map(|(lease, _)| *lease).collect();
-        over.into_iter().for_each(|lease| { self.revoke(lease); });
+        let is_over = |(_, state): &(&Lease, &LeaseState)| state.until + state.late <= now;
+        let over: Vec<Lease> = self.leases.iter().filter(is_over).map(|(lease, _)| *lease).collect();
+        self.late_ends += over.iter().filter(|lease| self.leases[lease].late > Duration::ZERO).count() as u64;
+        over.into_iter().for_each(|lease| {
+            self.revoke(lease);
+        });
         self.leases.values().map(|state| state.until).min()
     }
 
     /// Those who wait for news that there are, with the number of their question.
     pub(super) fn take_news(&mut self) -> Vec<(Place, u64, News)> {
         let current = self.content.revision;
-        let (ready, waiting) = std::mem::take(&mut self.watches).into_iter().partition(|watch| watch.2 < current);
+        let (ready, waiting) =
+            std::mem::take(&mut self.watches).into_iter().partition(|watch| watch.2 < current);
         self.watches = waiting;
         let ready: Vec<(Place, u64, Revision)> = ready;
         ready.into_iter().map(|(place, number, known)| (place, number, self.content.news(known))).collect()
@@ -225,7 +245,7 @@ impl MetaStore {
             Ask::Grant(ttl) => {
                 self.last_lease += 1;
                 let lease = Lease(self.last_lease);
-                self.leases.insert(lease, LeaseState { ttl, until: now + ttl });
+                self.leases.insert(lease, LeaseState { ttl, until: now + ttl, late: Duration::ZERO });
                 Told::Lease(lease)
             }
             Ask::KeepAlive(lease) => match self.leases.get_mut(&lease) {
@@ -255,7 +275,8 @@ impl MetaStore {
             Ask::MarkDamaged { shard, replica, by } => told(self.content.mark_damaged(shard, replica, &by)),
             Ask::Withdraw { shard, replica, by } => told(self.content.withdraw(shard, replica, &by)),
             Ask::Decide { guard, decision } => {
-                let is_master = self.content.masters.first_key_value().is_some_and(|(first, _)| *first == guard);
+                let is_master =
+                    self.content.masters.first_key_value().is_some_and(|(first, _)| *first == guard);
                 match (is_master, decision) {
                     (false, _) => Told::Failed,
                     (true, Decision::Expel(node, session)) => self.expel(&node, session),
@@ -403,7 +424,12 @@ impl Content {
         Some(revision)
     }
 
-    fn mark_damaged(&mut self, shard: ShardId, replica: ReplicaId, by: &(NodeId, Session)) -> Option<Revision> {
+    fn mark_damaged(
+        &mut self,
+        shard: ShardId,
+        replica: ReplicaId,
+        by: &(NodeId, Session),
+    ) -> Option<Revision> {
         self.edit(shard, by, |record| {
             let entry = record.replicas.iter_mut().find(|entry| entry.replica_id == replica.0)?;
             (!std::mem::replace(&mut entry.damaged, true)).then_some(())

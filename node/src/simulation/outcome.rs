@@ -1,6 +1,5 @@
 //! One world from its beginning to its end: trouble, recovery, judgement.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vectorsphere_checker as checker;
@@ -11,6 +10,7 @@ use super::trace::{Trace, text_of};
 use super::world::{Event, World};
 use crate::cluster::view::{ReplicaRole, Shard};
 use crate::replication::Standing;
+use crate::runtime::disk::Effects;
 
 /// How long a cluster that is well again may take until everything is available and equal.
 const RECOVERY: Duration = Duration::from_secs(120);
@@ -19,7 +19,7 @@ const RECOVERY: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) struct Summary {
     pub(super) trace: u64,
-    pub(super) effects: BTreeMap<&'static str, u64>,
+    pub(super) effects: Effects,
     /// Operations of clients.
     pub(super) operations: u64,
     /// How long the recovery took.
@@ -39,9 +39,14 @@ pub(super) fn run(settings: Settings, is_told: bool) -> Result<Summary, String> 
     world.heal();
     let recovery = recover(&mut world)?;
     judge(&mut world)?;
+    let disks: Vec<_> = world.nodes.iter().map(|node| node.disk.effects()).collect();
+    disks.iter().for_each(|effects| world.note_effects(effects));
+    let fast = world.nodes.iter().filter(|node| node.clock.rate_ppm().abs() > 1_000).count();
     let mut effects = world.effects;
     let network = world.network.effects;
     effects.extend([
+        ("clock that is wrong by more than 0.1 %", fast as u64),
+        ("lease that ended late", world.store.late_ends),
         ("message lost", network.lost),
         ("message doubled", network.doubled),
         ("message late", network.late),
@@ -53,7 +58,11 @@ pub(super) fn run(settings: Settings, is_told: bool) -> Result<Summary, String> 
 fn run_until(world: &mut World, until: Time) -> Result<(), String> {
     match world.run_until(until) {
         true => Ok(()),
-        false => Err(format!("at {:?}: {}", world.time.since(Time(0)), world.ledger.broken.clone().unwrap_or_default())),
+        false => Err(format!(
+            "at {:?}: {}",
+            world.time.since(Time(0)),
+            world.ledger.broken.clone().unwrap_or_default()
+        )),
     }
 }
 
@@ -67,7 +76,8 @@ fn recover(world: &mut World) -> Result<Duration, String> {
         match missing {
             None => return Ok(took),
             Some(missing) if took >= RECOVERY => {
-                let masters: Vec<String> = world.masters.iter().map(|master| master.describe(world.time)).collect();
+                let masters: Vec<String> =
+                    world.masters.iter().map(|master| master.describe(world.time)).collect();
                 return Err(format!("not recovered after {took:?}: {missing}; {}", masters.join("; ")));
             }
             Some(_) => {}

@@ -121,7 +121,13 @@ impl World {
     }
 
     /// The other copies have said whether this one still leads.
-    pub(super) fn confirmed(&mut self, node: usize, copy: CopyId, Reader(read): Reader, position: Option<Lsn>) {
+    pub(super) fn confirmed(
+        &mut self,
+        node: usize,
+        copy: CopyId,
+        Reader(read): Reader,
+        position: Option<Lsn>,
+    ) {
         match position {
             Some(position) => self.await_position(node, copy, *read, position, CONFIRM_WAIT),
             None => self.answer(node, read.client, read.number, Outcome::Unavailable),
@@ -143,7 +149,8 @@ impl World {
     pub(super) fn serve_waiting(&mut self, node: usize, copy: CopyId) {
         let Some(open) = self.copy(node, copy) else { return };
         let applied = open.applied;
-        let (ready, waiting) = std::mem::take(&mut open.waiting).into_iter().partition(|read| read.position <= applied);
+        let (ready, waiting) =
+            std::mem::take(&mut open.waiting).into_iter().partition(|read| read.position <= applied);
         open.waiting = waiting;
         let ready: Vec<Waiting> = ready;
         ready.into_iter().for_each(|waiting| self.finish_read(node, copy, waiting.read));
@@ -152,7 +159,9 @@ impl World {
     /// A read has waited long enough.
     pub(super) fn read_given_up(&mut self, at: At, number: u64) {
         let Some(open) = self.opening(at) else { return };
-        let Some(index) = open.waiting.iter().position(|waiting| waiting.read.number == number) else { return };
+        let Some(index) = open.waiting.iter().position(|waiting| waiting.read.number == number) else {
+            return;
+        };
         let read = open.waiting.remove(index).read;
         self.answer(at.node, read.client, read.number, Outcome::Unavailable);
     }
@@ -210,7 +219,11 @@ impl World {
         to: Option<ReplicaId>,
     ) {
         let Some(copy) = self.served(node, shard) else {
-            return self.send(Place::Node(node), from, Body::HandedOver(question, Err(NotAdmitted::NotPrimary)));
+            return self.send(
+                Place::Node(node),
+                from,
+                Body::HandedOver(question, Err(NotAdmitted::NotPrimary)),
+            );
         };
         let open = self.copy(node, copy).expect("it is served");
         open.hand_overs.push((from, question));
@@ -235,7 +248,9 @@ impl World {
 
     fn is_in_sync_here(&self, node: usize, copy: CopyId) -> bool {
         let process = self.nodes[node].process.as_ref();
-        process.and_then(|process| process.view.shards.get(&copy.0)).is_some_and(|record| record.is_in_sync(copy.1))
+        process
+            .and_then(|process| process.view.shards.get(&copy.0))
+            .is_some_and(|record| record.is_in_sync(copy.1))
     }
 }
 
@@ -247,7 +262,9 @@ fn leads(open: &OpenCopy, epoch: Epoch) -> bool {
 fn take(open: &OpenCopy, read: &mut Read) {
     read.seen = open.reader.snapshot().lsn;
     read.found = match &read.key {
-        Some(key) => open.reader.get(key, true).map(|found| Document::read(&found.0, found.1)).into_iter().collect(),
+        Some(key) => {
+            open.reader.get(key, true).map(|found| Document::read(&found.0, found.1)).into_iter().collect()
+        }
         None => {
             let snapshot = open.reader.snapshot();
             let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true);

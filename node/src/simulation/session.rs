@@ -31,7 +31,8 @@ impl World {
     /// A process asks the store.
     pub(super) fn ask_store(&mut self, node: usize, purpose: Purpose, ask: Ask) {
         let limit = if matches!(purpose, Purpose::Watch) { ANSWER_LIMIT * 2 } else { ANSWER_LIMIT };
-        let question = self.ask(Place::Node(node), Place::Store, limit, |number| Body::Ask(number, Box::new(ask)));
+        let question =
+            self.ask(Place::Node(node), Place::Store, limit, |number| Body::Ask(number, Box::new(ask)));
         if let Some(process) = &mut self.nodes[node].process {
             process.asked.insert(question, purpose);
         }
@@ -68,7 +69,11 @@ impl World {
         let is_waiting = running.asked.values().any(|asked| {
             matches!(
                 asked,
-                Purpose::OpenDisk | Purpose::LookUp | Purpose::TakeOver | Purpose::Lease | Purpose::Register(_)
+                Purpose::OpenDisk
+                    | Purpose::LookUp
+                    | Purpose::TakeOver
+                    | Purpose::Lease
+                    | Purpose::Register(_)
             )
         });
         if !is_waiting {
@@ -91,7 +96,9 @@ impl World {
             }
             (Purpose::KeepAlive, Told::Lease(_)) => self.kept_alive(node),
             (Purpose::KeepAlive, Told::NoLease) => self.session_ended(node),
-            (Purpose::Propose(copy, opening, number), told) => self.proposed(node, (copy, opening), number, &told),
+            (Purpose::Propose(copy, opening, number), told) => {
+                self.proposed(node, (copy, opening), number, &told)
+            }
             (Purpose::Reload(copy, opening), Told::Shard(Some(shard))) => {
                 self.tell_record(node, copy, Some(opening), &shard);
             }
@@ -187,7 +194,8 @@ impl World {
     fn tell_session(&mut self, node: usize) {
         let process = self.nodes[node].process.as_ref().expect("it has a session");
         let held = process.session.held;
-        let open: Vec<_> = process.slots.iter().filter(|(_, slot)| slot.open.is_some()).map(|(copy, _)| *copy).collect();
+        let open: Vec<_> =
+            process.slots.iter().filter(|(_, slot)| slot.open.is_some()).map(|(copy, _)| *copy).collect();
         for copy in open {
             self.step(node, copy, Happened::Session(held));
         }

@@ -57,8 +57,19 @@ impl Settings {
     /// The kind of world that a seed makes.
     pub(super) fn of_seed(seed: u64) -> Settings {
         let mut random = Random::new(seed ^ 0x5eed_5eed_5eed_5eed);
-        let (replicas, min_isr) =
-            *random.pick(&[(3, 2), (3, 2), (3, 2), (3, 2), (2, 1), (2, 1), (3, 1), (2, 2), (1, 1), (3, 3), (4, 2)]);
+        let (replicas, min_isr) = *random.pick(&[
+            (3, 2),
+            (3, 2),
+            (3, 2),
+            (3, 2),
+            (2, 1),
+            (2, 1),
+            (3, 1),
+            (2, 2),
+            (1, 1),
+            (3, 3),
+            (4, 2),
+        ]);
         let nodes = replicas + random.index(3);
         let weather = Weather {
             latency: random.between(Duration::from_micros(100), Duration::from_millis(5)),
@@ -142,8 +153,10 @@ impl Settings {
     /// All documents that there may be.
     pub(super) fn keys(&self) -> Vec<String> {
         let alone = (0..self.key_count).map(|index| format!("k{index}"));
-        let groups = (0..self.shard_count as usize).flat_map(|shard| (0..GROUPS).map(move |group| (shard, group)));
-        let grouped = groups.flat_map(|(shard, group)| (0..GROUP_KEYS).map(move |part| format!("g{shard}-{group}.{part}")));
+        let groups =
+            (0..self.shard_count as usize).flat_map(|shard| (0..GROUPS).map(move |group| (shard, group)));
+        let grouped = groups
+            .flat_map(|(shard, group)| (0..GROUP_KEYS).map(move |part| format!("g{shard}-{group}.{part}")));
         alone.chain(grouped).collect()
     }
 }

@@ -7,7 +7,8 @@ use super::network::Place;
 use super::node::{CopyId, Fetching, Purpose, Sending, Transfer};
 use super::world::{Body, Event, World};
 use crate::cluster::view::Shard;
-use crate::ids::{ReplicaId, ShardId};
+use crate::ids::{NodeId, ReplicaId, ShardId};
+use crate::shard::decide::snapshot_source;
 use crate::storage::{SnapshotDescription, SnapshotWriter, StorageError};
 
 /// Bytes of one part.
@@ -21,16 +22,12 @@ impl World {
     /// A copy is to fetch a snapshot: from one in sync that does not lead, if there is one, and at every second try from the
     /// primary.
     pub(super) fn fetch(&mut self, node: usize, copy: CopyId, record: &Arc<Shard>, from: ReplicaId) {
-        let others = record.staying().filter(|replica| replica.id != copy.1 && record.is_in_sync(replica.id));
-        let others: Vec<_> = others.filter(|replica| record.primary != Some(replica.id)).collect();
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let asks_primary = &mut process.slots.entry(copy).or_default().asks_primary;
         let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
-        let source = match others.is_empty() || is_turn_of_primary {
-            false => Some((*self.random.pick(&others)).clone()),
-            true => record.replica(from).or_else(|| record.replica(record.primary?)).cloned(),
-        };
-        let Some(source) = source else { return };
+        let is_there = |node: &NodeId| process.view.nodes.contains_key(node);
+        let source = snapshot_source(record, copy.1, is_turn_of_primary, is_there);
+        let Some(source) = source.or_else(|| record.replica(from)) else { return };
         self.tell_of(node, copy, || format!("fetches a snapshot from {}", source.node));
         let to = Place::Node(self.index_of(&source.node));
         let body = |number| Body::Fetch(number, copy.0);
@@ -109,11 +106,19 @@ impl World {
     }
 
     /// True: that was all, and it counts.
-    fn take_part(&mut self, node: usize, copy: CopyId, question: u64, part: Transfer) -> Result<bool, StorageError> {
+    fn take_part(
+        &mut self,
+        node: usize,
+        copy: CopyId,
+        question: u64,
+        part: Transfer,
+    ) -> Result<bool, StorageError> {
         let (place, identity) = (self.place(node, copy), self.identity(copy));
         let process = self.nodes[node].process.as_mut().expect("it runs");
         let fetching = process.slots.get_mut(&copy).and_then(|slot| slot.fetching.as_mut());
-        let Some(fetching) = fetching.filter(|fetching| fetching.question == question) else { return Ok(false) };
+        let Some(fetching) = fetching.filter(|fetching| fetching.question == question) else {
+            return Ok(false);
+        };
         match (part, &mut fetching.writer) {
             (Transfer::Description(description), writer) => {
                 let description = SnapshotDescription::decode(&description)?;
@@ -128,12 +133,15 @@ impl World {
                 Ok(false)
             }
             (Transfer::End, writer) => {
-                let writer = writer.take().ok_or_else(|| StorageError::refused("snapshot", "it has no part"))?;
+                let writer =
+                    writer.take().ok_or_else(|| StorageError::refused("snapshot", "it has no part"))?;
                 let meta = writer.finish()?;
                 self.ledger.installed(copy, meta.checkpoint);
                 Ok(true)
             }
-            (Transfer::Refused | Transfer::Bytes { .. }, _) => Err(StorageError::refused("snapshot", "it is not there")),
+            (Transfer::Refused | Transfer::Bytes { .. }, _) => {
+                Err(StorageError::refused("snapshot", "it is not there"))
+            }
         }
     }
 

@@ -54,7 +54,8 @@ pub(super) fn short(id: ReplicaId) -> String {
 
 /// A record on one line.
 pub(super) fn text_of(shard: &Shard) -> String {
-    let mut text = format!("shard {} at revision {}: epoch {}", shard.id.index, shard.mod_revision, shard.epoch);
+    let mut text =
+        format!("shard {} at revision {}: epoch {}", shard.id.index, shard.mod_revision, shard.epoch);
     for replica in &shard.replicas {
         let mark = |is_so, mark| if is_so { mark } else { "" };
         let role = match replica.role {

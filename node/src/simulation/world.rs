@@ -1,6 +1,5 @@
 //! [`World`]: machines, network, metadata store and clients, and the order in which things happen to them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::client::{Client, ClientAnswer, ClientRequest};
@@ -17,6 +16,7 @@ use super::trace::Trace;
 use crate::ids::{NodeId, ReplicaId, Revision, ShardId};
 use crate::replication::driver::Letter;
 use crate::replication::{NotAdmitted, Position};
+use crate::runtime::disk::Effects;
 
 /// Everything.
 pub(super) struct World {
@@ -33,7 +33,7 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) trace: Trace,
     /// How often each fault took effect.
-    pub(super) effects: BTreeMap<&'static str, u64>,
+    pub(super) effects: Effects,
     /// Faults are over.
     pub(super) is_healing: bool,
     /// Clients begin nothing new.
@@ -144,7 +144,7 @@ impl World {
             clients: Vec::new(),
             ledger: Ledger::default(),
             trace,
-            effects: BTreeMap::new(),
+            effects: Effects::new(),
             is_healing: false,
             is_quiet: false,
             checked: Revision(0),
@@ -262,6 +262,9 @@ impl World {
             // A call is carried out once, or not.
             arrivals.truncate(1);
         }
+        if from == Place::Store && arrivals.is_empty() {
+            self.took_effect("lost answer of the metadata store");
+        }
         let parcel = Parcel { from, to, body };
         for at in arrivals {
             self.schedule.at(at, Event::Arrive(parcel.clone()));
@@ -269,7 +272,13 @@ impl World {
     }
 
     /// Sends a question, whose answer does not come or comes in time. Its number.
-    pub(super) fn ask(&mut self, from: Place, to: Place, limit: Duration, body: impl FnOnce(u64) -> Body) -> u64 {
+    pub(super) fn ask(
+        &mut self,
+        from: Place,
+        to: Place,
+        limit: Duration,
+        body: impl FnOnce(u64) -> Body,
+    ) -> u64 {
         let number = self.number();
         self.send(from, to, body(number));
         self.schedule.at(self.time + limit, Event::TimeOut(from, number));
@@ -279,6 +288,7 @@ impl World {
     fn arrive_at_store(&mut self, parcel: Parcel) {
         let Body::Ask(number, ask) = parcel.body else { return };
         if self.time < self.store.away_until {
+            self.took_effect("question to a metadata store that is away");
             // Lost, or carried out when the store is back: then nobody waits for the answer any more.
             if self.random.one_in(2) {
                 let back = self.store.away_until;
@@ -321,6 +331,13 @@ impl World {
         *self.effects.entry(fault).or_default() += 1;
     }
 
+    /// The same, of many.
+    pub(super) fn note_effects(&mut self, effects: &Effects) {
+        for (effect, count) in effects {
+            *self.effects.entry(effect).or_default() += count;
+        }
+    }
+
     /// The machine of a node.
     pub(super) fn index_of(&self, node: &NodeId) -> usize {
         self.nodes.iter().position(|machine| machine.id == *node).expect("records name nodes that there are")
@@ -338,7 +355,9 @@ impl Event {
             | Event::CheckpointWritten(at)
             | Event::ReadChecked(at, _)
             | Event::ReadGivenUp(at, _) => Some(Place::Node(at.node)),
-            Event::SendPart(node, _) | Event::Beat(node, _) | Event::Keep(node, _) => Some(Place::Node(*node)),
+            Event::SendPart(node, _) | Event::Beat(node, _) | Event::Keep(node, _) => {
+                Some(Place::Node(*node))
+            }
             Event::Govern(master) => Some(Place::Master(*master)),
             Event::Start(_)
             | Event::Resume(_)

@@ -13,7 +13,8 @@ impl World {
             let Some(copy) = self.ledger.copies.get(&(record.id, *member)) else { continue };
             let has_all = copy.log.get(end - 1) == Some(last);
             if !has_all && !copy.is_bad {
-                let what = format!("I2: {member} is in sync and has {} of {end} committed records", copy.log.len());
+                let what =
+                    format!("I2: {member} is in sync and has {} of {end} committed records", copy.log.len());
                 return self.ledger.break_with(what);
             }
         }

@@ -12,7 +12,10 @@ impl Ledger {
         let committed = shard.committed.len() as u64;
         let first = *shard.digests.entry(applied).or_insert(digest);
         if first != digest {
-            self.break_with(format!("I10: {} holds something else at {applied}: {digest:?}, {first:?}", copy.1));
+            self.break_with(format!(
+                "I10: {} holds something else at {applied}: {digest:?}, {first:?}",
+                copy.1
+            ));
         }
         if applied.0 > committed {
             self.break_with(format!("I7: {} applied {applied}, {committed} is committed", copy.1));

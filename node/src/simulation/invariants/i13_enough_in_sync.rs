@@ -27,7 +27,8 @@ impl World {
         let was_enough = self.ledger.shard(record.id).was_enough;
         self.ledger.shard(record.id).was_enough |= size >= needed;
         if was_enough && size < needed {
-            self.ledger.break_with(format!("I13: {size} copies of {} are in sync, {needed} are needed", record.id));
+            self.ledger
+                .break_with(format!("I13: {size} copies of {} are in sync, {needed} are needed", record.id));
         }
     }
 }
