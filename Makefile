@@ -45,7 +45,7 @@ soak: ## Simulations of the storage and of clusters over many seeds (SEEDS=1000 
 	@$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FROM),FROM=$(FROM)) scripts/soak
 
 .PHONY: torture
-torture: ## Kill and restart a loaded cluster for a while (MINUTES=10)
+torture: ## Faults of processes, network, disks and etcd on a loaded cluster (needs root; MINUTES=10 SEED=1)
 	@$(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(SEED),SEED=$(SEED)) scripts/torture
 
 .PHONY: bench-index

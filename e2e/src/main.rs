@@ -48,7 +48,7 @@ enum Command {
         #[arg(long)]
         exit: bool,
     },
-    /// Kill and restart a loaded cluster of processes and check every document
+    /// Let faults strike a loaded cluster of processes and check every answer (needs root)
     Torture {
         /// How long
         #[arg(long, default_value_t = 10)]
@@ -56,6 +56,9 @@ enum Command {
         /// Draws the faults
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Only these, as the summary calls them (such as "kill primary")
+        #[arg(long)]
+        fault: Vec<torture::Fault>,
     },
     /// Measure load and search of a cluster of processes
     BenchServer {
@@ -109,9 +112,16 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
         Command::Demo { port, exit } => {
             demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
-        Command::Torture { minutes, seed } => {
-            let report = torture::run(settings, Duration::from_secs(minutes * 60), seed).await?;
-            print(&format!("seed {seed}: {report:?}"))
+        Command::Torture { minutes, seed, fault } => {
+            let faults = if fault.is_empty() { torture::Fault::ALL.to_vec() } else { fault };
+            let plan = torture::Plan {
+                duration: Duration::from_secs(minutes * 60),
+                seed,
+                faults,
+                with_thief: false,
+            };
+            let summary = torture::run(settings, plan).await?;
+            print(&summary.to_string())
         }
         Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
         Command::BenchReplication { quick } => print(&bench_replication::run(settings, quick).await?),

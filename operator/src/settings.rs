@@ -77,6 +77,7 @@ pub const SETTINGS: &[Setting] = &[
     hot("rate_limit.requests_per_second", Shape::Count(1, 1_000_000)),
     cold("replication.catch_up_bytes_per_second", Shape::Count(KIB * KIB, 64 * GIB)),
     cold("replication.leaving_grace", Shape::Duration(0, DAY_MS)),
+    cold("replication.readmission_pause", Shape::Duration(0, DAY_MS)),
     hot("replication.rereplicate_after", Shape::Duration(1000, DAY_MS)),
     cold("replication.without_etcd", Shape::Word(&["strict", "failsafe"])),
     cold("scheduler_worker_count", Shape::Count(0, 1024)),

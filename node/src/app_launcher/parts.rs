@@ -249,7 +249,7 @@ impl Parts<'_> {
                 checkpoint_log_bytes,
                 disk_thresholds: DiskThresholds::default(),
                 policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
-                timing: Timing::default(),
+                timing: Timing::with_readmission(self.config.readmission_pause),
                 leaving_grace: self.config.leaving_grace,
                 catch_up_bytes_per_second: self.config.catch_up_bytes_per_second,
                 predecessor_ended: self.predecessor_ended,
