@@ -172,6 +172,50 @@ impl LocalCluster {
         &self.nodes
     }
 
+    /// A node's data directory.
+    #[must_use]
+    pub fn data_dir(&self, index: usize) -> PathBuf {
+        self.folder.path().join(&self.nodes[index].name)
+    }
+
+    /// Puts a stopped node's data directory back to an older image, or takes everything away from it (`None`).
+    ///
+    /// # Errors
+    /// When files cannot be copied or removed.
+    pub fn replace_data(&self, index: usize, image: Option<&Path>) -> Result<()> {
+        let own = self.data_dir(index);
+        std::fs::remove_dir_all(&own)?;
+        match image {
+            Some(image) => copy(image, &own),
+            None => Ok(()),
+        }
+    }
+
+    /// A copy of a stopped node's data directory.
+    ///
+    /// # Errors
+    /// When files cannot be copied.
+    pub fn image_of_data(&self, index: usize) -> Result<PathBuf> {
+        let image = self.folder.path().join(format!("{}.image", self.nodes[index].name));
+        copy(&self.data_dir(index), &image)?;
+        Ok(image)
+    }
+
+    /// `vectorsphere admin` with these arguments, at a node's gateway; what it prints.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not succeed.
+    pub async fn admin(&self, gateway: usize, arguments: &[&str]) -> Result<String> {
+        let server = format!("http://127.0.0.1:{}", self.nodes[gateway].http_port);
+        let mut command = Command::new(&self.server);
+        let output = command.args(["admin", "--server", &server]).args(arguments).output().await?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if !output.status.success() {
+            bail!("{arguments:?}: {}: {}", output.status, text(&output.stderr));
+        }
+        Ok(text(&output.stdout))
+    }
+
     /// Resident memory of a node in bytes.
     ///
     /// # Errors
@@ -247,6 +291,12 @@ impl LocalCluster {
     fn log(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.log"))
     }
+}
+
+/// Copies a tree with everything that the system knows of its files.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    if status.success() { Ok(()) } else { bail!("cp -a {} {}: {status}", from.display(), to.display()) }
 }
 
 fn spawn(mut command: Command, log: &Path) -> Result<Child> {

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 use vectorsphere_proto::keys::Keys;
+use vectorsphere_proto::meta::DiskRecord;
 
 use super::LaunchError;
+use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn, TxnOutcome};
 use crate::cluster::node_session::SessionError;
 use crate::cluster::{Failures, HeldSession, MetaStore, NodeSession, ServiceDiscovery};
 use crate::config::Config;
+use crate::ids::NodeId;
 use crate::runtime::Readiness;
 use crate::runtime::disk::Disk;
 use crate::storage::data_dir;
@@ -32,15 +36,97 @@ pub(super) async fn join(
     stop: &CancellationToken,
 ) -> Result<(), LaunchError> {
     let own = data_dir::cluster_uid(disk)?;
+    let joining = || NodeSession::join_cluster(store, keys, own.as_deref());
+    let cluster_uid = patiently("join the cluster", joining, readiness, live, stop).await?;
+    Ok(data_dir::join_cluster(disk, &cluster_uid)?)
+}
+
+/// Counts this opening of the data directory, on the disk and in the metadata store: so a volume that was put back to an older
+/// image shows, and nothing that it holds counts any more (R8). `session`: the identity of this process.
+pub(super) async fn prove_disk(
+    store: &dyn MetaStore,
+    (keys, node): (&Keys, &NodeId),
+    disk: &dyn Disk,
+    session: &str,
+    readiness: &Readiness,
+    live: &watch::Receiver<Arc<Config>>,
+    stop: &CancellationToken,
+) -> Result<(), LaunchError> {
+    let mut opened = data_dir::count_opening(disk)?;
+    let key = keys.disk(node.as_str());
+    loop {
+        let claim = OpeningClaim { disk_id: opened.disk_id, opens: opened.opens, session };
+        let claiming = || claim_opening(store, &key, &claim);
+        if patiently("register the data directory", claiming, readiness, live, stop).await? {
+            return Ok(());
+        }
+        error!(
+            "the data volume was put back to an older image: acknowledged writes may be missing from its copies, so all of \
+             them are given up and made anew from other nodes"
+        );
+        opened = data_dir::give_up_older_image(disk)?;
+    }
+}
+
+/// An opening of a data directory, by a process.
+struct OpeningClaim<'s> {
+    disk_id: u128,
+    opens: u64,
+    session: &'s str,
+}
+
+/// Writes the opening into the metadata store; `false`: it knows a later one of the same disk.
+async fn claim_opening(
+    store: &dyn MetaStore,
+    key: &str,
+    claim: &OpeningClaim<'_>,
+) -> Result<bool, SessionError> {
+    let disk_id = format!("{:032x}", claim.disk_id);
+    loop {
+        let found = store.get(key).await?;
+        let condition = match &found {
+            None => Condition::Absent(key.to_owned()),
+            Some(entry) => {
+                let known = DiskRecord::decode(entry.value.clone())
+                    .map_err(|error| MetaError::Refused(format!("{key} is damaged: {error}")))?;
+                let is_own = known.session == claim.session;
+                if known.disk_id == disk_id && !is_own && known.opens >= claim.opens {
+                    return Ok(false);
+                }
+                Condition::ModifiedAt(key.to_owned(), entry.mod_revision)
+            }
+        };
+        let session = claim.session.to_owned();
+        let record = DiskRecord { disk_id: disk_id.clone(), opens: claim.opens, session };
+        let value = record.encode_to_vec().into();
+        let operations = vec![Operation::Put { key: key.to_owned(), value, lease: None }];
+        if let TxnOutcome::Committed(_) =
+            store.commit(Txn { conditions: vec![condition], operations }).await?
+        {
+            return Ok(true);
+        }
+    }
+}
+
+/// Tries until the metadata store answers; says so when it does not.
+async fn patiently<T, F>(
+    what: &'static str,
+    mut attempt: impl FnMut() -> F,
+    readiness: &Readiness,
+    live: &watch::Receiver<Arc<Config>>,
+    stop: &CancellationToken,
+) -> Result<T, LaunchError>
+where
+    F: Future<Output = Result<T, SessionError>>,
+{
     let mut failures = Failures::default();
-    let cluster_uid = loop {
-        let joining = NodeSession::join_cluster(store, keys, own.as_deref());
-        match stop.run_until_cancelled(joining).await {
+    let value = loop {
+        match stop.run_until_cancelled(attempt()).await {
             None => return Err(LaunchError::Stopped),
-            Some(Ok(cluster_uid)) => break cluster_uid,
+            Some(Ok(value)) => break value,
             Some(Err(SessionError::Meta(error))) => {
                 let retry_count = live.borrow().slave.register_retry_count;
-                failures.tell("join the cluster", error, retry_count);
+                failures.tell(what, error, retry_count);
                 if failures.count() > retry_count {
                     readiness.set(REACHED, false);
                 }
@@ -55,7 +141,7 @@ pub(super) async fn join(
         warn!(failures = failures.count(), "the metadata store answers now");
     }
     readiness.set(REACHED, true);
-    Ok(data_dir::join_cluster(disk, &cluster_uid)?)
+    Ok(value)
 }
 
 /// Returns when this node is registered and its view has seen it.
@@ -76,5 +162,32 @@ pub(super) async fn await_session(
     match stop.run_until_cancelled(registered).await {
         Some(true) => Ok(()),
         Some(false) | None => Err(LaunchError::Stopped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::meta_store::EmbeddedStore;
+
+    #[tokio::test]
+    async fn an_opening_that_was_there_before_is_an_older_image() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = EmbeddedStore::open(folder.path()).expect("opens");
+        let claim = |disk_id, opens, session| OpeningClaim { disk_id, opens, session };
+        for (disk, opens, session, is_newest) in [
+            (1, 1, "a", true),
+            (1, 1, "a", true), // its answer was lost
+            (1, 2, "b", true),
+            (1, 5, "c", true), // processes that died before they could say so
+            (1, 5, "d", false),
+            (1, 3, "e", false),
+            (1, 6, "f", true),
+            (2, 1, "g", true), // another volume
+            (1, 7, "h", true),
+        ] {
+            let claimed = claim_opening(&store, "disk/n", &claim(disk, opens, session)).await;
+            assert_eq!(claimed, Ok(is_newest), "disk {disk}, opening {opens}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use vectorsphere_proto::internal::shard_service_server::ShardServiceServer;
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta;
 
-use super::join::{await_session, join};
+use super::join::{await_session, join, prove_disk};
 use super::listeners::Listeners;
 use super::{LaunchError, RunningNode, identity, settings};
 use crate::cluster::{
@@ -106,6 +106,8 @@ impl Parts<'_> {
 
         join(&*self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
         let record = identity::node_record(&self.config, &node.id, &ports);
+        let (store, whose) = (&*self.store, (&self.keys, &node.id));
+        prove_disk(store, whose, &*self.disk, &record.session, readiness, &self.live, stop).await?;
         let (announce, record) = watch::channel(record);
         let session = self.session(record.clone(), cluster_metrics.clone());
         let held = session.subscribe();

@@ -104,17 +104,7 @@ impl Coordinator {
             warn!(shard = %shard.id, node = %replica.node, "a copy in sync does not say where it is");
             return None;
         };
-        let last = status.last.unwrap_or_default();
-        let leads = |other: &&Arc<Shard>| other.primary_node() == Some(&replica.node);
-        Some(CandidateReport {
-            replica: replica.id,
-            last_epoch: Epoch(last.epoch),
-            flushed: Lsn(last.lsn),
-            commit: Lsn(status.commit_lsn),
-            is_damaged: status.damaged,
-            tail_was_cut: status.tail_was_cut,
-            primaries: view.shards.values().filter(leads).count(),
-        })
+        Some(candidate(view, replica, &status))
     }
 
     /// Where a copy stands, as its node says.
@@ -232,8 +222,23 @@ impl Coordinator {
         self.step(Txn { conditions, operations: vec![Operation::Put { key, value, lease: None }] }).await
     }
 
-    fn in_session(&self, node: &NodeId, session: Session) -> Condition {
+    pub(super) fn in_session(&self, node: &NodeId, session: Session) -> Condition {
         Condition::CreatedAt(self.keys.node(node.as_str()), Revision(session.0))
+    }
+}
+
+/// What the choice of a primary goes by.
+pub(super) fn candidate(view: &ClusterView, replica: &Replica, status: &ReplicaStatus) -> CandidateReport {
+    let last = status.last.unwrap_or_default();
+    let leads = |other: &&Arc<Shard>| other.primary_node() == Some(&replica.node);
+    CandidateReport {
+        replica: replica.id,
+        last_epoch: Epoch(last.epoch),
+        flushed: Lsn(last.lsn),
+        commit: Lsn(status.commit_lsn),
+        is_damaged: status.damaged,
+        tail_was_cut: status.tail_was_cut,
+        primaries: view.shards.values().filter(leads).count(),
     }
 }
 

@@ -16,8 +16,10 @@ pub(crate) enum Step {
     Open,
     /// Its log is too old: fetch a snapshot from this copy, then open it.
     Fetch(ReplicaId),
-    /// Its data is lost: say so in the record.
+    /// Its data is lost, or its disk stays broken: say so in the record.
     MarkDamaged,
+    /// It is the primary and cannot be opened: let the Master choose another copy.
+    Abdicate,
     /// It is not to be served: close it. Its data stays.
     Close,
     /// Delete its data, then tell the record.
@@ -35,17 +37,24 @@ pub(crate) struct Facts {
     pub(crate) needs_snapshot: Option<ReplicaId>,
     /// For how long the record has said that it leaves.
     pub(crate) leaving_for: Option<Duration>,
+    /// For how long its disk has failed, since it was open last.
+    pub(crate) failing_for: Option<Duration>,
 }
 
-/// Decides the next step. `entry` is `None` while the record does not name the copy, and `table` while the table's record
-/// is absent: neither is a reason to delete anything. Only a table that is being deleted is, and an entry that leaves.
+/// A copy whose disk fails for so long is given up, if there is another one in sync (R13).
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Decides the next step for `copy`. The record may not name it, and `table` is `None` while the table's record is absent:
+/// neither is a reason to delete anything. Only a table that is being deleted is, and an entry that leaves.
 pub(crate) fn next_step(
-    entry: Option<&Replica>,
+    record: &Shard,
+    copy: ReplicaId,
     table: Option<TableState>,
     session: Option<Session>,
     leaving_grace: Duration,
     facts: Facts,
 ) -> Step {
+    let entry = record.replica(copy);
     let close = if facts.is_open { Step::Close } else { Step::Wait };
     let Some(entry) = entry else { return close };
     let Some(table) = table else { return Step::Wait };
@@ -60,11 +69,26 @@ pub(crate) fn next_step(
     if facts.is_damaged {
         return if session.is_some() { Step::MarkDamaged } else { Step::Wait };
     }
+    if let (Some(failing_for), Some(session), false) = (facts.failing_for, session, facts.is_open)
+        && has_other_in_sync(record, copy)
+    {
+        // The node lives, so nobody else would notice.
+        if record.primary == Some(copy) && record.primary_session == session {
+            return Step::Abdicate;
+        }
+        if failing_for >= DISK_PATIENCE {
+            return Step::MarkDamaged;
+        }
+    }
     match (facts.is_open, facts.needs_snapshot) {
         (true, _) => Step::Wait,
         (false, Some(from)) => Step::Fetch(from),
         (false, None) => Step::Open,
     }
+}
+
+fn has_other_in_sync(record: &Shard, copy: ReplicaId) -> bool {
+    record.staying().any(|other| other.id != copy && !other.damaged && record.is_in_sync(other.id))
 }
 
 /// The copies of a shard on a node.
@@ -118,6 +142,14 @@ pub(crate) fn judge_directory(
             "metadata store shows epoch {shown}, but this replica obeyed epoch {promised}: the store was rolled back"
         ));
     }
+    let heard = &meta.membership;
+    if heard.epoch == shown && heard.configuration > record.mod_revision {
+        return DirectoryVerdict::Refuse(format!(
+            "metadata store shows the shard as of revision {}, but this replica has heard of revision {}: the store was \
+             rolled back",
+            record.mod_revision, heard.configuration
+        ));
+    }
     DirectoryVerdict::Open
 }
 
@@ -125,7 +157,7 @@ pub(crate) fn judge_directory(
 mod tests {
     use super::*;
     use crate::ids::{Revision, ShardId, ShardIndex, TableId};
-    use crate::storage::ReplicaIdentity;
+    use crate::storage::{Membership, ReplicaIdentity};
 
     const OURS: ReplicaId = ReplicaId([1; 16]);
     const OTHER: ReplicaId = ReplicaId([2; 16]);
@@ -154,8 +186,10 @@ mod tests {
     fn steps_follow_from_record_table_and_facts() {
         use TableState::{Active, Creating, Deleting};
         let session = Some(Session(50));
-        let step =
-            |entry: Option<&Replica>, table, session, facts| next_step(entry, table, session, GRACE, facts);
+        let step = |entry: Option<&Replica>, table, session, facts| {
+            let shard = Shard { replicas: entry.cloned().into_iter().collect(), ..record(3, &[OURS]) };
+            next_step(&shard, OURS, table, session, GRACE, facts)
+        };
         let (closed, open) = (Facts::default(), Facts { is_open: true, ..Facts::default() });
         let full = entry(ReplicaRole::Full);
 
@@ -181,6 +215,22 @@ mod tests {
         assert_eq!(step(Some(&leaving), Some(Active), session, open), Step::Close);
         assert_eq!(step(Some(&leaving), Some(Active), session, since(GRACE / 2)), Step::Wait);
         assert_eq!(step(Some(&leaving), Some(Active), session, since(GRACE)), Step::Remove);
+    }
+
+    #[test]
+    fn a_copy_whose_disk_fails_leads_no_more_and_is_given_up_in_the_end() {
+        let step = |primary, isr: &[ReplicaId], seconds| {
+            let mut shard = Shard { primary: Some(primary), primary_session: Session(50), ..record(3, isr) };
+            shard.replicas.push(Replica { id: OTHER, ..entry(ReplicaRole::Full) });
+            let failing_for = Some(Duration::from_secs(seconds));
+            let facts = Facts { failing_for, ..Facts::default() };
+            next_step(&shard, OURS, Some(TableState::Active), Some(Session(50)), GRACE, facts)
+        };
+        assert_eq!(step(OURS, &[OURS, OTHER], 0), Step::Abdicate);
+        assert_eq!(step(OTHER, &[OURS, OTHER], 29), Step::Open, "it may pass");
+        assert_eq!(step(OTHER, &[OURS, OTHER], 30), Step::MarkDamaged);
+        assert_eq!(step(OURS, &[OURS], 99), Step::Open, "there is no other copy");
+        assert_eq!(step(OTHER, &[OTHER], 30), Step::MarkDamaged, "it is out of sync already");
     }
 
     #[test]
@@ -214,5 +264,13 @@ mod tests {
             refused(judge(&record(0, &[]), Learner, Some(meta(OURS, 1)))),
             "an old copy of the metadata store"
         );
+        let heard = |epoch, revision| {
+            let membership =
+                Membership { epoch: Epoch(epoch), configuration: Revision(revision), isr: vec![OURS] };
+            judge(&record(3, &[OURS]), Full, Some(ReplicaMeta { membership, ..meta(OURS, 3) }))
+        };
+        assert!(refused(heard(3, 2)), "an older in-sync set of the same reign");
+        assert_eq!(heard(3, 1), DirectoryVerdict::Open);
+        assert_eq!(heard(2, 1), DirectoryVerdict::Open, "positions of another reign");
     }
 }

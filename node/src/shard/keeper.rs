@@ -67,6 +67,8 @@ struct Slot {
     /// The last step lost a race, begun with this in sight: the pause ends as soon as something else is in sight.
     lost_race: Option<Sight>,
     is_damaged: bool,
+    /// Since when its disk has failed, until it is open again.
+    failing_since: Option<Instant>,
     needs_snapshot: Option<ReplicaId>,
     /// When the record was seen to say that it leaves.
     leaving_since: Option<Instant>,
@@ -90,6 +92,7 @@ enum StepDone {
     Opened(Result<Box<Opened>, StepFailure>),
     Fetched(Result<(), StepFailure>),
     Marked(Sight, Result<(), StepFailure>),
+    Abdicated(Sight, Result<(), StepFailure>),
     Closed,
     Removed(Sight, Result<(), StepFailure>),
 }
@@ -185,7 +188,8 @@ impl Keeper {
                 continue;
             }
             let state = table.map(|table| table.state);
-            let step = next_step(entry, state, session, self.parts.settings.leaving_grace, slot.facts());
+            let grace = self.parts.settings.leaving_grace;
+            let step = next_step(record, copy.1, state, session, grace, slot.facts());
             self.begin(step, copy, &view, record, (entry, table.map(Arc::as_ref)), sight);
         }
     }
@@ -217,6 +221,7 @@ impl Keeper {
                 }
             }
             Step::MarkDamaged => self.begin_mark(copy, sight),
+            Step::Abdicate => self.begin_abdicate(copy, sight),
             Step::Close => self.begin_close(copy),
             Step::Remove => self.begin_remove(copy, sight),
         }
@@ -301,6 +306,16 @@ impl Keeper {
         });
     }
 
+    fn begin_abdicate(&mut self, copy: CopyId, sight: Sight) {
+        let Some(session) = sight.session else { return };
+        self.slot(copy).is_busy = true;
+        let records = self.records.clone();
+        self.steps.spawn(async move {
+            let done = records.abdicate(copy.0, copy.1, session).await;
+            (copy, StepDone::Abdicated(sight, done.map_err(StepFailure::Record)))
+        });
+    }
+
     fn begin_remove(&mut self, copy: CopyId, sight: Sight) {
         let Some(session) = sight.session else { return };
         let open = self.slot(copy).open.take();
@@ -347,6 +362,9 @@ impl Keeper {
             StepDone::Marked(_, Ok(())) => {
                 warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged");
             }
+            StepDone::Abdicated(_, Ok(())) => {
+                warn!(%shard, replica = %copy.1, "its disk fails: another copy is to lead");
+            }
             StepDone::Closed => {
                 self.slots.remove(&copy);
             }
@@ -354,12 +372,16 @@ impl Keeper {
                 info!(%shard, replica = %copy.1, "replica deleted");
                 self.slots.remove(&copy);
             }
-            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure))
+            StepDone::Removed(sight, Err(failure))
+            | StepDone::Marked(sight, Err(failure))
+            | StepDone::Abdicated(sight, Err(failure))
                 if failure.is_race() =>
             {
                 self.slot(copy).rest_at(sight);
             }
-            StepDone::Removed(_, Err(failure)) | StepDone::Marked(_, Err(failure)) => {
+            StepDone::Removed(_, Err(failure))
+            | StepDone::Marked(_, Err(failure))
+            | StepDone::Abdicated(_, Err(failure)) => {
                 warn!(%shard, error = %failure, "replica could not be given up");
                 self.slot(copy).rest();
             }
@@ -404,8 +426,7 @@ impl Keeper {
         self.table.set(shard, Found::Open(replica.clone()));
         let slot = self.slot(copy);
         slot.open = Some(OpenCopy { replica, record: tell, cancel });
-        slot.is_damaged = false;
-        slot.not_before = None;
+        (slot.is_damaged, slot.failing_since, slot.not_before) = (false, None, None);
     }
 
     fn failed(&mut self, copy: CopyId, failure: &StepFailure) {
@@ -421,8 +442,7 @@ impl Keeper {
             self.table.set(shard, Found::Failed(Error::new(code, message)));
         }
         let slot = self.slot(copy);
-        slot.is_damaged = failure.is_damage();
-        slot.rest();
+        slot.note_failure(failure.is_damage(), failure.is_of_disk());
     }
 
     /// An owner ended by itself: its storage failed, or it needs a snapshot. The replica is opened again.
@@ -441,8 +461,7 @@ impl Keeper {
             }
             Err(failure) => {
                 slot.open = None;
-                slot.is_damaged = failure.is_damage();
-                slot.rest();
+                slot.note_failure(failure.is_damage(), failure.is_of_disk());
                 warn!(%shard, error = %failure, "replica will be opened again");
             }
         }
@@ -498,7 +517,16 @@ impl Slot {
             is_damaged: self.is_damaged,
             needs_snapshot: self.needs_snapshot,
             leaving_for: self.leaving_since.map(|since| since.elapsed()),
+            failing_for: self.failing_since.map(|since| since.elapsed()),
         }
+    }
+
+    fn note_failure(&mut self, is_damage: bool, is_of_disk: bool) {
+        self.is_damaged = is_damage;
+        if is_of_disk {
+            self.failing_since.get_or_insert_with(Instant::now);
+        }
+        self.rest();
     }
 
     /// Lets an open copy know its record.

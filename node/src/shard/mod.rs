@@ -27,6 +27,7 @@ pub mod replica;
 pub mod replication_rpc;
 pub mod rpc;
 pub mod search;
+mod slow_disk;
 mod step;
 
 mod turn;

@@ -17,10 +17,12 @@ use super::answers::not_written;
 use super::catch_up::CatchUp;
 use super::checkpointing::Checkpointing;
 use super::configuration::configuration_of;
+use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::links::Links;
 use super::metrics::ShardMetrics;
 use super::records::{RecordFailure, Records};
 use super::replica::{ConfirmReply, ReplicaState, Request, SharedGrant, WriteReply, WriteRequest, closed};
+use super::slow_disk::SlowDisk;
 use super::turn::{Done, Lane, PinReply, Progress};
 use super::write_room::TakenRoom;
 use crate::cluster::HeldSession;
@@ -75,6 +77,11 @@ pub(super) struct Owner {
     /// How far other copies have applied, for people.
     pub(super) applied_at: HashMap<ReplicaId, Lsn>,
     marked: Instant,
+    /// How full the volume is, and whether this copy said that it leaves.
+    disk_stage: SharedDiskStage,
+    told_condition: DiskCondition,
+    slow_disk: SlowDisk,
+    sync_began: Instant,
     debt_bytes: u64,
     pub(super) metrics: ShardMetrics,
     cancel: CancellationToken,
@@ -99,6 +106,7 @@ pub(super) struct OwnerParts {
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,
+    pub(super) disk_stage: SharedDiskStage,
     pub(super) metrics: ShardMetrics,
     pub(super) cancel: CancellationToken,
 }
@@ -139,6 +147,11 @@ impl OwnerFailure {
             OwnerFailure::Storage(error) => error.is_lasting(),
             OwnerFailure::Panicked | OwnerFailure::Diverged(_) => false,
         }
+    }
+
+    /// The disk did not do what it was told.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, OwnerFailure::Storage(_))
     }
 }
 
@@ -181,6 +194,10 @@ impl Owner {
             diverged: None,
             applied_at: HashMap::new(),
             marked: Instant::now(),
+            disk_stage: parts.disk_stage,
+            told_condition: DiskCondition::Well,
+            slow_disk: SlowDisk::default(),
+            sync_began: Instant::now(),
             metrics: parts.metrics,
             cancel: parts.cancel,
         }
@@ -230,6 +247,7 @@ impl Owner {
         self.take_record();
         loop {
             self.take_session();
+            self.take_disk_stage();
             if let Some(failure) = self.diverged.take() {
                 return Err(failure);
             }
@@ -285,7 +303,7 @@ impl Owner {
             }
             Request::Leave => {
                 self.step(Event::HandOver(None));
-                self.step(Event::Disk(DiskCondition::Leaving));
+                self.tell_condition(DiskCondition::Leaving);
             }
             Request::Describe(reply) => {
                 let _ = reply.send(self.describe());
@@ -293,6 +311,36 @@ impl Owner {
             Request::Pin(reply) => self.pins.push_back(reply),
         }
         Ok(())
+    }
+
+    /// Other copies are told when the volume is too full to take more.
+    fn take_disk_stage(&mut self) {
+        if self.told_condition == DiskCondition::Leaving {
+            return;
+        }
+        self.tell_condition(match self.disk_stage.get() {
+            DiskStage::Normal | DiskStage::Warn => DiskCondition::Well,
+            DiskStage::Refuse => DiskCondition::Full,
+        });
+    }
+
+    fn tell_condition(&mut self, condition: DiskCondition) {
+        if self.told_condition != condition {
+            self.told_condition = condition;
+            self.step(Event::Disk(condition));
+        }
+    }
+
+    /// A primary whose disk has become slow lets another copy lead, if there is one.
+    fn look_at_sync(&mut self) {
+        let took = self.sync_began.elapsed();
+        let is_slow = self.slow_disk.synced(took, monotonic_time());
+        let others = self.driver.core().configuration().is_some_and(|known| known.isr.len() > 1);
+        if is_slow && others && matches!(self.driver.core().standing(), Standing::Primary(_)) {
+            let took_ms = took.as_millis() as u64;
+            warn!(shard = %self.shard, took_ms, "the disk has become slow, another copy is to lead");
+            self.step(Event::HandOver(None));
+        }
     }
 
     /// Begins a turn of the store when it is here and there is something to do.
@@ -362,6 +410,7 @@ impl Owner {
         let applied = prelude.applied;
         self.state.send_if_modified(|state| std::mem::replace(&mut state.applied, applied) != applied);
         let ticket = self.driver.on_prelude(prelude, now());
+        self.sync_began = Instant::now();
         self.lane.set_ticket(ticket);
         self.carry_out_all();
     }
@@ -372,6 +421,7 @@ impl Owner {
                 if let Err(error) = outcome {
                     return Err(OwnerFailure::Storage(error));
                 }
+                self.look_at_sync();
                 self.look_at_store();
                 let durable = self.lane.store().map_or(Lsn::ZERO, Store::durable);
                 self.driver.on_durable(ticket, durable, now());

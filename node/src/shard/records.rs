@@ -103,6 +103,23 @@ impl Records {
         self.write(shard, record, revision, session, Vec::new()).await.map(drop)
     }
 
+    /// Gives the lead of a copy up that cannot be opened: the Master is to choose another one.
+    pub(super) async fn abdicate(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        session: Session,
+    ) -> Result<(), RecordFailure> {
+        let (record, revision) = self.read_raw(shard).await?;
+        let seen = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
+        if seen.primary != Some(replica) || seen.primary_session != session {
+            return Ok(());
+        }
+        let after = configuration_of(&seen).with(&Change::Abdicate, Revision(revision.0 + 1));
+        let after = write_configuration(record, &after, &Change::Abdicate);
+        self.write(shard, after, revision, session, Vec::new()).await.map(drop)
+    }
+
     /// Takes `replica` out of the record, after its data was deleted.
     pub(super) async fn withdraw(
         &self,

@@ -74,6 +74,11 @@ impl StepFailure {
         }
     }
 
+    /// The disk did not do what it was told.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, StepFailure::Storage(_))
+    }
+
     /// Somebody else was faster, which is nothing to report.
     pub(super) fn is_race(&self) -> bool {
         matches!(self, StepFailure::Record(RecordFailure::Changed | RecordFailure::Absent))
@@ -186,7 +191,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         grant: grant.clone(),
         writes,
         mailbox,
-        disk: context.disk_stage,
+        disk: context.disk_stage.clone(),
     };
     let parts = OwnerParts {
         shard: context.shard,
@@ -203,6 +208,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
         catch_up_permits: context.catch_up_permits,
+        disk_stage: context.disk_stage,
         metrics: context.metrics,
         cancel: context.cancel,
     };

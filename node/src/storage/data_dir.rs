@@ -17,6 +17,7 @@
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
+use super::replica_meta::NAME as REPLICA_META;
 use super::whole_file::WholeFile;
 use crate::ids::{ReplicaId, ShardId};
 use crate::runtime::disk::Disk;
@@ -63,9 +64,46 @@ pub fn count_opening(disk: &dyn Disk) -> Result<DiskIdentity, StorageError> {
             DiskIdentity { disk_id: u128::from_be_bytes(id), opens: stored.opens.saturating_add(1) }
         }
     };
-    let disk_id = identity.disk_id.to_be_bytes().to_vec();
-    DISK_META.replace(disk, path, &StoredDisk { disk_id, opens: identity.opens })?;
+    identity.write(disk)?;
     Ok(identity)
+}
+
+/// Gives up what a volume holds that was put back to an older image: its replicas are not found any more, whoever looks for
+/// them counts them as lost; their data stays until the copies are deleted. The disk gets an identity of its own.
+/// Done again after a crash in between.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn give_up_older_image(disk: &dyn Disk) -> Result<DiskIdentity, StorageError> {
+    let shards = Path::new("shards");
+    for table in list(disk, shards)? {
+        for shard in list(disk, &shards.join(&table))? {
+            let directory = shards.join(&table).join(&shard);
+            for replica in list(disk, &directory)?.iter().filter(|name| parse_replica(name).is_some()) {
+                let replica = directory.join(replica);
+                if list(disk, &replica)?.iter().any(|name| name == REPLICA_META) {
+                    let meta = replica.join(REPLICA_META);
+                    let aside = replica.join(format!("{REPLICA_META}.older-image"));
+                    disk.rename(&meta, &aside).map_err(StorageError::write(&meta))?;
+                    disk.sync_dir(&replica).map_err(StorageError::sync(&replica))?;
+                }
+            }
+        }
+    }
+    let identity = DiskIdentity { disk_id: rand::random(), opens: 1 };
+    identity.write(disk)?;
+    Ok(identity)
+}
+
+fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, StorageError> {
+    disk.list(directory).map_err(StorageError::read(directory))
+}
+
+impl DiskIdentity {
+    fn write(self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let stored = StoredDisk { disk_id: self.disk_id.to_be_bytes().to_vec(), opens: self.opens };
+        DISK_META.replace(disk, Path::new("disk.meta"), &stored)
+    }
 }
 
 /// Binds the data directory to a cluster: the first time for good, later by comparing.
@@ -110,8 +148,7 @@ pub fn replica_directory(shard: ShardId, replica: ReplicaId) -> PathBuf {
 /// # Errors
 /// When the directory cannot be read.
 pub fn replicas_of(disk: &dyn Disk, shard: ShardId) -> Result<Vec<ReplicaId>, StorageError> {
-    let directory = shard_directory(shard);
-    let names = disk.list(&directory).map_err(StorageError::read(&directory))?;
+    let names = list(disk, &shard_directory(shard))?;
     Ok(names.iter().filter_map(|name| parse_replica(name)).collect())
 }
 
@@ -166,6 +203,36 @@ mod tests {
             disk.create_dir_all(&shard_directory(shard).join(other)).expect("created");
         }
         assert_eq!(replicas_of(&disk, shard).expect("listed"), replicas);
+    }
+
+    /// Steps: the older image is given up, with a crash after any operation, and then once more.
+    #[test]
+    fn an_older_image_holds_no_replica_whatever_happens_to_it() {
+        let shard = ShardId { table: crate::ids::TableId::random(), index: crate::ids::ShardIndex(3) };
+        let replicas = [ReplicaId([1; 16]), ReplicaId([2; 16])];
+        for operation in 0..12 {
+            let disk = MemoryDisk::new(operation);
+            let before = count_opening(&disk).expect("fresh");
+            for replica in replicas {
+                let directory = replica_directory(shard, replica);
+                disk.create_dir_all(&directory).expect("created");
+                let file = disk.create(&directory.join(REPLICA_META)).and_then(|mut file| file.sync());
+                file.and_then(|()| disk.sync_dir(&directory)).expect("written");
+            }
+            disk.power_off_after(operation);
+            let given_up = give_up_older_image(&disk);
+            disk.crash();
+            let after = match given_up {
+                Ok(after) => after,
+                Err(_) => give_up_older_image(&disk).expect("well"),
+            };
+            assert_ne!(after.disk_id, before.disk_id);
+            assert_eq!(count_opening(&disk).expect("well"), DiskIdentity { opens: 2, ..after });
+            for replica in replicas {
+                let names = disk.list(&replica_directory(shard, replica)).expect("listed");
+                assert_eq!(names, ["replica.meta.older-image"], "the data stays, unknown to anybody");
+            }
+        }
     }
 
     #[test]
