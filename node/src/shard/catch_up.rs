@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use crate::ids::{Lsn, ReplicaId};
 use crate::replication::Append;
+use crate::runtime::spawn_blocking;
 use crate::storage::{LogRead, LogReader, StorageError};
 
 /// Bytes that are read at once.

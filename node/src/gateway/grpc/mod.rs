@@ -6,17 +6,14 @@ mod documents;
 mod search;
 mod tables;
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{debug, error};
@@ -31,7 +28,8 @@ use super::door::Inside;
 use super::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, STREAMS_MAX};
 use crate::error_code::{Error, ErrorCode};
 use crate::router::RequestContext;
-use crate::runtime::acceptor::Acceptor;
+use crate::runtime::acceptor::{Acceptor, Peer};
+use crate::runtime::network::Listener;
 
 /// Room beside the payload of an answer.
 const ANSWER_OVERHEAD: usize = 4 << 20;
@@ -50,7 +48,7 @@ struct Api {
 /// When the transport fails.
 pub async fn serve(
     gateway: ApiGateway,
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     health_service: tonic_health::pb::health_server::HealthServer<
         impl tonic_health::pb::health_server::Health,
     >,
@@ -92,7 +90,7 @@ impl Api {
         run: impl AsyncFnOnce(&ApiGateway, RequestContext, Q) -> Result<A, Error>,
     ) -> Result<tonic::Response<A>, Status> {
         let observed = self.gateway.door().metrics.begin(method, "gRPC");
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = request.extensions().get::<Peer>().copied();
         let answer = match enter(&self.gateway, request.metadata(), peer) {
             Ok(_inside) => {
                 let context = self.gateway.context(super::new_request_id(), timeout(request.metadata()));
@@ -133,9 +131,9 @@ impl Api {
     }
 }
 
-fn enter(gateway: &ApiGateway, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Inside, Error> {
+fn enter(gateway: &ApiGateway, metadata: &MetadataMap, peer: Option<Peer>) -> Result<Inside, Error> {
     let authorization = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    let (_, inside) = gateway.door().enter(authorization, peer.map(|peer| peer.ip()))?;
+    let (_, inside) = gateway.door().enter(authorization, peer.map(|peer| peer.0.ip()))?;
     Ok(inside)
 }
 
@@ -146,7 +144,7 @@ fn guarded<S>(
 ) -> tonic::service::interceptor::InterceptedService<S, impl tonic::service::Interceptor + Clone + use<S>> {
     let gateway = gateway.clone();
     let check = move |request: Request<()>| {
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = request.extensions().get::<Peer>().copied();
         enter(&gateway, request.metadata(), peer).map(|_| request).map_err(|error| status(&error))
     };
     tonic::service::interceptor::InterceptedService::new(service, check)
