@@ -34,6 +34,8 @@ use crate::runtime::network::Listener;
 /// Room beside the payload of an answer.
 const ANSWER_OVERHEAD: usize = 4 << 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Methods whose answers do not depend on what tables there are.
+const CLUSTER: &str = "ClusterService/";
 const DOMAIN: &str = "vectorsphere.io";
 
 /// One service of the API; every method is in the file of its proto.
@@ -91,7 +93,13 @@ impl Api {
     ) -> Result<tonic::Response<A>, Status> {
         let observed = self.gateway.door().metrics.begin(method, "gRPC");
         let peer = request.extensions().get::<Peer>().copied();
-        let answer = match enter(&self.gateway, request.metadata(), peer) {
+        let entered = enter(&self.gateway, request.metadata(), peer).and_then(|inside| {
+            if !method.starts_with(CLUSTER) {
+                self.gateway.check_tables_are_known()?;
+            }
+            Ok(inside)
+        });
+        let answer = match entered {
             Ok(_inside) => {
                 let context = self.gateway.context(super::new_request_id(), timeout(request.metadata()));
                 let (deadline, request_id) = (context.deadline, context.request_id.clone());
