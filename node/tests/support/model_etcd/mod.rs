@@ -86,8 +86,11 @@ impl ModelEtcd {
         S: Stream<Item = io::Result<C>>,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        // A process that starts has no leader's clock: leases begin again.
-        self.lock().leases.begin_again(Instant::now());
+        // A process that starts knows nothing of the times of the one before: leases begin again, under a leader.
+        let mut state = self.lock();
+        state.leases.begin_again(Instant::now());
+        state.leaderless_until = None;
+        drop(state);
         let serving = Server::builder()
             .add_service(PbKvServer::new(self.clone()))
             .add_service(PbWatchServer::new(self.clone()))
