@@ -155,7 +155,8 @@ impl Change<'_> {
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Option<PbKeyValue> {
         let versions = self.content.versions.entry(key.to_vec()).or_default();
         let before = versions.last().and_then(|(_, kv)| kv.clone());
-        let prev_kv = before_revision(versions, self.revision);
+        // The event of a key that is made shows nothing, even when the same transaction deleted it before.
+        let prev_kv = before.as_ref().and_then(|_| before_revision(versions, self.revision));
         let kv = PbKeyValue {
             key: key.to_vec(),
             create_revision: before.as_ref().map_or(self.revision, |before| before.create_revision),
