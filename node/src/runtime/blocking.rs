@@ -9,6 +9,10 @@ use tokio::task::JoinHandle;
 static SIMULATED: OnceLock<fn() -> Duration> = OnceLock::new();
 
 /// Runs `work` on a thread that may wait.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "work that blocks ends by itself; whoever starts it waits for it"
+)]
 pub fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     match SIMULATED.get() {
         None => tokio::task::spawn_blocking(work),

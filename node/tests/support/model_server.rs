@@ -16,6 +16,7 @@ pub(crate) struct ModelServer {
 }
 
 impl ModelServer {
+    #[expect(clippy::disallowed_methods, reason = "it ends when this is dropped")]
     pub(crate) async fn start() -> ModelServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("bound"));

@@ -267,7 +267,7 @@ impl Faults {
         self.machines.iter().find(|machine| machine.name == name).expect("a node")
     }
 
-    fn order(&self, order: impl FnOnce(&ModelEtcd) + 'static) {
+    fn order(&self, order: impl FnOnce(&ModelEtcd) + Send + 'static) {
         assert!(self.orders.send(Box::new(order)).is_ok(), "etcd hears until the end");
     }
 }

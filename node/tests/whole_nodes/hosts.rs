@@ -23,7 +23,7 @@ pub(crate) const API: u16 = 9090;
 const ETCD_PORT: u16 = 2379;
 
 /// Something to do to the model of etcd, by its own clock.
-pub(crate) type Order = Box<dyn FnOnce(&ModelEtcd)>;
+pub(crate) type Order = Box<dyn FnOnce(&ModelEtcd) + Send>;
 
 /// What is left of a machine when its power is off, and what reaches it from outside of the network.
 pub(crate) struct Machine {

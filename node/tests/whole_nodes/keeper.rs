@@ -15,21 +15,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Documents of a probe: enough for each shard to have some.
 const PROBES: u64 = 24;
 
+/// Documents and their values.
+type Found = Vec<(String, u64)>;
+
 /// What a task of the keeper has come to.
 #[derive(Clone, Default)]
-pub(crate) struct Progress(Arc<Mutex<Option<Vec<(String, u64)>>>>);
+pub(crate) struct Progress(Arc<Mutex<Option<Found>>>);
 
 impl Progress {
     pub(crate) fn is_done(&self) -> bool {
         self.0.lock().expect("no panic under the lock").is_some()
     }
 
-    /// Documents and their values.
-    pub(crate) fn take(&self) -> Vec<(String, u64)> {
+    pub(crate) fn take(&self) -> Found {
         self.0.lock().expect("no panic under the lock").take().expect("it is done")
     }
 
-    fn done(&self, found: Vec<(String, u64)>) {
+    fn done(&self, found: Found) {
         *self.0.lock().expect("no panic under the lock") = Some(found);
     }
 }
@@ -132,7 +134,7 @@ async fn are_equal(gateways: &Gateways) -> Result<bool, String> {
     Ok(true)
 }
 
-async fn read_all(gateways: &Gateways) -> Result<Vec<(String, u64)>, String> {
+async fn read_all(gateways: &Gateways) -> Result<Found, String> {
     let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
         let request = proto::ListDocumentsRequest {

@@ -52,7 +52,7 @@ impl Links {
         for way in ways {
             match way {
                 Way::Cut(from, to) if from < to => {
-                    wanted.entry((from, to)).or_default().is_cut_to_second = true
+                    wanted.entry((from, to)).or_default().is_cut_to_second = true;
                 }
                 Way::Cut(from, to) => wanted.entry((to, from)).or_default().is_cut_to_first = true,
                 Way::Held(one, other) => {

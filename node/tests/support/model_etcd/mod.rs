@@ -12,6 +12,10 @@
 //! What VectorSphere does not use is answered with `UNIMPLEMENTED`, never with something that is nearly right. The contract
 //! of `MetaStore` runs over it as over a real etcd, and random calls are compared with a real one (`etcd_differential.rs`).
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an etcd is no part of a node: its streams end with their callers"
+)]
 
 mod content;
 mod kv;
@@ -86,11 +90,7 @@ impl ModelEtcd {
         S: Stream<Item = io::Result<C>>,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        // A process that starts knows nothing of the times of the one before: leases begin again, under a leader.
-        let mut state = self.lock();
-        state.leases.begin_again(Instant::now());
-        state.leaderless_until = None;
-        drop(state);
+        self.lock().begin();
         let serving = Server::builder()
             .add_service(PbKvServer::new(self.clone()))
             .add_service(PbWatchServer::new(self.clone()))
@@ -144,6 +144,12 @@ impl ModelEtcd {
 }
 
 impl State {
+    /// A process that starts knows nothing of the times of the one before: leases begin again, under a leader.
+    fn begin(&mut self) {
+        self.leases.begin_again(Instant::now());
+        self.leaderless_until = None;
+    }
+
     fn header(&self) -> Option<PbResponseHeader> {
         let revision = self.content.revision();
         Some(PbResponseHeader { cluster_id: 1, member_id: 1, revision, raft_term: self.term })
