@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use vectorsphere_proto::keys::Keys;
@@ -17,8 +16,8 @@ use crate::cluster::node_session::SessionError;
 use crate::cluster::{Failures, HeldSession, MetaStore, NodeSession, ServiceDiscovery};
 use crate::config::Config;
 use crate::ids::{NodeId, Revision};
-use crate::runtime::Readiness;
 use crate::runtime::disk::Disk;
+use crate::runtime::{Readiness, spawn_blocking};
 use crate::storage::data_dir;
 
 /// Pause between two tries to reach the metadata store.

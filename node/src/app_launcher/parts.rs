@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -34,6 +33,7 @@ use crate::router::{Router, RouterMetrics};
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
+use crate::runtime::network::{Listener, Network};
 use crate::shard::{
     DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings,
 };
@@ -56,6 +56,7 @@ pub(super) struct Parts<'n> {
     pub(super) keys: Keys,
     pub(super) store: Arc<ForwardOnly>,
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) network: Arc<dyn Network>,
     pub(super) kernels: Kernels,
     pub(super) metrics: Metrics,
     /// No earlier process can be running over the data directory.
@@ -87,7 +88,12 @@ impl Parts<'_> {
         let (following, cancel) = (discovery.clone(), node.base.cancellation().clone());
         node.base.spawn("service discovery", async move { following.run(cancel).await });
         let channels = settings::channels(&self.config);
-        let comm = Arc::new(CommunicationService::new(discovery.subscribe(), channels, comm_metrics));
+        let comm = Arc::new(CommunicationService::new(
+            discovery.subscribe(),
+            channels,
+            self.network.clone(),
+            comm_metrics,
+        ));
         let router = || Router::new(discovery.subscribe(), comm.clone(), node.id.clone(), router_metrics);
         let gateway = ApiGateway::new(GatewayParts {
             router: is_gateway.then(router),
@@ -97,7 +103,7 @@ impl Parts<'_> {
             metrics: self.metrics.clone(),
             node_id: node.id.clone(),
         });
-        let ports = listeners.ports();
+        let ports = listeners.ports;
         let health = self.health().await;
         // Probes are answered from here on, and calls by what is known: no Master, no tables.
         node.edge.spawn("http", gateway::http::serve(gateway.clone(), listeners.http, node.edge.clone()));
@@ -110,7 +116,7 @@ impl Parts<'_> {
         let cancel = node.base.cancellation().clone();
         let seen = keep_seen(self.store.clone(), self.disk.clone(), cancel);
         node.base.spawn("history of the metadata store", seen);
-        let record = identity::node_record(&self.config, &node.id, &ports);
+        let record = identity::node_record(&self.config, &node.id, &ports, &*self.disk);
         let (store, whose) = (&*self.store, (&self.keys, &node.id));
         prove_disk(store, whose, &*self.disk, &record.session, readiness, &self.live, stop).await?;
         let (announce, record) = watch::channel(record);
@@ -153,7 +159,12 @@ impl Parts<'_> {
         service
     }
 
-    fn public_server(&self, gateway: ApiGateway, listener: TcpListener, health: HealthServer<impl Health>) {
+    fn public_server(
+        &self,
+        gateway: ApiGateway,
+        listener: Box<dyn Listener>,
+        health: HealthServer<impl Health>,
+    ) {
         let cancel = self.node.edge.cancellation().clone();
         self.node.edge.spawn("gRPC", async move {
             if let Err(error) = gateway::grpc::serve(gateway, listener, health, cancel).await {
@@ -274,7 +285,7 @@ impl Parts<'_> {
 
     /// Once this process has been registered for as long as a session lasts, all earlier ones have noticed their end.
     fn outlive_predecessors(&self, mut session: watch::Receiver<Option<HeldSession>>) {
-        let (data_dir, cancel) = (self.config.data_dir.clone(), self.node.base.cancellation().clone());
+        let (disk, cancel) = (self.disk.clone(), self.node.base.cancellation().clone());
         self.node.base.spawn_brief("end of earlier processes", async move {
             let outlived = async {
                 let is_registered = session.wait_for(Option::is_some).await.is_ok();
@@ -282,7 +293,7 @@ impl Parts<'_> {
                 is_registered
             };
             if cancel.run_until_cancelled(outlived).await == Some(true)
-                && let Err(error) = identity::note_predecessors_ended(&data_dir)
+                && let Err(error) = identity::note_predecessors_ended(&*disk)
             {
                 // The next process waits as this one did.
                 warn!(%error, "the end of earlier processes could not be noted");
@@ -292,7 +303,7 @@ impl Parts<'_> {
 
     fn internal_server(
         &self,
-        listener: TcpListener,
+        listener: Box<dyn Listener>,
         coordinator: Arc<Coordinator>,
         (discovery, comm): (Arc<ServiceDiscovery>, Arc<CommunicationService>),
         index_service: Option<Arc<IndexService>>,

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use super::pace::Pace;
 use crate::ids::{Lsn, ReplicaId};
 use crate::replication::Append;
+use crate::runtime::spawn_blocking;
 use crate::storage::{LogRead, LogReader, StorageError};
 
 /// Bytes that are read at once.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 use vectorsphere_proto::internal::{FetchSnapshotRequest, ShardRef, SnapshotPart};
@@ -15,6 +14,7 @@ use crate::comm::convert::from_status;
 use crate::error_code::Error;
 use crate::ids::NodeId;
 use crate::runtime::disk::Disk;
+use crate::runtime::spawn_blocking;
 use crate::storage::{SnapshotDescription, SnapshotWriter, StorageError};
 
 /// A sender that is silent for so long is given up; what has arrived is kept for the next try.

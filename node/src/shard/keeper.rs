@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -23,6 +23,7 @@ use super::step::{self, Opened, StepFailure};
 use crate::cluster::view::{self, ClusterView, ReplicaRole, Shard};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{ReplicaId, Revision, Session, ShardId};
+use crate::runtime::spawn_blocking;
 use crate::table::{Table, TableState};
 
 /// How often disk space is looked at, and what failed is tried again.

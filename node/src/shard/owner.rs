@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -32,6 +32,7 @@ use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
 use crate::replication::driver::{Driver, Letter, NotWritten, Prelude, Write};
 use crate::replication::{DiskCondition, Event, NotAdmitted, Now, Outcome, Standing, Ticket};
 use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::runtime::spawn_blocking;
 use crate::storage::{Batch, Operation, StorageError, Store};
 
 /// Messages that may wait for one replica.

@@ -17,6 +17,7 @@ use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
 use crate::replication::driver::{Letter, WriteReceipt};
 use crate::replication::{Grant, NotAdmitted};
 use crate::runtime::clock::boot_time;
+use crate::runtime::spawn_blocking;
 use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
@@ -221,7 +222,7 @@ impl Replica {
         }
         // A large group may be applied for some milliseconds: that wait is nothing for the reactor.
         let (reader, id) = (self.reader.clone(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || reader.get(&id, with_vector)).await;
+        let found = spawn_blocking(move || reader.get(&id, with_vector)).await;
         found.map_err(|_| Error::new(ErrorCode::Internal, "a look-up panicked"))
     }
 

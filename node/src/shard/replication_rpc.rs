@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
@@ -20,6 +19,7 @@ use super::wire::letter_from_proto;
 use crate::comm::convert::to_status;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::ReplicaId;
+use crate::runtime::spawn_blocking;
 use crate::storage::{PinnedCheckpoint, StorageError};
 
 /// Bytes of a file in one part of a snapshot.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::Metric;
 
@@ -23,6 +22,7 @@ use crate::ids::{ReplicaId, Session, ShardId};
 use crate::replication::driver::{Driver, Terms};
 use crate::replication::{EtcdPolicy, Rules, Timing};
 use crate::runtime::disk::Disk;
+use crate::runtime::spawn_blocking;
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
 use crate::table::TableSchema;
 

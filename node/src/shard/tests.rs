@@ -34,6 +34,7 @@ use crate::ids::{
 };
 use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
+use crate::runtime::network::Tcp;
 use crate::runtime::{ComputePool, TaskGroup};
 use crate::storage::data_dir;
 use crate::table::{IndexKind, Table, TableSchema, TableState};
@@ -329,7 +330,12 @@ fn start(
             catch_up_bytes_per_second: 1 << 30,
             predecessor_ended: true,
         },
-        comm: Arc::new(CommunicationService::new(view.subscribe(), channels, CommMetrics::default())),
+        comm: Arc::new(CommunicationService::new(
+            view.subscribe(),
+            channels,
+            Arc::new(Tcp),
+            CommMetrics::default(),
+        )),
         metrics: ShardMetrics::register(&mut Registry::default()),
     };
     IndexService::start(parts, TaskGroup::new(CancellationToken::new()))

@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use super::owner::OwnerFailure;
 use crate::replication::Ticket;
 use crate::replication::driver::{Job, Prelude};
+use crate::runtime::spawn_blocking;
 use crate::storage::checkpoint::{CheckpointJob, CheckpointReport};
 use crate::storage::{PinnedCheckpoint, StorageError, Store};
 

@@ -255,23 +255,19 @@ impl World {
     }
 
     fn take_step(&mut self, master: usize, action: Action) {
-        let (shard, step): (ShardId, &dyn Fn(&meta::ShardRecord, ReplicaId) -> meta::ShardRecord) =
-            match &action {
-                Action::EndDrain { node } => {
-                    return self.write_as_master(master, None, Decision::EndDrain(node.clone()));
-                }
-                Action::Elect { shard, lost } => return self.begin_election(master, *shard, lost),
-                Action::HandOver { shard, to } => return self.ask_for_hand_over(master, *shard, *to),
-                Action::Add { shard, node, replaces } => {
-                    (*shard, &|record, fresh| edits::with_learner(record, fresh, node, *replaces))
-                }
-                Action::Retire { shard, replica } => {
-                    (*shard, &|record, _| edits::with_leaving(record, *replica))
-                }
-                Action::Withdraw { shard, replica } => {
-                    (*shard, &|record, _| edits::without(record, *replica))
-                }
-            };
+        type Edit<'a> = &'a dyn Fn(&meta::ShardRecord, ReplicaId) -> meta::ShardRecord;
+        let (shard, step): (ShardId, Edit<'_>) = match &action {
+            Action::EndDrain { node } => {
+                return self.write_as_master(master, None, Decision::EndDrain(node.clone()));
+            }
+            Action::Elect { shard, lost } => return self.begin_election(master, *shard, lost),
+            Action::HandOver { shard, to } => return self.ask_for_hand_over(master, *shard, *to),
+            Action::Add { shard, node, replaces } => {
+                (*shard, &|record, fresh| edits::with_learner(record, fresh, node, *replaces))
+            }
+            Action::Retire { shard, replica } => (*shard, &|record, _| edits::with_leaving(record, *replica)),
+            Action::Withdraw { shard, replica } => (*shard, &|record, _| edits::without(record, *replica)),
+        };
         let Some(seen) = self.masters[master].view.shards.get(&shard).cloned() else { return };
         let Some(record) = self.record_as_seen(&seen) else { return };
         let fresh = ReplicaId(self.random.bytes());
@@ -382,13 +378,13 @@ impl World {
             | Body::News(question, _)
             | Body::Alive(question)
             | Body::Described(question, _)
-            | Body::HandedOver(question, _) => *question,
+            | Body::HandedOver(question) => *question,
             _ => return,
         };
         let Some(purpose) = self.masters[master].asked.remove(&question) else { return };
         match (purpose, parcel.body) {
             (Purpose::Probe(node), Body::Alive(_)) => {
-                drop(self.masters[master].alive.insert(node, self.time))
+                self.masters[master].alive.insert(node, self.time);
             }
             (Purpose::Describe(shard), Body::Described(_, report)) => {
                 self.reported(master, question, shard, report);

@@ -104,8 +104,6 @@ pub(super) enum Told {
     Node(Option<NodeKey>),
     /// A shard's record.
     Shard(Option<Arc<Shard>>),
-    /// What has changed.
-    News(News),
 }
 
 /// Keys that have changed, as they are now, and the revision up to which that is everything.

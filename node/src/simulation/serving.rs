@@ -219,11 +219,7 @@ impl World {
         to: Option<ReplicaId>,
     ) {
         let Some(copy) = self.served(node, shard) else {
-            return self.send(
-                Place::Node(node),
-                from,
-                Body::HandedOver(question, Err(NotAdmitted::NotPrimary)),
-            );
+            return self.send(Place::Node(node), from, Body::HandedOver(question));
         };
         let open = self.copy(node, copy).expect("it is served");
         open.hand_overs.push((from, question));
@@ -234,7 +230,7 @@ impl World {
     pub(super) fn handed_over(&mut self, node: usize, copy: CopyId, outcome: Result<(), NotAdmitted>) {
         let open = self.copy(node, copy).expect("it answers");
         for (from, question) in std::mem::take(&mut open.hand_overs) {
-            self.send(Place::Node(node), from, Body::HandedOver(question, outcome));
+            self.send(Place::Node(node), from, Body::HandedOver(question));
         }
         if outcome.is_ok() {
             self.took_effect("hand-over");

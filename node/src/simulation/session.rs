@@ -97,7 +97,7 @@ impl World {
             (Purpose::KeepAlive, Told::Lease(_)) => self.kept_alive(node),
             (Purpose::KeepAlive, Told::NoLease) => self.session_ended(node),
             (Purpose::Propose(copy, opening, number), told) => {
-                self.proposed(node, (copy, opening), number, &told)
+                self.proposed(node, (copy, opening), number, &told);
             }
             (Purpose::Reload(copy, opening), Told::Shard(Some(shard))) => {
                 self.tell_record(node, copy, Some(opening), &shard);

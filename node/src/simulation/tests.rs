@@ -181,7 +181,7 @@ fn without_a_rule_some_seed_fails() {
         let total = run_all(&seeds, Rules::without(*rule), true);
         match total.failures.first() {
             Some((seed, failure)) => {
-                println!("{rule:?}: seed {seed}: {}", &failure[..failure.len().min(150)])
+                println!("{rule:?}: seed {seed}: {}", &failure[..failure.len().min(150)]);
             }
             None => survivors.push(rule),
         }

@@ -1,7 +1,6 @@
 //! What happened in a world: a number that two runs of a seed must agree on, and a text for people.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::node::CopyId;
 use super::time::Time;
@@ -70,9 +69,4 @@ pub(super) fn text_of(shard: &Shard) -> String {
         write!(text, ", {id} on {node}{leads}{in_sync}{role}{damaged}").expect("a string takes text");
     }
     text
-}
-
-/// Seconds, for people.
-pub(super) fn seconds(duration: Duration) -> String {
-    format!("{:.3} s", duration.as_secs_f64())
 }

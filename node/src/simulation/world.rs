@@ -14,8 +14,8 @@ use super::settings::Settings;
 use super::time::{Schedule, Time};
 use super::trace::Trace;
 use crate::ids::{NodeId, ReplicaId, Revision, ShardId};
+use crate::replication::Position;
 use crate::replication::driver::Letter;
-use crate::replication::{NotAdmitted, Position};
 use crate::runtime::disk::Effects;
 
 /// Everything.
@@ -114,7 +114,7 @@ pub(super) enum Body {
     Describe(u64, ShardId),
     Described(u64, Option<Report>),
     HandOver(u64, ShardId, Option<ReplicaId>),
-    HandedOver(u64, Result<(), NotAdmitted>),
+    HandedOver(u64),
     Fetch(u64, ShardId),
     Part(u64, Transfer),
 }
