@@ -5,6 +5,7 @@ pub mod clock;
 mod compute_pool;
 pub mod disk;
 mod readiness;
+pub(crate) mod sync;
 mod task_group;
 
 pub use compute_pool::{ComputePool, PoolError};

@@ -7,7 +7,7 @@
 mod answers;
 mod catch_up;
 mod checkpointing;
-mod configuration;
+pub(crate) mod configuration;
 pub(crate) mod decide;
 mod describing;
 
@@ -40,6 +40,8 @@ pub use metrics::ShardMetrics;
 pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;
 
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]

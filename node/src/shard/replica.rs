@@ -1,6 +1,6 @@
 //! [`Replica`]: what requests hold of one open replica.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,6 +17,7 @@ use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
 use crate::replication::driver::{Letter, WriteReceipt};
 use crate::replication::{Grant, NotAdmitted};
 use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::runtime::sync::{Mutex, spawn_blocking};
 use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
@@ -221,7 +222,7 @@ impl Replica {
         }
         // A large group may be applied for some milliseconds: that wait is nothing for the reactor.
         let (reader, id) = (self.reader.clone(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || reader.get(&id, with_vector)).await;
+        let found = spawn_blocking(move || reader.get(&id, with_vector)).await;
         found.map_err(|_| Error::new(ErrorCode::Internal, "a look-up panicked"))
     }
 
@@ -270,11 +271,9 @@ impl Replica {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.mailbox.send(request(reply)).await;
-        match answer.await {
-            Ok(answer) if sent.is_ok() => Ok(answer),
-            _ => Err(self.closed()),
-        }
+        // A request that comes back has the other end of the answer in it: it must go before the answer is awaited.
+        self.mailbox.send(request(reply)).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.closed())
     }
 
     /// True when everything that was acknowledged before now is at or before `seen`, and the clocks may be trusted.
