@@ -44,6 +44,10 @@ kube-down: ## Remove the Kubernetes of kube-up
 soak: ## Crash simulation of the storage (SEEDS=1000 FROM=1)
 	@$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FROM),FROM=$(FROM)) scripts/soak
 
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files, records and tokens (TARGET=manifest MINUTES=5; needs a nightly toolchain)
+	@$(if $(TARGET),TARGET=$(TARGET)) $(if $(MINUTES),MINUTES=$(MINUTES)) scripts/fuzz
+
 .PHONY: torture
 torture: ## Kill and restart a loaded cluster for a while (MINUTES=10)
 	@$(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(SEED),SEED=$(SEED)) scripts/torture
