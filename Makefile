@@ -44,6 +44,10 @@ kube-down: ## Remove the Kubernetes of kube-up
 soak: ## Simulations of the storage and of clusters over many seeds (SEEDS=1000 FROM=1)
 	@$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FROM),FROM=$(FROM)) scripts/soak
 
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files, records and tokens (TARGET=manifest MINUTES=5; needs a nightly toolchain)
+	@$(if $(TARGET),TARGET=$(TARGET)) $(if $(MINUTES),MINUTES=$(MINUTES)) scripts/fuzz
+
 .PHONY: torture
 torture: ## Faults of processes, network, disks and etcd on a loaded cluster (needs root; MINUTES=10 SEED=1)
 	@$(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(SEED),SEED=$(SEED)) scripts/torture

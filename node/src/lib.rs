@@ -21,6 +21,9 @@ pub mod config;
 pub mod coordinator;
 pub mod document;
 pub mod error_code;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod ids;
 pub mod recovery;

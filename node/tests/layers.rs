@@ -29,6 +29,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("gateway", 6),
     ("app_launcher", 7),
     ("simulation", 8),
+    // Calls whatever reads bytes from outside; not in the product.
+    ("fuzzing", 8),
 ];
 
 /// Modules that decide: events or values in, commands or values out.

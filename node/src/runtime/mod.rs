@@ -7,6 +7,7 @@ mod compute_pool;
 pub mod disk;
 pub mod network;
 mod readiness;
+pub(crate) mod sync;
 mod task_group;
 
 pub use blocking::{simulate_threads, spawn_blocking};

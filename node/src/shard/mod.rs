@@ -42,6 +42,8 @@ pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;
 
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
 mod tests;

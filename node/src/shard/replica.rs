@@ -1,6 +1,6 @@
 //! [`Replica`]: what requests hold of one open replica.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +17,7 @@ use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
 use crate::replication::driver::{Letter, WriteReceipt};
 use crate::replication::{Grant, NotAdmitted};
 use crate::runtime::clock::boot_time;
-use crate::runtime::spawn_blocking;
+use crate::runtime::sync::{Mutex, spawn_blocking};
 use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
@@ -271,11 +271,9 @@ impl Replica {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.mailbox.send(request(reply)).await;
-        match answer.await {
-            Ok(answer) if sent.is_ok() => Ok(answer),
-            _ => Err(self.closed()),
-        }
+        // A request that comes back has the other end of the answer in it: it must go before the answer is awaited.
+        self.mailbox.send(request(reply)).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.closed())
     }
 
     /// True when everything that was acknowledged before now is at or before `seen`, and the clocks may be trusted.

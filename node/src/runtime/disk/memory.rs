@@ -11,13 +11,14 @@ mod files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use self::files::{Content, Files, NameChange};
 use super::{Disk, DiskFile, DiskReader, DiskSpace, parent};
+use crate::runtime::sync::Mutex;
 
 /// What a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
