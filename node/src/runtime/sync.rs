@@ -36,6 +36,7 @@ mod explored {
     ///
     /// # Panics
     /// With the first one that panics; shuttle prints the schedule.
+    #[expect(clippy::disallowed_methods, reason = "a test has no other way to be told how long it may take")]
     pub(crate) fn explore(schedules: usize, scenario: impl Fn() + Send + Sync + Copy + 'static) {
         let wanted = std::env::var("VECTORSPHERE_SCHEDULES").ok();
         let schedules = wanted.map_or(schedules, |wanted| wanted.parse().expect("a number"));

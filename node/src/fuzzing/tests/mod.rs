@@ -74,17 +74,12 @@ impl Target {
             if let Err(panic) = outcome {
                 let path = std::env::temp_dir().join(format!("{}-{seed}-{number}", self.name));
                 fs::write(&path, &changed).expect("written");
-                tell(&path);
+                // It belongs to the seeds from now on.
+                eprintln!("the input is kept as {}", path.display());
                 std::panic::resume_unwind(panic);
             }
         }
     }
-}
-
-/// Where to find what failed: it belongs to the committed files from now on.
-#[expect(clippy::print_stderr, reason = "read by people, beside the panic's message")]
-fn tell(path: &Path) {
-    eprintln!("the input is kept as {}", path.display());
 }
 
 #[test]

@@ -138,7 +138,6 @@ pub(super) fn shard_record(random: &mut SmallRng) -> Vec<u8> {
         min_isr: random.random_range(1..3),
         incarnation: random.random_range(0..3),
         reason: "made".to_owned(),
-        ..Default::default()
     };
     record.encode_to_vec()
 }

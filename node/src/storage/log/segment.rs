@@ -16,6 +16,8 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 
 const MAGIC: [u8; 8] = *b"VSLOG\r\n\0";
 const VERSION: u32 = 1;
+/// No log has so many segments.
+const NUMBER_LIMIT: u64 = 1 << 62;
 
 /// The first 64 bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl SegmentHeader {
             seed: u64_at(52),
         };
         // There is a position before the first record, and a number for the next segment.
-        if header.first == Lsn::ZERO || header.first > Lsn::LIMIT || header.number == u64::MAX {
+        if header.first == Lsn::ZERO || header.first > Lsn::LIMIT || header.number > NUMBER_LIMIT {
             return Err(damaged("header names an impossible position or number"));
         }
         Ok(header)
