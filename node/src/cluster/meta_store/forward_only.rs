@@ -197,11 +197,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let inner = Arc::new(EmbeddedStore::open(folder.path()).expect("opens"));
         let store = ForwardOnly::new(inner.clone());
-        let mut changes = store.watch("", Revision(1)).await.expect("watched");
-        let changed = inner.commit(put("a")).await.expect("committed");
+        let begun = inner.list("").await.expect("listed").revision;
+        let mut changes = store.watch("", Revision(begun.0 + 1)).await.expect("watched");
+        inner.commit(put("a")).await.expect("committed");
         let told = changes.next().await.expect("a change").expect("well");
-        assert_eq!(changed, TxnOutcome::Committed(told.revision));
         assert_eq!(*store.highest().borrow(), told.revision);
-        assert_eq!(store.list("").await.expect("believed").revision, told.revision);
+        assert!(told.revision > begun);
+        let older = tempfile::tempdir().expect("a folder");
+        let older = EmbeddedStore::open(older.path()).expect("opens");
+        let refused = ForwardOnly { inner: Arc::new(older), ..store };
+        assert!(matches!(refused.list("").await, Err(MetaError::WentBack { .. })), "it lacks the change");
     }
 }
