@@ -33,6 +33,7 @@ pub mod rest;
 pub mod scenario;
 pub mod searcher;
 pub mod settings;
+pub mod shards;
 pub mod torture;
 pub mod wait;
 pub mod write_gaps;

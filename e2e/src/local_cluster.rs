@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 
 use crate::rest::RestClient;
 use crate::settings::Settings;
+use crate::shards::shards;
 
 /// Longest wait for any condition of a healthy cluster on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -310,6 +311,17 @@ impl LocalCluster {
                 && !status["master"].is_null()
                 && status["status"] == json!("green");
             if ready { Ok(()) } else { bail!("{status}") }
+        })
+        .await
+    }
+
+    /// Waits until every shard of a table has a primary and so many copies that are well and in sync.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub async fn wait_until_whole(&self, client: &RestClient, table: &str, copies: usize) -> Result<()> {
+        self.wait_for("all copies in sync", async || {
+            shards(client, table).await?.iter().try_for_each(|shard| shard.check_whole(copies))
         })
         .await
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use vectorsphere_e2e::local_cluster::LocalCluster;
 use vectorsphere_e2e::rest::RestClient;
 use vectorsphere_e2e::settings::Settings;
+use vectorsphere_e2e::shards::{Replica, shards};
 
 const TABLE: &str = "/api/v1/tables/t";
 /// The gateway; nodes from here on are slaves.
@@ -39,37 +40,11 @@ async fn check(client: &RestClient, end: usize) -> Result<()> {
     Ok(())
 }
 
-async fn shards(client: &RestClient) -> Result<Vec<Value>> {
-    let answer: Value = client.get(&format!("{TABLE}/shards")).await?;
-    Ok(answer["shards"].as_array().context("shards")?.clone())
-}
-
-/// Waits until every shard has so many copies in sync, and no other one that stays.
-async fn await_whole(cluster: &LocalCluster, client: &RestClient, copies: usize) -> Result<()> {
-    cluster
-        .wait_for("all copies in sync", async || {
-            for shard in shards(client).await? {
-                let in_sync = shard["isr"].as_array().map_or(0, Vec::len);
-                let full = shard["replicas"].as_array().context("replicas")?.iter();
-                let full = full.filter(|copy| copy["role"] == "full" && copy["damaged"] != true).count();
-                ensure!(in_sync == copies && full == copies && !shard["primary"].is_null(), "{shard}");
-            }
-            Ok(())
-        })
-        .await
-}
-
 /// Identities of the copies on a node.
 async fn copies_on(client: &RestClient, node: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for shard in shards(client).await? {
-        for copy in shard["replicas"].as_array().context("replicas")? {
-            if copy["node_id"] == node && copy["role"] == "full" && copy["damaged"] != true {
-                found.push(copy["replica_id"].to_string());
-            }
-        }
-    }
-    Ok(found)
+    let copies = shards(client, "t").await?.into_iter().flat_map(|shard| shard.replicas);
+    let served = copies.filter(|copy| copy.node_id == node && copy.role == "full" && !copy.damaged);
+    Ok(served.map(|copy| copy.replica_id).collect())
 }
 
 /// Steps: a slave is stopped, writes go on, its volume is emptied, it is started. Its copies are made anew under other
@@ -83,7 +58,7 @@ async fn an_emptied_volume_is_filled_again() -> Result<()> {
     write(&client, 100).await?;
     cluster.replace_data(SLAVES[0], None)?;
     cluster.start_node(SLAVES[0])?;
-    await_whole(&cluster, &client, 3).await?;
+    cluster.wait_until_whole(&client, "t", 3).await?;
     let after = copies_on(&client, "slave-0").await?;
     ensure!(
         before.iter().all(|copy| !after.contains(copy)),
@@ -103,7 +78,7 @@ async fn a_volume_that_was_put_back_is_not_believed() -> Result<()> {
     cluster.stop_node(SLAVES[0]).await?;
     let image = cluster.image_of_data(SLAVES[0])?;
     cluster.start_node(SLAVES[0])?;
-    await_whole(&cluster, &client, 3).await?;
+    cluster.wait_until_whole(&client, "t", 3).await?;
     write(&client, 100).await?;
     let before = copies_on(&client, "slave-0").await?;
     for slave in SLAVES {
@@ -121,7 +96,7 @@ async fn a_volume_that_was_put_back_is_not_believed() -> Result<()> {
             Ok(())
         })
         .await?;
-    await_whole(&cluster, &client, 3).await?;
+    cluster.wait_until_whole(&client, "t", 3).await?;
     check(&client, 200).await
 }
 
@@ -131,11 +106,11 @@ async fn a_volume_that_was_put_back_is_not_believed() -> Result<()> {
 async fn a_shard_is_forced_to_go_on_from_an_old_copy() -> Result<()> {
     let (mut cluster, client) = cluster(2, 1, 1).await?;
     write(&client, 0).await?;
-    let shard = &shards(&client).await?[0];
-    let node_of =
-        |copy: &Value| SLAVES.into_iter().find(|slave| copy["node_id"] == cluster.nodes()[*slave].name);
-    let copies = shard["replicas"].as_array().context("replicas")?;
-    let [first, second] = [node_of(&copies[0]).context("a node")?, node_of(&copies[1]).context("a node")?];
+    let copies = &shards(&client, "t").await?[0].replicas;
+    let node_of = |copy: &Replica| {
+        SLAVES.into_iter().find(|slave| copy.node_id == cluster.nodes()[*slave].name).context("a node")
+    };
+    let [first, second] = [node_of(&copies[0])?, node_of(&copies[1])?];
     let (name, lost) = (cluster.nodes()[first].name.clone(), cluster.nodes()[second].name.clone());
     let force = ["force-primary", "t", "0", "--node", name.as_str(), "--confirm", "t/0"];
     let refused = cluster.admin(GATEWAY, &force).await.err().context("the shard is led")?;
@@ -143,8 +118,9 @@ async fn a_shard_is_forced_to_go_on_from_an_old_copy() -> Result<()> {
     cluster.kill_node(first).await?;
     cluster
         .wait_for("the other copy alone in sync", async || {
-            let shard = &shards(&client).await?[0];
-            ensure!(shard["isr"].as_array().map_or(0, Vec::len) == 1, "{shard}");
+            let shard = &shards(&client, "t").await?[0];
+            let in_sync = shard.replicas.iter().filter(|copy| copy.in_sync).count();
+            ensure!(in_sync == 1, "{shard:?}");
             Ok(())
         })
         .await?;
@@ -174,7 +150,7 @@ async fn a_shard_is_forced_to_go_on_from_an_old_copy() -> Result<()> {
     ensure!(refused.code() == Some("session_expired"), "{refused:?}");
     // The lost node comes back with an empty volume: nothing of it counts, and a second copy is made.
     cluster.start_node(second)?;
-    await_whole(&cluster, &client, 2).await?;
+    cluster.wait_until_whole(&client, "t", 2).await?;
     client.get::<Value>(&format!("{TABLE}/documents/d250?consistency=strong")).await?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use vectorsphere_e2e::local_cluster::LocalCluster;
 use vectorsphere_e2e::rest::RestClient;
 use vectorsphere_e2e::settings::Settings;
+use vectorsphere_e2e::shards::{Shard, shards};
 
 const GATEWAY: usize = 0;
 const SLAVES: [usize; 2] = [1, 2];
@@ -23,25 +24,8 @@ async fn read(client: &RestClient, table: &str, id: usize) -> Result<()> {
 }
 
 /// The only shard of a table.
-async fn shard(client: &RestClient, table: &str) -> Result<Value> {
-    let answer: Value = client.get(&format!("/api/v1/tables/{table}/shards")).await?;
-    Ok(answer["shards"][0].clone())
-}
-
-/// Waits until a table's shard has so many copies in sync.
-async fn await_in_sync(
-    cluster: &LocalCluster,
-    client: &RestClient,
-    table: &str,
-    copies: usize,
-) -> Result<()> {
-    cluster
-        .wait_for("copies in sync", async || {
-            let shard = shard(client, table).await?;
-            ensure!(shard["isr"].as_array().map_or(0, Vec::len) == copies, "{shard}");
-            Ok(())
-        })
-        .await
+async fn shard(client: &RestClient, table: &str) -> Result<Shard> {
+    shards(client, table).await?.pop().context("a shard")
 }
 
 /// Steps: a snapshot of etcd is made while both copies of `changed` are in sync; one leaves the set, writes go on without it.
@@ -56,13 +40,13 @@ async fn an_etcd_that_went_back_is_not_believed() -> Result<()> {
     for table in ["changed", "same"] {
         let body = json!({"table_name": table, "dimension": 2, "metric": "l2", "shards": 1, "replicas": 2, "min_isr": 1});
         client.post::<Value>("/api/v1/tables", &body).await?;
-        await_in_sync(&cluster, &client, table, 2).await?;
+        cluster.wait_until_whole(&client, table, 2).await?;
         write(&client, table, 0).await?;
     }
     let (old, name) = (SLAVES[1], cluster.nodes()[SLAVES[0]].name.clone());
     // The one that goes on leads, so that only the set of `changed` changes and no epoch does: the older record looks right.
     for table in ["changed", "same"] {
-        if shard(&client, table).await?["primary"]["node_id"] != name.as_str() {
+        if shard(&client, table).await?.primary_node() != Some(&name) {
             cluster.admin(GATEWAY, &["hand-over", table, "0", "--to", &name]).await?;
         }
     }
@@ -70,8 +54,8 @@ async fn an_etcd_that_went_back_is_not_believed() -> Result<()> {
         .wait_for("both copies in sync again", async || {
             for table in ["changed", "same"] {
                 let shard = shard(&client, table).await?;
-                let in_sync = shard["isr"].as_array().map_or(0, Vec::len);
-                ensure!(shard["primary"]["node_id"] == name.as_str() && in_sync == 2, "{shard}");
+                shard.check_whole(2)?;
+                ensure!(shard.primary_node() == Some(&name), "{shard:?}");
             }
             Ok(())
         })
@@ -112,7 +96,8 @@ async fn an_etcd_that_went_back_is_not_believed() -> Result<()> {
     cluster
         .wait_for("the copy to say why it is closed", async || {
             let shard = shard(&client, "changed").await?;
-            ensure!(shard.to_string().contains("the store was rolled back"), "{shard}");
+            let says_so = |failure: &String| failure.contains("the store was rolled back");
+            ensure!(shard.replicas.iter().filter_map(|copy| copy.failure.as_ref()).any(says_so), "{shard:?}");
             Ok(())
         })
         .await?;
@@ -125,5 +110,5 @@ async fn an_etcd_that_went_back_is_not_believed() -> Result<()> {
     for id in 0..3 {
         read(&client, "changed", id).await?;
     }
-    await_in_sync(&cluster, &client, "changed", 2).await
+    cluster.wait_until_whole(&client, "changed", 2).await
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tonic::transport::Channel;
 use vectorsphere_proto::v1::document_service_client::DocumentServiceClient;
 
-use super::{MIB, SLAVES, await_in_sync, channel, cluster, create, document, upsert};
+use super::{MIB, SLAVES, channel, cluster, create, document, upsert};
 use crate::debian::Debian;
 use crate::load::BATCH;
 use crate::settings::Settings;
@@ -39,7 +39,7 @@ pub(super) async fn run(settings: &Settings, debian: &Debian, away: Duration) ->
     }
     let started = Instant::now();
     cluster.start_node(AWAY)?;
-    await_in_sync(&cluster, &client, TABLE, SLAVES).await?;
+    cluster.wait_until_whole(&client, TABLE, SLAVES).await?;
     let took = started.elapsed();
     writeln!(
         told,
@@ -52,19 +52,7 @@ pub(super) async fn run(settings: &Settings, debian: &Debian, away: Duration) ->
     cluster.replace_data(AWAY, None)?;
     let started = Instant::now();
     cluster.start_node(AWAY)?;
-    cluster
-        .wait_for("new copies", async || {
-            for shard in super::shards(&client, TABLE).await? {
-                let whole = shard["replicas"].as_array().is_some_and(|copies| {
-                    copies.iter().filter(|copy| copy["role"] == "full" && copy["damaged"] != true).count()
-                        == SLAVES
-                });
-                let in_sync = shard["isr"].as_array().map_or(0, Vec::len) == SLAVES;
-                anyhow::ensure!(whole && in_sync, "{shard}");
-            }
-            Ok(())
-        })
-        .await?;
+    cluster.wait_until_whole(&client, TABLE, SLAVES).await?;
     let took = started.elapsed();
     writeln!(
         told,

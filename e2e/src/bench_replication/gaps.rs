@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{GATEWAY, SLAVES, await_in_sync, cluster, create, shards};
+use super::{GATEWAY, SLAVES, cluster, create};
 use crate::local_cluster::LocalCluster;
 use crate::rest::RestClient;
 use crate::settings::Settings;
+use crate::shards::shards;
 use crate::write_gaps::Writers;
 
 const TABLE: &str = "gaps";
@@ -50,9 +51,9 @@ pub(super) async fn run(settings: &Settings, times: usize) -> Result<String> {
 
 /// The longest gap, and the calls that failed.
 async fn once(cluster: &mut LocalCluster, client: &RestClient, loss: Loss) -> Result<(Duration, usize)> {
-    await_in_sync(cluster, client, TABLE, SLAVES).await?;
+    cluster.wait_until_whole(client, TABLE, SLAVES).await?;
     let shard = shards(client, TABLE).await?.pop().context("a shard")?;
-    let primary = shard["primary"]["node_id"].as_str().context("a primary")?.to_owned();
+    let primary = shard.primary_node().context("a primary")?.to_owned();
     let node = |is_primary: bool| {
         let found = (1..=SLAVES).find(|slave| (cluster.nodes()[*slave].name == primary) == is_primary);
         found.context("a node")

@@ -12,7 +12,7 @@ mod writes;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 use vectorsphere_proto::v1;
@@ -73,30 +73,7 @@ async fn create(
         "table_name": name, "dimension": dimension, "metric": "dot", "shards": shards, "replicas": replicas, "min_isr": 1
     });
     client.post::<Value>("/api/v1/tables", &body).await?;
-    await_in_sync(cluster, client, name, replicas).await
-}
-
-/// Waits until every shard of a table has so many copies in sync.
-async fn await_in_sync(
-    cluster: &LocalCluster,
-    client: &RestClient,
-    table: &str,
-    copies: usize,
-) -> Result<()> {
-    cluster
-        .wait_for("all copies in sync", async || {
-            for shard in shards(client, table).await? {
-                let in_sync = shard["isr"].as_array().map_or(0, Vec::len);
-                ensure!(in_sync == copies && !shard["primary"].is_null(), "{shard}");
-            }
-            Ok(())
-        })
-        .await
-}
-
-async fn shards(client: &RestClient, table: &str) -> Result<Vec<Value>> {
-    let mut answer: Value = client.get(&format!("/api/v1/tables/{table}/shards")).await?;
-    Ok(answer["shards"].as_array_mut().context("shards")?.drain(..).collect())
+    cluster.wait_until_whole(client, name, replicas).await
 }
 
 /// A document of the set, without its metadata, under another id.

@@ -4,76 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lab::{Lab, MASTERS, nodes};
 use crate::rest::RestClient;
+use crate::shards::{Shard, shards};
 use crate::wait::{Hopeless, until};
 
 /// Until everything is as it was after any fault: a session ends (8 s), a copy is made anew, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A shard, by a gateway's word.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Shard {
-    /// Its number.
-    pub shard: u32,
-    /// Its reign.
-    pub epoch: u64,
-    /// Its primary.
-    pub primary: Option<Primary>,
-    /// Its copies.
-    pub replicas: Vec<Replica>,
-}
-
-/// The primary of a shard.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Primary {
-    /// Where it is.
-    pub node_id: Option<String>,
-}
-
-/// A copy of a shard.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Replica {
-    /// Which.
-    pub replica_id: String,
-    /// Where it is.
-    pub node_id: String,
-    /// full, learner or leaving.
-    pub role: String,
-    /// It says that its data is lost.
-    pub damaged: bool,
-    /// It has every acknowledged write.
-    pub in_sync: bool,
-    /// Last durable record.
-    pub flushed_lsn: Option<u64>,
-    /// Last record that can be read.
-    pub applied_lsn: Option<u64>,
-    /// Of its content.
-    pub digest: Option<Digest>,
-    /// Why it takes no part.
-    pub failure: Option<String>,
-}
-
-/// The digest of a copy.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub struct Digest {
-    /// The position.
-    pub lsn: u64,
-    /// The content.
-    pub content: String,
-}
-
-/// The shards of a table.
-///
-/// # Errors
-/// When the gateway does not say.
-pub async fn shards(client: &RestClient, table: &str) -> Result<Vec<Shard>> {
-    let mut answer: Value = client.get(&format!("/api/v1/tables/{table}/shards")).await?;
-    serde_json::from_value(answer["shards"].take()).with_context(|| format!("shards of {table}"))
-}
 
 impl Lab {
     /// Waits until every process runs and is registered, every shard has all its copies in sync, and all gateways see that.
@@ -94,7 +33,7 @@ impl Lab {
                     shards(client, table)
                         .await?
                         .iter()
-                        .try_for_each(|shard| shard.check(table, *replicas))?;
+                        .try_for_each(|shard| check(table, shard, *replicas))?;
                 }
             }
             Ok(())
@@ -120,43 +59,9 @@ impl Lab {
     }
 }
 
-impl Shard {
-    /// The node of its primary.
-    #[must_use]
-    pub fn primary_node(&self) -> Option<&str> {
-        self.primary.as_ref()?.node_id.as_deref()
-    }
-
-    fn check(&self, table: &str, replicas: usize) -> Result<()> {
-        let is_well = |copy: &&Replica| {
-            copy.role == "full"
-                && copy.in_sync
-                && !copy.damaged
-                && copy.failure.is_none()
-                && copy.flushed_lsn.is_some()
-        };
-        ensure!(self.primary_node().is_some(), "{table}: no primary: {self:?}");
-        let well = self.replicas.iter().filter(is_well).count();
-        ensure!(
-            well == replicas && self.replicas.len() == replicas,
-            "{table}: {well} of {replicas} copies: {self:?}"
-        );
-        Ok(())
-    }
-
-    fn compare_digests(&self, table: &str) -> Result<usize> {
-        let digests: Vec<&Digest> = self.replicas.iter().filter_map(|copy| copy.digest.as_ref()).collect();
-        for pair in digests.windows(2) {
-            if pair[0].lsn == pair[1].lsn && pair[0] != pair[1] {
-                return Err(Hopeless(format!("{table}: copies differ at one position: {self:?}")).into());
-            }
-        }
-        let is_at_rest = |copy: &Replica| {
-            copy.applied_lsn == copy.flushed_lsn
-                && copy.digest.as_ref().map(|digest| digest.lsn) == copy.applied_lsn
-        };
-        let same_end = self.replicas.windows(2).all(|pair| pair[0].applied_lsn == pair[1].applied_lsn);
-        ensure!(self.replicas.iter().all(is_at_rest) && same_end, "{table}: {self:?}");
-        Ok(digests.len())
-    }
+/// Whole, and nothing is on its way out.
+fn check(table: &str, shard: &Shard, replicas: usize) -> Result<()> {
+    shard.check_whole(replicas).with_context(|| table.to_owned())?;
+    ensure!(shard.replicas.len() == replicas, "{table}: more than {replicas} copies: {shard:?}");
+    Ok(())
 }

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, ensure};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::health::shards;
 use super::lab::{Lab, MASTERS, SLAVES};
+use crate::shards::shards;
 use crate::wait::until;
 
 /// A node that is gone is noticed within the life of its session (8 s).

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Effect, pick};
 use crate::rest::CallError;
+use crate::shards::shards;
 use crate::torture::TABLES;
-use crate::torture::health::shards;
 use crate::torture::lab::{Lab, MASTERS, SLAVES};
 use crate::wait::until;
 
