@@ -41,7 +41,7 @@ pub async fn run(settings: &Settings, quick: bool) -> Result<String> {
     let (documents, dimension) = (debian.len(), debian.dimension());
     writeln!(told, "{documents} documents x {dimension}, 1 master, {SLAVES} slaves, etcd of one member")?;
     told.push_str(&writes::run(settings, &debian, Duration::from_secs(if quick { 2 } else { 10 })).await?);
-    told.push_str(&gaps::run(settings, if quick { 3 } else { 20 }).await?);
+    told.push_str(&gaps::run(settings, if quick { 3 } else { 10 }).await?);
     let away = Duration::from_secs(if quick { 10 } else { 590 });
     told.push_str(&catch_up::run(settings, &debian, away).await?);
     let watched = Duration::from_secs(if quick { 10 } else { 60 });

@@ -67,17 +67,27 @@ pub struct Plan {
 /// When something acknowledged is lost, an answer was wrong, the cluster does not become whole again, a fault did not take
 /// effect, or the machine lacks something.
 pub async fn run(settings: &Settings, plan: Plan) -> Result<Summary> {
-    ensure!(Uid::effective().is_root(), "torture needs root: namespaces, volumes, packet filters");
     let settings = settings.clone();
+    in_own_namespaces(async move |network| run::run(&settings, network, plan).await).await
+}
+
+/// Does `work` on the host of the clients, beside a host for each process of a [`lab::Lab`].
+///
+/// # Errors
+/// Those of `work`, and when the machine lacks something.
+pub async fn in_own_namespaces<T: Send + 'static>(
+    work: impl AsyncFnOnce(Network) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    ensure!(Uid::effective().is_root(), "this needs root: namespaces, volumes, packet filters");
     let (tell, told) = oneshot::channel();
     // Namespaces belong to threads: the run has threads of its own, which never come back.
     std::thread::Builder::new().name("torture".to_owned()).spawn(move || {
-        let _ = tell.send(in_own_namespaces(&settings, plan));
+        let _ = tell.send(on_own_hosts(work));
     })?;
     told.await.map_err(|_| anyhow!("the run panicked"))?
 }
 
-fn in_own_namespaces(settings: &Settings, plan: Plan) -> Result<Summary> {
+fn on_own_hosts<T>(work: impl AsyncFnOnce(Network) -> Result<T>) -> Result<T> {
     network::enter_own_mounts()?;
     let laying = runtime::Builder::new_current_thread().enable_all().build()?;
     let network = laying.block_on(Network::lay(lab::hosts())).context("cannot lay the network of the run")?;
@@ -85,5 +95,5 @@ fn in_own_namespaces(settings: &Settings, plan: Plan) -> Result<Summary> {
     network.enter(lab::CLIENTS)?;
     // Its threads are started from here, so they are on the host of the clients, too.
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run::run(settings, network, plan))
+    runtime.block_on(work(network))
 }
