@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::ids::{NodeId, Revision};
 use crate::runtime::disk::Disk;
 use crate::runtime::{Readiness, spawn_blocking};
-use crate::storage::data_dir;
+use crate::storage::data_dir::{self, SeenStore};
 
 /// Pause between two tries to reach the metadata store.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -47,7 +47,8 @@ pub(super) async fn join(
     Ok(data_dir::join_cluster(disk, &cluster_uid)?)
 }
 
-/// Refuses a metadata store that is older than what an earlier process has seen of it (R3): waits until it is not.
+/// Refuses a metadata store that is older than what an earlier process has seen of it (R3): waits until it is not. When it
+/// was restored since and raised, that is written down in it, before this node does anything by its records.
 pub(super) async fn prove_store(
     store: &ForwardOnly,
     keys: &Keys,
@@ -56,27 +57,52 @@ pub(super) async fn prove_store(
     live: &watch::Receiver<Arc<Config>>,
     stop: &CancellationToken,
 ) -> Result<(), LaunchError> {
-    store.remember(data_dir::seen_revision(disk)?);
-    let key = keys.meta();
-    let asking = || async { Ok(store.list(&key).await?.revision) };
-    patiently("compare the metadata store with what was seen of it", asking, readiness, live, stop)
-        .await
-        .map(drop)
+    let seen = data_dir::seen_store(disk)?;
+    store.remember(seen.believed_from);
+    let comparing = || async move {
+        let found = store.list(&keys.meta()).await?.revision;
+        let is_far_beyond = seen.believed_from > Revision(0) && found.0 >= seen.believed_from.0 + RAISED;
+        match seen.went_back || is_far_beyond {
+            true => note_restore(store, keys, seen.believed_from).await,
+            false => Ok(()),
+        }
+    };
+    patiently("compare the metadata store with what was seen of it", comparing, readiness, live, stop).await
+}
+
+/// Writes down that the store was restored, unless somebody has since `before`.
+async fn note_restore(store: &ForwardOnly, keys: &Keys, before: Revision) -> Result<(), SessionError> {
+    let key = keys.restored();
+    loop {
+        let condition = match store.get(&key).await? {
+            Some(entry) if entry.mod_revision > before => return Ok(()),
+            Some(entry) => Condition::ModifiedAt(key.clone(), entry.mod_revision),
+            None => Condition::Absent(key.clone()),
+        };
+        let value = bytes::Bytes::new();
+        let operations = vec![Operation::Put { key: key.clone(), value, lease: None }];
+        if let TxnOutcome::Committed(revision) =
+            store.commit(Txn { conditions: vec![condition], operations }).await?
+        {
+            warn!(%revision, "the metadata store was restored: shards are led only by what all their copies say");
+            return Ok(());
+        }
+    }
 }
 
 /// Keeps on the disk what was seen of the metadata store, until `cancel` or until the store goes back.
 pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>, cancel: CancellationToken) {
     let mut highest = store.highest();
-    let keep = async |seen| {
-        let disk = disk.clone();
-        let kept = spawn_blocking(move || data_dir::keep_seen_revision(&*disk, seen)).await;
+    let keep = async |believed_from, went_back| {
+        let (disk, seen) = (disk.clone(), SeenStore { believed_from, went_back });
+        let kept = spawn_blocking(move || data_dir::keep_seen_store(&*disk, seen)).await;
         if let Ok(Err(error)) = kept {
             warn!(%error, "cannot keep what was seen of the metadata store");
         }
     };
     loop {
         let seen = *highest.borrow_and_update();
-        keep(seen).await;
+        keep(seen, false).await;
         let news = async {
             tokio::time::sleep(KEEP).await;
             // The sender lives as long as the store.
@@ -89,12 +115,12 @@ pub(super) async fn keep_seen(store: Arc<ForwardOnly>, disk: Arc<dyn Disk>, canc
                 error!(error = %went_back, "nothing that the metadata store says is believed");
                 // It goes on from where it is, and would soon be where it was: only a restored one that was raised is far beyond.
                 let raised = Revision(highest.borrow().0 + RAISED);
-                return keep(raised).await;
+                return keep(raised, true).await;
             }
         }
     }
     let seen = *highest.borrow();
-    keep(seen).await;
+    keep(seen, false).await;
 }
 
 /// Counts this opening of the data directory, on the disk and in the metadata store: so a volume that was put back to an older

@@ -89,6 +89,9 @@ impl Coordinator {
             .filter(|replica| shard.is_in_sync(replica.id))
             .filter_map(|replica| Some((replica, view.nodes.get(&replica.node)?.session)))
             .collect();
+        if view.is_out_of_date(shard) && !self.have_all_answered(shard).await {
+            return Ok(None);
+        }
         let asked = present.iter().map(async |(replica, _)| (*replica, self.describe(shard, replica).await));
         let mut reports = Vec::new();
         for (replica, status) in join_all(asked).await {
@@ -115,6 +118,21 @@ impl Coordinator {
             info!(shard = %shard.id, %epoch, node = %replica.node, "elected a primary");
         }
         Ok(changed)
+    }
+
+    /// Whether every copy says where it stands: after a restore the record may not know who was in sync since (R3).
+    async fn have_all_answered(&self, shard: &Shard) -> bool {
+        let asked = shard.staying().filter(|copy| !copy.damaged);
+        let asked = asked.map(async |copy| (copy, self.describe(shard, copy).await));
+        let all = join_all(asked).await;
+        let is_open = |status: &ReplicaStatus| status.failure.is_empty();
+        let other = all.iter().find(|(_, status)| !status.as_ref().is_some_and(is_open));
+        if let Some((copy, status)) = other {
+            let silent = "the metadata store was restored, and this copy does not say what it has seen since";
+            let why = status.as_ref().map_or(silent, |status| &status.failure);
+            warn!(shard = %shard.id, node = %copy.node, why, "nobody is elected");
+        }
+        other.is_none()
     }
 
     /// Where a copy stands, as its node says.

@@ -98,7 +98,10 @@ impl Coordinator {
         let candidates: Vec<_> = open.collect();
         let damaged = record.staying().filter(|copy| copy.damaged).map(|copy| copy.id);
         let lost: Vec<ReplicaId> = damaged.filter(|copy| record.is_in_sync(*copy)).collect();
-        if let Some(copy) = elect(record, &candidates, &lost).and_then(|elected| record.replica(elected)) {
+        // While a copy is closed nobody is elected.
+        let is_closed = reports.values().any(|report| !report.failure.is_empty());
+        let elected = elect(record, &candidates, &lost).filter(|_| !is_closed);
+        if let Some(copy) = elected.and_then(|elected| record.replica(elected)) {
             return needless(format!("the copy on node {} has everything and is about to lead", copy.node));
         }
         let is_silent =

@@ -138,7 +138,8 @@ pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Vec<Action> {
                 actions.push(action);
                 false
             }
-            None => true,
+            // Of a record from before a restore nothing is sure: first somebody must lead.
+            None => !view.is_out_of_date(copies.shard),
         });
     }
     actions.extend(end_drains(situation));

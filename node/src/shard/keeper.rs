@@ -112,8 +112,12 @@ impl Keeper {
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
-        let records =
-            Records { meta: parts.meta.clone(), keys: parts.keys.clone(), node: parts.node_id.clone() };
+        let records = Records {
+            meta: parts.meta.clone(),
+            keys: parts.keys.clone(),
+            node: parts.node_id.clone(),
+            view: parts.view.clone(),
+        };
         let permits = |count| Arc::new(Semaphore::new(count));
         Keeper {
             parts,

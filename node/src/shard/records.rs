@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use tokio::sync::watch;
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta::ShardRecord;
 
 use super::configuration::{configuration_of, write_configuration};
 use crate::cluster::MetaStore;
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn, TxnOutcome};
-use crate::cluster::view::Shard;
+use crate::cluster::view::{ClusterView, Shard};
 use crate::ids::{NodeId, ReplicaId, Revision, Session, ShardId};
 use crate::replication::{Change, Outcome};
 
@@ -23,6 +24,7 @@ pub(super) struct Records {
     pub(super) meta: Arc<dyn MetaStore>,
     pub(super) keys: Keys,
     pub(super) node: NodeId,
+    pub(super) view: watch::Receiver<Arc<ClusterView>>,
 }
 
 /// Why a record was not read or changed.
@@ -56,7 +58,11 @@ impl Records {
     /// The shard's record as it is now (linearizable).
     pub(super) async fn read(&self, shard: ShardId) -> Result<Shard, RecordFailure> {
         let (record, revision) = self.read_raw(shard).await?;
-        Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)
+        let mut shard = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
+        if self.view.borrow().is_out_of_date(&shard) {
+            shard.primary = None;
+        }
+        Ok(shard)
     }
 
     /// Makes a change that a replica asks for, if the record is the one that it saw.
@@ -69,7 +75,7 @@ impl Records {
     }
 
     async fn try_change(&self, shard: ShardId, asked: Asked) -> Result<Revision, RecordFailure> {
-        let (record, revision) = self.read_raw(shard).await?;
+        let (record, revision) = self.read_to_change(shard).await?;
         if revision != asked.compared {
             return Err(RecordFailure::Changed);
         }
@@ -93,7 +99,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (mut record, revision) = self.read_raw(shard).await?;
+        let (mut record, revision) = self.read_to_change(shard).await?;
         let entry = record.replicas.iter_mut().find(|entry| entry.replica_id == replica.0);
         let entry = entry.ok_or(RecordFailure::Changed)?;
         if std::mem::replace(&mut entry.damaged, true) {
@@ -110,7 +116,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (record, revision) = self.read_raw(shard).await?;
+        let (record, revision) = self.read_to_change(shard).await?;
         let seen = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
         if seen.primary != Some(replica) || seen.primary_session != session {
             return Ok(());
@@ -127,7 +133,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (mut record, revision) = self.read_raw(shard).await?;
+        let (mut record, revision) = self.read_to_change(shard).await?;
         record.replicas.retain(|entry| entry.replica_id != replica.0);
         record.isr.retain(|member| *member != replica.0);
         if record.primary == replica.0 {
@@ -136,6 +142,13 @@ impl Records {
         }
         record.reason = format!("data on {} was deleted", self.node);
         self.write(shard, record, revision, session, Vec::new()).await.map(drop)
+    }
+
+    /// Only the Master, or a person, says how a shard goes on whose record is from before a restore.
+    async fn read_to_change(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {
+        let (record, revision) = self.read_raw(shard).await?;
+        let is_out_of_date = revision < self.view.borrow().restored_at;
+        if is_out_of_date && record.epoch > 0 { Err(RecordFailure::Changed) } else { Ok((record, revision)) }
     }
 
     async fn read_raw(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {

@@ -147,23 +147,35 @@ const REVISION_META: WholeFile = WholeFile { magic: *b"VSREVISN", version: 1 };
 struct StoredRevision {
     #[prost(int64, tag = "1")]
     revision: i64,
+    #[prost(bool, tag = "2")]
+    went_back: bool,
 }
 
-/// The revision from which on the metadata store is believed; 0 when none was kept.
+/// What is known of the metadata store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeenStore {
+    /// It is believed from this revision on; 0: from any.
+    pub believed_from: Revision,
+    /// It went back, and was not believed since.
+    pub went_back: bool,
+}
+
+/// What was kept of the metadata store.
 ///
 /// # Errors
 /// When the file cannot be read or is damaged.
-pub fn seen_revision(disk: &dyn Disk) -> Result<Revision, StorageError> {
-    let stored = REVISION_META.read::<StoredRevision>(disk, Path::new("revision.meta"))?;
-    Ok(Revision(stored.unwrap_or_default().revision))
+pub fn seen_store(disk: &dyn Disk) -> Result<SeenStore, StorageError> {
+    let stored = REVISION_META.read::<StoredRevision>(disk, Path::new("revision.meta"))?.unwrap_or_default();
+    Ok(SeenStore { believed_from: Revision(stored.revision), went_back: stored.went_back })
 }
 
-/// Keeps the revision from which on the metadata store is believed, durably.
+/// Keeps what is known of the metadata store, durably.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn keep_seen_revision(disk: &dyn Disk, revision: Revision) -> Result<(), StorageError> {
-    REVISION_META.replace(disk, Path::new("revision.meta"), &StoredRevision { revision: revision.0 })
+pub fn keep_seen_store(disk: &dyn Disk, seen: SeenStore) -> Result<(), StorageError> {
+    let stored = StoredRevision { revision: seen.believed_from.0, went_back: seen.went_back };
+    REVISION_META.replace(disk, Path::new("revision.meta"), &stored)
 }
 
 /// The directory of a shard's replicas.
