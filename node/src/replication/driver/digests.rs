@@ -15,6 +15,7 @@ const REMEMBERED: usize = 16;
 /// Digests at positions that were applied.
 #[derive(Debug, Default)]
 pub(crate) struct Digests {
+    /// Ascending.
     known: Vec<Digest>,
     /// What to tell next.
     untold: Option<Digest>,
@@ -27,12 +28,17 @@ impl Digests {
     pub(super) fn note(&mut self, store: &Store, now: Now) {
         let last = store.digest();
         let round = Lsn(last.lsn.0 - last.lsn.0 % DIGEST_INTERVAL);
-        for digest in store.digest_at(round).into_iter().chain([last]) {
-            if self.known.iter().any(|known| known.lsn == digest.lsn) {
+        self.remember(store.digest_at(round), last, now);
+    }
+
+    /// A round position is passed once: when it has been forgotten, it is not the last one again.
+    fn remember(&mut self, round: Option<Digest>, last: Digest, now: Now) {
+        for digest in round.into_iter().chain([last]) {
+            if self.known.last().is_some_and(|known| known.lsn >= digest.lsn) {
                 continue;
             }
             let is_due = self.told.is_none_or(|told| now.monotonic >= told + TELL_INTERVAL);
-            if digest.lsn == round || is_due {
+            if round == Some(digest) || is_due {
                 self.untold = Some(digest);
             }
             if self.known.len() == REMEMBERED {
@@ -57,5 +63,25 @@ impl Digests {
     /// True when another copy says something else of a position that is known here.
     pub(super) fn differ(&self, theirs: &Digest) -> bool {
         self.known.iter().any(|ours| ours.lsn == theirs.lsn && ours != theirs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by torture: at rest a copy said the digest of a round position for ever, which it had passed long before.
+    #[test]
+    fn the_last_digest_is_that_of_the_last_position() {
+        let digest = |lsn| Digest { lsn: Lsn(lsn), ..Digest::default() };
+        let now = Now { monotonic: Duration::from_secs(1), boot: Duration::from_secs(1) };
+        let mut digests = Digests::default();
+        for lsn in 990..=1_050 {
+            let round = (lsn >= 1_000).then(|| digest(1_000));
+            digests.remember(round, digest(lsn), now);
+            assert_eq!(digests.last(), Some(digest(lsn)));
+            digests.remember(round, digest(lsn), now);
+            assert_eq!(digests.last(), Some(digest(lsn)), "told again");
+        }
     }
 }
