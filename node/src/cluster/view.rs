@@ -438,8 +438,12 @@ mod tests {
     #[test]
     fn nobody_leads_by_a_record_from_before_a_restore() {
         let keys = Keys::of_service("s");
-        let replica =
-            meta::Replica { replica_id: vec![1; 16], node_id: "a".to_owned(), ..meta::Replica::default() };
+        let replica = meta::Replica {
+            replica_id: vec![1; 16],
+            node_id: "a".to_owned(),
+            role: meta::ReplicaRole::Full.into(),
+            ..meta::Replica::default()
+        };
         let record = meta::ShardRecord {
             epoch: 3,
             primary: replica.replica_id.clone(),
