@@ -41,11 +41,15 @@ kube-down: ## Remove the Kubernetes of kube-up
 	@scripts/kube down
 
 .PHONY: soak
-soak: ## Crash simulation of the storage (SEEDS=1000 FROM=1)
+soak: ## Simulations of the storage and of clusters over many seeds (SEEDS=1000 FROM=1)
 	@$(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FROM),FROM=$(FROM)) scripts/soak
 
+.PHONY: fuzz
+fuzz: ## Fuzz what reads files, records and tokens (TARGET=manifest MINUTES=5; needs a nightly toolchain)
+	@$(if $(TARGET),TARGET=$(TARGET)) $(if $(MINUTES),MINUTES=$(MINUTES)) scripts/fuzz
+
 .PHONY: torture
-torture: ## Kill and restart a loaded cluster for a while (MINUTES=10)
+torture: ## Faults of processes, network, disks and etcd on a loaded cluster (needs root; MINUTES=10 SEED=1)
 	@$(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(SEED),SEED=$(SEED)) scripts/torture
 
 .PHONY: bench-index
@@ -55,6 +59,10 @@ bench-index: ## Flat scan against the machine's memory bandwidth (QUICK=1)
 .PHONY: bench-server
 bench-server: ## Load, search latency and throughput of a cluster (QUICK=1)
 	@$(if $(QUICK),QUICK=1) scripts/bench server
+
+.PHONY: bench-replication
+bench-replication: ## What copies cost: latency, gaps, catching up, idle shards (QUICK=1)
+	@$(if $(QUICK),QUICK=1) scripts/bench replication
 
 .PHONY: images
 images: ## Build the container images without pulling any

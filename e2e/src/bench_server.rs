@@ -171,7 +171,7 @@ fn search_request(debian: &Debian, query: usize) -> v1::SearchRequest {
 }
 
 /// Processor, cores and instruction sets.
-fn machine() -> Result<String> {
+pub(crate) fn machine() -> Result<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo")?;
     let field = |name: &str| {
         let line = info.lines().find(|line| line.starts_with(name)).unwrap_or_default();

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod addons;
+pub mod bench_replication;
 pub mod bench_server;
 pub mod cgroups;
 pub mod cluster;
@@ -32,6 +33,7 @@ pub mod rest;
 pub mod scenario;
 pub mod searcher;
 pub mod settings;
+pub mod shards;
 pub mod torture;
 pub mod wait;
 pub mod write_gaps;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 
 use crate::rest::RestClient;
 use crate::settings::Settings;
+use crate::shards::shards;
 
 /// Longest wait for any condition of a healthy cluster on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,6 +106,50 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// A snapshot of etcd.
+    ///
+    /// # Errors
+    /// When etcd does not make it.
+    pub async fn snapshot_etcd(&self) -> Result<PathBuf> {
+        let file = self.folder.path().join("etcd.snapshot");
+        let endpoint = format!("http://127.0.0.1:{}", self.etcd_port);
+        let mut command = Command::new(self.etcd_binary.with_file_name("etcdctl"));
+        run(command.args(["--endpoints", &endpoint, "snapshot", "save"]).arg(&file)).await?;
+        Ok(file)
+    }
+
+    /// Puts the snapshot in the place of a stopped etcd's data. `arguments`: more of `etcdutl snapshot restore`.
+    ///
+    /// # Errors
+    /// When it cannot be restored.
+    pub async fn restore_etcd(&self, snapshot: &Path, arguments: &[&str]) -> Result<()> {
+        let data = self.folder.path().join("etcd");
+        std::fs::remove_dir_all(&data)?;
+        let mut command = Command::new(self.etcd_binary.with_file_name("etcdutl"));
+        command.args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(&data).args(arguments);
+        run(&mut command).await.map(drop)
+    }
+
+    /// Waits for the end of a node that ends by itself; its status.
+    ///
+    /// # Errors
+    /// When it does not end, or does not run.
+    pub async fn await_end(&mut self, index: usize) -> Result<ExitStatus> {
+        let mut process = self.nodes[index].process.take().context("the node does not run")?;
+        match tokio::time::timeout(PATIENCE, process.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!(self.tails(&format!("the end of {}", self.nodes[index].name))),
+        }
+    }
+
+    /// What a node has logged, in all its runs.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn logged(&self, index: usize) -> Result<String> {
+        Ok(std::fs::read_to_string(self.log(&self.nodes[index].name))?)
+    }
+
     /// Adds a node and starts it.
     ///
     /// # Errors
@@ -172,14 +217,73 @@ impl LocalCluster {
         &self.nodes
     }
 
+    /// A node's data directory.
+    #[must_use]
+    pub fn data_dir(&self, index: usize) -> PathBuf {
+        self.folder.path().join(&self.nodes[index].name)
+    }
+
+    /// Puts a stopped node's data directory back to an older image, or takes everything away from it (`None`).
+    ///
+    /// # Errors
+    /// When files cannot be copied or removed.
+    pub fn replace_data(&self, index: usize, image: Option<&Path>) -> Result<()> {
+        let own = self.data_dir(index);
+        std::fs::remove_dir_all(&own)?;
+        match image {
+            Some(image) => copy(image, &own),
+            None => Ok(()),
+        }
+    }
+
+    /// A copy of a stopped node's data directory.
+    ///
+    /// # Errors
+    /// When files cannot be copied.
+    pub fn image_of_data(&self, index: usize) -> Result<PathBuf> {
+        let image = self.folder.path().join(format!("{}.image", self.nodes[index].name));
+        copy(&self.data_dir(index), &image)?;
+        Ok(image)
+    }
+
+    /// `vectorsphere admin` with these arguments, at a node's gateway; what it prints.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not succeed.
+    pub async fn admin(&self, gateway: usize, arguments: &[&str]) -> Result<String> {
+        let server = format!("http://127.0.0.1:{}", self.nodes[gateway].http_port);
+        let mut command = Command::new(&self.server);
+        run(command.args(["admin", "--server", &server]).args(arguments)).await
+    }
+
+    /// The process of a node.
+    ///
+    /// # Errors
+    /// When the node does not run.
+    pub fn process_id(&self, index: usize) -> Result<u32> {
+        let process = self.nodes[index].process.as_ref().context("the node does not run")?;
+        process.id().context("the node has ended by itself")
+    }
+
+    /// The revision of etcd: it grows with each change.
+    ///
+    /// # Errors
+    /// When etcd does not say.
+    pub async fn etcd_revision(&self) -> Result<i64> {
+        let endpoint = format!("http://127.0.0.1:{}", self.etcd_port);
+        let mut command = Command::new(self.etcd_binary.with_file_name("etcdctl"));
+        let told = run(command.args(["--endpoints", &endpoint, "endpoint", "status", "--write-out", "json"]))
+            .await?;
+        let told: Value = serde_json::from_str(&told)?;
+        told[0]["Status"]["header"]["revision"].as_i64().context("no revision")
+    }
+
     /// Resident memory of a node in bytes.
     ///
     /// # Errors
     /// When the node does not run.
     pub fn resident_bytes(&self, index: usize) -> Result<u64> {
-        let process = self.nodes[index].process.as_ref().context("the node does not run")?;
-        let pid = process.id().context("the node has ended by itself")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id(index)?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
@@ -207,6 +311,17 @@ impl LocalCluster {
                 && !status["master"].is_null()
                 && status["status"] == json!("green");
             if ready { Ok(()) } else { bail!("{status}") }
+        })
+        .await
+    }
+
+    /// Waits until every shard of a table has a primary and so many copies that are well and in sync.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub async fn wait_until_whole(&self, client: &RestClient, table: &str, copies: usize) -> Result<()> {
+        self.wait_for("all copies in sync", async || {
+            shards(client, table).await?.iter().try_for_each(|shard| shard.check_whole(copies))
         })
         .await
     }
@@ -247,6 +362,22 @@ impl LocalCluster {
     fn log(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.log"))
     }
+}
+
+/// Copies a tree with everything that the system knows of its files.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    if status.success() { Ok(()) } else { bail!("cp -a {} {}: {status}", from.display(), to.display()) }
+}
+
+/// What a command prints.
+async fn run(command: &mut Command) -> Result<String> {
+    let output = command.kill_on_drop(true).output().await?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        bail!("{:?}: {}: {}", command.as_std(), output.status, text(&output.stderr));
+    }
+    Ok(text(&output.stdout))
 }
 
 fn spawn(mut command: Command, log: &Path) -> Result<Child> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use vectorsphere_e2e::bench_replication;
 use vectorsphere_e2e::bench_server;
 use vectorsphere_e2e::cluster::{self, KubeCluster};
 use vectorsphere_e2e::demo;
@@ -47,7 +48,7 @@ enum Command {
         #[arg(long)]
         exit: bool,
     },
-    /// Kill and restart a loaded cluster of processes and check every document
+    /// Let faults strike a loaded cluster of processes and check every answer (needs root)
     Torture {
         /// How long
         #[arg(long, default_value_t = 10)]
@@ -55,9 +56,18 @@ enum Command {
         /// Draws the faults
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Only these, as the summary calls them (such as "kill primary")
+        #[arg(long)]
+        fault: Vec<torture::Fault>,
     },
     /// Measure load and search of a cluster of processes
     BenchServer {
+        /// The sample and short measurements
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Measure what copies cost: writes, gaps, catching up, idle shards
+    BenchReplication {
         /// The sample and short measurements
         #[arg(long)]
         quick: bool,
@@ -102,11 +112,19 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
         Command::Demo { port, exit } => {
             demo::run(&settings.workspace_binary("vectorsphere")?, port, exit).await
         }
-        Command::Torture { minutes, seed } => {
-            let report = torture::run(settings, Duration::from_secs(minutes * 60), seed).await?;
-            print(&format!("seed {seed}: {report:?}"))
+        Command::Torture { minutes, seed, fault } => {
+            let faults = if fault.is_empty() { torture::Fault::ALL.to_vec() } else { fault };
+            let plan = torture::Plan {
+                duration: Duration::from_secs(minutes * 60),
+                seed,
+                faults,
+                with_thief: false,
+            };
+            let summary = torture::run(settings, plan).await?;
+            print(&summary.to_string())
         }
         Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
+        Command::BenchReplication { quick } => print(&bench_replication::run(settings, quick).await?),
         Command::Images => {
             for archive in images::write_product_images(settings)? {
                 print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))?;

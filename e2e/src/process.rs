@@ -107,7 +107,10 @@ impl Daemons {
         command.arg(program).args(arguments).env_clear().env("PATH", &self.path).env("HOME", "/nonexistent");
         command.current_dir("/").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let daemon = Daemon::running(name, child.id().cast_signed())?;
+        let pid = child.id().cast_signed();
+        // It may have ended already; until it is waited for, its id is its own.
+        let (_, start_time) = state_and_start(pid).with_context(|| format!("{name}: no process {pid}"))?;
+        let daemon = Daemon { name: name.to_string(), pid, start_time };
         self.record(&daemon)?;
         Ok(daemon)
     }
@@ -173,10 +176,15 @@ impl Daemons {
 
 /// Start time of a process in ticks since boot; `None` when it is gone or a zombie.
 fn start_time(pid: i32) -> Option<u64> {
+    state_and_start(pid).filter(|(state, _)| *state != 'Z').map(|(_, start)| start)
+}
+
+/// State (proc(5)) and start time of a process, a zombie too; `None` when it is gone.
+fn state_and_start(pid: i32) -> Option<(char, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything; fields count from behind it.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if fields.next()? == "Z" { None } else { fields.nth(18)?.parse().ok() }
+    Some((fields.next()?.parse().ok()?, fields.nth(18)?.parse().ok()?))
 }
 
 /// Collects a child of ours that has ended; for processes of an earlier run there is nothing to collect.

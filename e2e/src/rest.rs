@@ -17,6 +17,7 @@ use crate::http;
 pub struct RestClient {
     http: reqwest::Client,
     url: String,
+    deadline: Option<Duration>,
 }
 
 /// An answer that is not a success.
@@ -70,7 +71,7 @@ impl RestClient {
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn new(url: impl Into<String>, timeout: Duration) -> Result<RestClient> {
-        Ok(RestClient { http: http::client(timeout)?, url: url.into() })
+        Ok(RestClient { http: http::client(timeout)?, url: url.into(), deadline: None })
     }
 
     /// A client that opens a connection per call, so that every call is balanced anew by the Service before it.
@@ -78,7 +79,13 @@ impl RestClient {
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn without_reuse(url: impl Into<String>, timeout: Duration) -> Result<RestClient> {
-        Ok(RestClient { http: http::client_without_reuse(timeout)?, url: url.into() })
+        Ok(RestClient { http: http::client_without_reuse(timeout)?, url: url.into(), deadline: None })
+    }
+
+    /// The same client, which tells the server how long it waits.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> RestClient {
+        RestClient { deadline: Some(deadline), ..self }
     }
 
     /// Sends a request and reads the JSON of its answer.
@@ -91,7 +98,27 @@ impl RestClient {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<T, CallError> {
+        self.call_with_key(method, path, body, None).await
+    }
+
+    /// The same; a write with the key of an earlier one is that one, sent again.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn call_with_key<T: DeserializeOwned>(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        key: Option<&str>,
+    ) -> Result<T, CallError> {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(deadline) = self.deadline {
+            request = request.header("x-request-timeout", deadline.as_secs_f64().to_string());
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::local_cluster::LocalCluster;
 use crate::rest::RestClient;
 
 /// What a writer saw.
@@ -31,17 +30,15 @@ pub struct Writers {
 
 impl Writers {
     /// Starts `writers` clients of one gateway, each with documents of its own, which fall on all shards.
-    ///
-    /// # Errors
-    /// When a client cannot be made.
-    pub fn start(cluster: &LocalCluster, gateway: usize, table: &str, writers: usize) -> Result<Writers> {
+    #[must_use]
+    pub fn start(gateway: &RestClient, table: &str, writers: usize) -> Writers {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         for writer in 0..writers {
-            let (client, table, stop) = (cluster.client(gateway)?, table.to_owned(), stop.clone());
+            let (client, table, stop) = (gateway.clone(), table.to_owned(), stop.clone());
             tasks.spawn(async move { write(&client, &table, writer, &stop).await });
         }
-        Ok(Writers { stop, tasks })
+        Writers { stop, tasks }
     }
 
     /// Ends them; what all of them saw.

@@ -24,7 +24,7 @@ async fn cluster(replicas: u32, min_isr: u32) -> Result<LocalCluster> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kill_of_a_slave_loses_nothing_and_interrupts_briefly() -> Result<()> {
     let mut cluster = cluster(2, 1).await?;
-    let writers = Writers::start(&cluster, 0, "t", WRITERS)?;
+    let writers = Writers::start(&cluster.client(0)?, "t", WRITERS);
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.kill_node(2).await?;
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -47,7 +47,7 @@ async fn the_kill_of_a_slave_loses_nothing_and_interrupts_briefly() -> Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_stop_of_a_slave_interrupts_hardly() -> Result<()> {
     let mut cluster = cluster(2, 1).await?;
-    let writers = Writers::start(&cluster, 0, "t", WRITERS)?;
+    let writers = Writers::start(&cluster.client(0)?, "t", WRITERS);
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.stop_node(2).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -70,7 +70,7 @@ async fn the_kill_of_the_master_fails_no_call_of_another_gateway() -> Result<()>
     let mut cluster = cluster(2, 1).await?;
     let status: Value = cluster.client(0)?.get("/api/v1/cluster/status").await?;
     let master = usize::from(status["master"]["node_id"] != json!("master-0"));
-    let writers = Writers::start(&cluster, 1 - master, "t", WRITERS)?;
+    let writers = Writers::start(&cluster.client(1 - master)?, "t", WRITERS);
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.kill_node(master).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;

@@ -21,10 +21,11 @@ use vectorsphere_index::{Kernels, UnknownTier};
 use vectorsphere_proto::keys::Keys;
 
 use crate::cluster::MetaStore;
-use crate::cluster::meta_store::{EmbeddedStore, EtcdStore};
+use crate::cluster::meta_store::{EmbeddedStore, EtcdStore, ForwardOnly};
 use crate::cluster::node_session::SessionError;
 use crate::config::Config;
 use crate::runtime::disk::{Disk, FileDisk, OpenError};
+use crate::runtime::network::{Network, Tcp};
 use crate::telemetry::Metrics;
 use listeners::Listeners;
 use parts::Parts;
@@ -79,18 +80,30 @@ pub enum LaunchError {
 pub struct AppLauncher {
     config: watch::Receiver<Arc<Config>>,
     store: Option<Arc<dyn MetaStore>>,
+    disk: Option<Arc<dyn Disk>>,
+    network: Arc<dyn Network>,
     metrics: Metrics,
 }
 
 impl AppLauncher {
     /// A node by `config`, over the metadata store that the configuration names.
     pub fn new(config: watch::Receiver<Arc<Config>>) -> AppLauncher {
-        AppLauncher { config, store: None, metrics: Metrics::new() }
+        AppLauncher { config, store: None, disk: None, network: Arc::new(Tcp), metrics: Metrics::new() }
     }
 
     /// Uses this store instead: several nodes of one process share one.
     pub fn with_store(self, store: Arc<dyn MetaStore>) -> AppLauncher {
         AppLauncher { store: Some(store), ..self }
+    }
+
+    /// Keeps data on this disk instead of the configured directory. The name of the node must be configured then.
+    pub fn with_disk(self, disk: Arc<dyn Disk>) -> AppLauncher {
+        AppLauncher { disk: Some(disk), ..self }
+    }
+
+    /// Listens and connects over this network instead of the machine's.
+    pub fn with_network(self, network: Arc<dyn Network>) -> AppLauncher {
+        AppLauncher { network, ..self }
     }
 
     /// The registry of the node's metrics, for more of them.
@@ -114,10 +127,13 @@ impl AppLauncher {
             warn!("{note}");
         }
         let kernels = Kernels::detect(Some(config.kernel_tier.as_str()).filter(|tier| !tier.is_empty()))?;
-        let disk: Arc<dyn Disk> = Arc::new(FileDisk::open(&config.data_dir)?);
+        let disk = match self.disk {
+            Some(disk) => disk,
+            None => Arc::new(FileDisk::open(&config.data_dir)?),
+        };
         let id = identity::node_id(&config)?;
-        let predecessor_ended = identity::predecessor_ended(&config)?;
-        let listeners = Listeners::bind(&config).await?;
+        let predecessor_ended = identity::predecessor_ended(&*disk)?;
+        let listeners = Listeners::bind(&config, &*self.network).await?;
         let keys = match &config.etcd.prefix {
             Some(prefix) => Keys::with_prefix(prefix),
             None => Keys::of_service(&config.service_name),
@@ -126,12 +142,23 @@ impl AppLauncher {
             Some(store) => store,
             None => open_store(&config)?,
         };
+        let store = Arc::new(ForwardOnly::new(store));
         info!(node = %id, node_type = config.node_type.as_str(), kernels = kernels.name(), "starting");
         // From here on there are tasks: every way out of a failure leads through the order of a stop.
-        let node = RunningNode::new(id, listeners.ports(), self.config.clone());
-        let (live, metrics) = (self.config, self.metrics);
-        let parts =
-            Parts { node: &node, config, live, keys, store, disk, kernels, metrics, predecessor_ended };
+        let node = RunningNode::new(id, listeners.ports, self.config.clone());
+        let (live, network, metrics) = (self.config, self.network, self.metrics);
+        let parts = Parts {
+            node: &node,
+            config,
+            live,
+            keys,
+            store,
+            disk,
+            network,
+            kernels,
+            metrics,
+            predecessor_ended,
+        };
         let started = tokio::select! {
             started = parts.start(listeners, &stop) => started,
             () = node.failed() => Err(LaunchError::Failed),

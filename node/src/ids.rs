@@ -159,6 +159,8 @@ impl Lsn {
     pub const ZERO: Lsn = Lsn(0);
     /// After every record: the deletion position of a live row.
     pub const MAX: Lsn = Lsn(u64::MAX);
+    /// No log reaches this position: a file that names a later one is damaged. Counting on from here does not overflow.
+    pub const LIMIT: Lsn = Lsn(1 << 62);
 
     /// The position after this one.
     pub fn next(self) -> Lsn {

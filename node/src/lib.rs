@@ -4,6 +4,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
+//! | L8 | `simulation`, in tests only |
 //! | L7 | [`app_launcher`] |
 //! | L6 | [`gateway`] |
 //! | L5 | [`router`], [`coordinator`] |
@@ -20,6 +21,9 @@ pub mod config;
 pub mod coordinator;
 pub mod document;
 pub mod error_code;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod ids;
 pub mod recovery;
@@ -28,6 +32,8 @@ pub mod router;
 pub mod runtime;
 pub mod search;
 pub mod shard;
+#[cfg(test)]
+mod simulation;
 pub mod storage;
 pub mod table;
 pub mod telemetry;

@@ -28,6 +28,9 @@ const LAYERS: &[(&str, u8)] = &[
     ("coordinator", 5),
     ("gateway", 6),
     ("app_launcher", 7),
+    ("simulation", 8),
+    // Calls whatever reads bytes from outside; not in the product.
+    ("fuzzing", 8),
 ];
 
 /// Modules that decide: events or values in, commands or values out.

@@ -1,4 +1,5 @@
-//! The contract of `MetaStore`, on every implementation: the embedded store and a real etcd.
+//! The contract of `MetaStore`, on every implementation: the embedded store, a real etcd, and the model of etcd that
+//! simulations use, behind the real client.
 
 #[macro_use]
 mod support;
@@ -21,7 +22,7 @@ type Store = Arc<dyn MetaStore>;
 const TTL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(15);
 
-on_both_stores!(
+on_all_stores!(
     a_transaction_happens_whole_or_not_at_all,
     conditions_fence,
     concurrent_compare_and_swaps_lose_nothing,

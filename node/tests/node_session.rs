@@ -22,7 +22,7 @@ type Store = Arc<dyn MetaStore>;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(60);
 
-on_both_stores!(
+on_all_stores!(
     the_later_process_takes_over_and_the_earlier_one_waits,
     a_process_takes_over_its_own_ghost,
     a_stop_ends_the_session_at_once,

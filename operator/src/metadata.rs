@@ -108,7 +108,10 @@ impl MetadataView {
                 Some(Key::Shard { table_id, .. }) => {
                     shards.push((table_id.to_owned(), decode::<ShardRecord>(key, &record.value)?));
                 }
-                Some(Key::Meta | Key::Alias { .. } | Key::Drain { .. } | Key::Disk { .. }) | None => {}
+                Some(
+                    Key::Meta | Key::Restored | Key::Alias { .. } | Key::Drain { .. } | Key::Disk { .. },
+                )
+                | None => {}
             }
         }
         view.shards = shards

@@ -10,6 +10,7 @@
 //! | `shard/<table id>/<shard, 8 digits>` | [`ShardRecord`](crate::meta::ShardRecord) | no |
 //! | `drain/<node_id>` | [`DrainRecord`](crate::meta::DrainRecord) | no |
 //! | `disk/<node_id>` | [`DiskRecord`](crate::meta::DiskRecord) | no |
+//! | `restored` | nothing: its revision says when the store was found to be restored | no |
 
 /// The keys of one cluster. All of them start with [`Keys::prefix`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ impl Keys {
     /// The cluster's identity.
     pub fn meta(&self) -> String {
         format!("{}meta", self.prefix)
+    }
+
+    /// That the store was restored: what was changed last before this key was may be out of date.
+    pub fn restored(&self) -> String {
+        format!("{}restored", self.prefix)
     }
 
     /// All candidates for mastership.
@@ -108,7 +114,13 @@ impl Keys {
         let rest = key.strip_prefix(self.prefix.as_str())?;
         let (kind, name) = match rest.split_once('/') {
             Some(parts) => parts,
-            None => return (rest == "meta").then_some(Key::Meta),
+            None => {
+                return match rest {
+                    "meta" => Some(Key::Meta),
+                    "restored" => Some(Key::Restored),
+                    _ => None,
+                };
+            }
         };
         match kind {
             "master" => i64::from_str_radix(name, 16).ok().map(|lease| Key::Master { lease }),
@@ -131,6 +143,7 @@ impl Keys {
 #[expect(missing_docs, reason = "the variants are the rows of the table above")]
 pub enum Key<'k> {
     Meta,
+    Restored,
     Master { lease: i64 },
     Node { node_id: &'k str },
     Table { table_id: &'k str },

@@ -11,6 +11,10 @@ use super::LaunchError;
 use super::listeners::Ports;
 use crate::config::Config;
 use crate::ids::NodeId;
+use crate::runtime::disk::Disk;
+
+/// In the data directory: the start of a machine during which every process over it so far has ended, or has run.
+const BOOT_ID: &str = "boot_id";
 
 /// The configured name, or one that is made once and kept.
 pub(super) fn node_id(config: &Config) -> Result<NodeId, LaunchError> {
@@ -45,22 +49,49 @@ fn kept_node_id(path: &Path) -> io::Result<NodeId> {
 
 /// True when no earlier process can be running over the data directory, whose lock this process holds: either there was
 /// none, or it ran on this very machine since it was started, where the lock is proof.
-pub(super) fn predecessor_ended(config: &Config) -> Result<bool, LaunchError> {
-    let path = config.data_dir.join("boot_id");
-    let failed = |source| LaunchError::File { path: path.clone(), source };
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
-    let before = match fs::read_to_string(&path) {
-        Ok(before) => Some(before),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(failed(error)),
-    };
+pub(super) fn predecessor_ended(disk: &dyn Disk) -> Result<bool, LaunchError> {
+    let path = Path::new(BOOT_ID);
+    match disk.read(path) {
+        Ok(before) => Ok(before == boot_id().map_err(failed)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            note_predecessors_ended(disk)?;
+            Ok(true)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Writes down that every process before this one has ended, wherever it ran: whoever comes after this one on this machine,
+/// as long as that runs, need not wait. Not before it is true, for this process may end at any time.
+pub(super) fn note_predecessors_ended(disk: &dyn Disk) -> Result<(), LaunchError> {
+    boot_id().and_then(|boot| replace(disk, Path::new(BOOT_ID), &boot)).map_err(failed)
+}
+
+fn failed(source: io::Error) -> LaunchError {
+    LaunchError::File { path: BOOT_ID.into(), source }
+}
+
+/// Changes with every start of the machine.
+fn boot_id() -> io::Result<Vec<u8>> {
+    fs::read("/proc/sys/kernel/random/boot_id")
+}
+
+/// Durable on return; a crash before leaves the earlier content.
+fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    fs::write(&fresh, &boot).and_then(|()| fs::rename(&fresh, &path)).map_err(failed)?;
-    Ok(before.is_none_or(|before| before == boot))
+    match disk.remove(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = disk.create(&fresh)?;
+    file.append(bytes)?;
+    file.sync()?;
+    disk.rename(&fresh, path)?;
+    disk.sync_dir(Path::new(""))
 }
 
 /// What this process registers.
-pub(super) fn node_record(config: &Config, id: &NodeId, ports: &Ports) -> meta::NodeRecord {
+pub(super) fn node_record(config: &Config, id: &NodeId, ports: &Ports, disk: &dyn Disk) -> meta::NodeRecord {
     let host = advertised_host(config);
     let endpoint = |kind: &str, port: u16| meta::Endpoint {
         kind: kind.to_owned(),
@@ -77,7 +108,8 @@ pub(super) fn node_record(config: &Config, id: &NodeId, ports: &Ports) -> meta::
         endpoints,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         zone: zone(config),
-        capacity_bytes: capacity_bytes(&config.data_dir),
+        // 0 when it cannot be told.
+        capacity_bytes: disk.space().map_or(0, |space| space.capacity_bytes),
         protocol_min: 1,
         protocol_max: 1,
     }
@@ -108,15 +140,39 @@ pub(super) async fn zone_of(file: &Path) -> Option<String> {
     Some(text.trim().to_owned()).filter(|zone| !zone.is_empty())
 }
 
-/// Size of the volume that holds the data; 0 when it cannot be told.
-fn capacity_bytes(folder: &Path) -> u64 {
-    let volume = nix::sys::statvfs::statvfs(folder);
-    volume.map_or(0, |volume| volume.blocks() * volume.fragment_size())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::disk::MemoryDisk;
+
+    /// Steps: a start that the power may go off in, another start, and one on a machine that was started since.
+    #[test]
+    fn a_process_before_has_ended_unless_the_machine_was_started_since() {
+        for operation in 0..8 {
+            let disk = MemoryDisk::new(operation);
+            disk.power_off_after(operation);
+            let _ = predecessor_ended(&disk);
+            disk.crash();
+            assert!(predecessor_ended(&disk).expect("well"), "it was this machine or nobody");
+            disk.crash();
+            assert!(predecessor_ended(&disk).expect("well"), "what was told to survive did");
+        }
+    }
+
+    /// A volume moves to another machine while its process goes on, and the process there ends before it has waited: the
+    /// next one has to wait as well.
+    #[test]
+    fn what_ran_on_another_machine_has_ended_only_when_somebody_has_waited_for_it() {
+        let disk = MemoryDisk::new(1);
+        let ended = || predecessor_ended(&disk).expect("readable");
+        assert!(ended(), "there was none");
+        assert!(ended(), "the lock is proof");
+        disk.overwrite(Path::new(BOOT_ID), b"another machine".to_vec());
+        assert!(!ended());
+        assert!(!ended(), "the one that ended just now had not waited");
+        note_predecessors_ended(&disk).expect("writable");
+        assert!(ended());
+    }
 
     #[test]
     fn a_name_is_made_once_and_never_replaced() {

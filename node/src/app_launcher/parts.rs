@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use vectorsphere_index::Kernels;
 use vectorsphere_proto::internal::catalog_service_server::CatalogServiceServer;
 use vectorsphere_proto::internal::coordinator_service_server::CoordinatorServiceServer;
@@ -18,11 +17,12 @@ use vectorsphere_proto::internal::shard_service_server::ShardServiceServer;
 use vectorsphere_proto::keys::Keys;
 use vectorsphere_proto::meta;
 
-use super::join::{await_session, join};
+use super::join::{await_session, join, keep_seen, prove_disk, prove_store};
 use super::listeners::Listeners;
 use super::{LaunchError, RunningNode, identity, settings};
+use crate::cluster::meta_store::ForwardOnly;
 use crate::cluster::{
-    ClusterMetrics, DistributedManager, HeldSession, MetaStore, NodeSession, Role, ServiceDiscovery, StepBack,
+    ClusterMetrics, DistributedManager, HeldSession, NodeSession, Role, ServiceDiscovery, StepBack,
 };
 use crate::comm::{CommMetrics, CommunicationService, MESSAGE_BYTES_MAX};
 use crate::config::Config;
@@ -33,6 +33,7 @@ use crate::router::{Router, RouterMetrics};
 use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
+use crate::runtime::network::{Listener, Network};
 use crate::shard::{
     DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings,
 };
@@ -53,8 +54,9 @@ pub(super) struct Parts<'n> {
     pub(super) config: Arc<Config>,
     pub(super) live: watch::Receiver<Arc<Config>>,
     pub(super) keys: Keys,
-    pub(super) store: Arc<dyn MetaStore>,
+    pub(super) store: Arc<ForwardOnly>,
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) network: Arc<dyn Network>,
     pub(super) kernels: Kernels,
     pub(super) metrics: Metrics,
     /// No earlier process can be running over the data directory.
@@ -86,7 +88,12 @@ impl Parts<'_> {
         let (following, cancel) = (discovery.clone(), node.base.cancellation().clone());
         node.base.spawn("service discovery", async move { following.run(cancel).await });
         let channels = settings::channels(&self.config);
-        let comm = Arc::new(CommunicationService::new(discovery.subscribe(), channels, comm_metrics));
+        let comm = Arc::new(CommunicationService::new(
+            discovery.subscribe(),
+            channels,
+            self.network.clone(),
+            comm_metrics,
+        ));
         let router = || Router::new(discovery.subscribe(), comm.clone(), node.id.clone(), router_metrics);
         let gateway = ApiGateway::new(GatewayParts {
             router: is_gateway.then(router),
@@ -96,7 +103,7 @@ impl Parts<'_> {
             metrics: self.metrics.clone(),
             node_id: node.id.clone(),
         });
-        let ports = listeners.ports();
+        let ports = listeners.ports;
         let health = self.health().await;
         // Probes are answered from here on, and calls by what is known: no Master, no tables.
         node.edge.spawn("http", gateway::http::serve(gateway.clone(), listeners.http, node.edge.clone()));
@@ -105,7 +112,13 @@ impl Parts<'_> {
         }
 
         join(&*self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
-        let record = identity::node_record(&self.config, &node.id, &ports);
+        prove_store(&self.store, &self.keys, &*self.disk, readiness, &self.live, stop).await?;
+        let cancel = node.base.cancellation().clone();
+        let seen = keep_seen(self.store.clone(), self.disk.clone(), cancel);
+        node.base.spawn("history of the metadata store", seen);
+        let record = identity::node_record(&self.config, &node.id, &ports, &*self.disk);
+        let (store, whose) = (&*self.store, (&self.keys, &node.id));
+        prove_disk(store, whose, &*self.disk, &record.session, readiness, &self.live, stop).await?;
         let (announce, record) = watch::channel(record);
         let session = self.session(record.clone(), cluster_metrics.clone());
         let held = session.subscribe();
@@ -146,7 +159,12 @@ impl Parts<'_> {
         service
     }
 
-    fn public_server(&self, gateway: ApiGateway, listener: TcpListener, health: HealthServer<impl Health>) {
+    fn public_server(
+        &self,
+        gateway: ApiGateway,
+        listener: Box<dyn Listener>,
+        health: HealthServer<impl Health>,
+    ) {
         let cancel = self.node.edge.cancellation().clone();
         self.node.edge.spawn("gRPC", async move {
             if let Err(error) = gateway::grpc::serve(gateway, listener, health, cancel).await {
@@ -224,6 +242,9 @@ impl Parts<'_> {
             // The receivers must not find the channel closed before they end themselves.
             cancel.cancelled().await;
         });
+        if !self.predecessor_ended {
+            self.outlive_predecessors(session.clone());
+        }
         let mut metrics = None;
         self.metrics.register(|registry| metrics = Some(ShardMetrics::register(registry)));
         let parts = IndexServiceParts {
@@ -239,8 +260,9 @@ impl Parts<'_> {
                 checkpoint_log_bytes,
                 disk_thresholds: DiskThresholds::default(),
                 policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
-                timing: Timing::default(),
+                timing: Timing::with_readmission(self.config.readmission_pause),
                 leaving_grace: self.config.leaving_grace,
+                catch_up_bytes_per_second: self.config.catch_up_bytes_per_second,
                 predecessor_ended: self.predecessor_ended,
             },
             comm,
@@ -261,9 +283,27 @@ impl Parts<'_> {
         service
     }
 
+    /// Once this process has been registered for as long as a session lasts, all earlier ones have noticed their end.
+    fn outlive_predecessors(&self, mut session: watch::Receiver<Option<HeldSession>>) {
+        let (disk, cancel) = (self.disk.clone(), self.node.base.cancellation().clone());
+        self.node.base.spawn_brief("end of earlier processes", async move {
+            let outlived = async {
+                let is_registered = session.wait_for(Option::is_some).await.is_ok();
+                tokio::time::sleep(Timing::default().session).await;
+                is_registered
+            };
+            if cancel.run_until_cancelled(outlived).await == Some(true)
+                && let Err(error) = identity::note_predecessors_ended(&*disk)
+            {
+                // The next process waits as this one did.
+                warn!(%error, "the end of earlier processes could not be noted");
+            }
+        });
+    }
+
     fn internal_server(
         &self,
-        listener: TcpListener,
+        listener: Box<dyn Listener>,
         coordinator: Arc<Coordinator>,
         (discovery, comm): (Arc<ServiceDiscovery>, Arc<CommunicationService>),
         index_service: Option<Arc<IndexService>>,

@@ -32,6 +32,9 @@ pub struct ClusterView {
     pub shards: BTreeMap<ShardId, Arc<Shard>>,
     /// Nodes that are to be emptied.
     pub drains: BTreeMap<NodeId, Drain>,
+    /// The store was restored from an older state before this revision: shards that were changed last before it may have had
+    /// other primaries since, so nobody leads them by what their records say.
+    pub restored_at: Revision,
 }
 
 /// A stored record that this version cannot read.
@@ -232,8 +235,18 @@ impl ClusterView {
                 let record = meta::ShardRecord::decode(value).map_err(|error| broken(error.to_string()))?;
                 let table = TableId::parse(table_id).ok_or_else(|| broken("no table id".to_owned()))?;
                 let id = ShardId { table, index: ShardIndex(shard) };
-                let shard = Shard::from_record(id, &record, modified).map_err(broken)?;
+                let mut shard = Shard::from_record(id, &record, modified).map_err(broken)?;
+                if self.is_out_of_date(&shard) {
+                    shard.primary = None;
+                }
                 self.shards.insert(id, Arc::new(shard));
+            }
+            Some(Key::Restored) => {
+                self.restored_at = modified;
+                let shards = self.shards.values_mut();
+                for shard in shards.filter(|shard| shard.mod_revision < modified) {
+                    Arc::make_mut(shard).primary = None;
+                }
             }
             Some(Key::Drain { node_id }) => {
                 let record = meta::DrainRecord::decode(value).map_err(|error| broken(error.to_string()))?;
@@ -270,8 +283,13 @@ impl ClusterView {
                 }
             }
             Some(Key::Drain { node_id }) => self.drains.retain(|id, _| id.as_str() != node_id),
-            Some(Key::Meta | Key::Alias { .. } | Key::Disk { .. }) | None => {}
+            Some(Key::Meta | Key::Restored | Key::Alias { .. } | Key::Disk { .. }) | None => {}
         }
+    }
+
+    /// True when a shard's record is from before a restore of the store.
+    pub fn is_out_of_date(&self, shard: &Shard) -> bool {
+        shard.mod_revision < self.restored_at
     }
 
     /// False until the records were read for the first time.
@@ -415,6 +433,37 @@ mod tests {
         assert_eq!(epoch(&view), Some(("b".to_owned(), 7)));
         view.delete(&keys, &keys.master(9));
         assert_eq!(epoch(&view), None);
+    }
+
+    #[test]
+    fn nobody_leads_by_a_record_from_before_a_restore() {
+        let keys = Keys::of_service("s");
+        let replica = meta::Replica {
+            replica_id: vec![1; 16],
+            node_id: "a".to_owned(),
+            role: meta::ReplicaRole::Full.into(),
+            ..meta::Replica::default()
+        };
+        let record = meta::ShardRecord {
+            epoch: 3,
+            primary: replica.replica_id.clone(),
+            isr: vec![replica.replica_id.clone()],
+            replicas: vec![replica],
+            min_isr: 1,
+            ..meta::ShardRecord::default()
+        };
+        let record = record.encode_to_vec();
+        let put = |view: &mut ClusterView, shard, modified| {
+            view.put(&keys, &keys.shard(TABLE, shard), &record, Revision(1), Revision(modified))
+                .expect("readable");
+        };
+        let mut view = ClusterView::default();
+        put(&mut view, 0, 5);
+        view.put(&keys, &keys.restored(), &[], Revision(9), Revision(9)).expect("readable");
+        put(&mut view, 1, 6);
+        put(&mut view, 2, 10);
+        let led: Vec<bool> = view.shards.values().map(|shard| shard.primary.is_some()).collect();
+        assert_eq!(led, [false, false, true]);
     }
 
     #[test]

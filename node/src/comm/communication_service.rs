@@ -26,6 +26,7 @@ use super::suspicion::Suspicion;
 use crate::cluster::view::{self, ClusterView, Node};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, Revision};
+use crate::runtime::network::Network;
 
 /// A node that does not accept a connection in this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,6 +74,7 @@ pub struct ChannelSettings {
 pub struct CommunicationService {
     view: watch::Receiver<Arc<ClusterView>>,
     settings: ChannelSettings,
+    network: Arc<dyn Network>,
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
     suspicion: Suspicion,
     metrics: CommMetrics,
@@ -85,15 +87,16 @@ struct Peer {
 }
 
 impl CommunicationService {
-    /// Finds nodes by `view`.
+    /// Finds nodes by `view` and connects over `network`.
     pub fn new(
         view: watch::Receiver<Arc<ClusterView>>,
         settings: ChannelSettings,
+        network: Arc<dyn Network>,
         metrics: CommMetrics,
     ) -> CommunicationService {
         assert!(settings.connections > 0, "a peer needs a connection");
         let (peers, suspicion) = (Mutex::default(), Suspicion::default());
-        CommunicationService { view, settings, peers, suspicion, metrics }
+        CommunicationService { view, settings, network, peers, suspicion, metrics }
     }
 
     /// The shards on a node.
@@ -270,7 +273,7 @@ impl CommunicationService {
             .keep_alive_timeout(self.settings.keepalive_timeout)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        let channels = (0..self.settings.connections).map(|_| transport.connect_lazy()).collect();
+        let channels = (0..self.settings.connections).map(|_| self.network.channel(&transport)).collect();
         Ok(Peer { endpoint: endpoint.clone(), channels, next: AtomicUsize::new(0) })
     }
 }

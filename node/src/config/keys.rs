@@ -214,6 +214,21 @@ pub(super) const KEYS: &[Key] = &[
         "How long a node keeps the data of a copy that was moved away from it.",
     ),
     key(
+        "replication.readmission_pause",
+        Kind::Duration(0, DAY_MS),
+        "30",
+        RESTART,
+        "A copy that leaves the in-sync set again within ten minutes stays out of it for so long; doubled each time, at most \
+         twenty times as long.",
+    ),
+    key(
+        "replication.catch_up_bytes_per_second",
+        Kind::Integer(1024 * 1024, 64 * GIB),
+        "134217728",
+        RESTART,
+        "What a node sends at most to copies that are made anew or were away, bytes a second, all shards together.",
+    ),
+    key(
         "checkpoint_log_bytes",
         Kind::Integer(64 * 1024, 16 * GIB),
         "67108864",

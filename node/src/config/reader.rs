@@ -93,6 +93,8 @@ impl Reader<'_> {
             rereplicate_after: self.duration("replication.rereplicate_after"),
             is_failsafe: self.word("replication.without_etcd") == "failsafe",
             leaving_grace: self.duration("replication.leaving_grace"),
+            readmission_pause: self.duration("replication.readmission_pause"),
+            catch_up_bytes_per_second: self.integer("replication.catch_up_bytes_per_second"),
             checkpoint_log_bytes: self.integer("checkpoint_log_bytes"),
             max_concurrent_requests: self.integer("max_concurrent_requests") as usize,
             etcd: self.etcd(),

@@ -65,6 +65,10 @@ pub struct Config {
     pub is_failsafe: bool,
     /// How long data of a copy that was moved away is kept; default 15 min. Restart.
     pub leaving_grace: Duration,
+    /// How long a copy that left the in-sync set again stays out; default 30 s. Restart.
+    pub readmission_pause: Duration,
+    /// Bytes a second that a node sends to copies that are behind.
+    pub catch_up_bytes_per_second: u64,
     /// Size of a shard's log that starts a checkpoint, in bytes; default 64 MiB. Reload.
     pub checkpoint_log_bytes: u64,
     /// Searches and writes that may be under way in this node at once; default 1024. Reload.

@@ -13,7 +13,6 @@ use crate::cluster::meta_store::{Operation, Txn, TxnOutcome};
 use crate::cluster::view::{ClusterView, Master, ReplicaRole, Shard};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, NodeId, ReplicaId, ShardId};
-use crate::recovery::ForcedPrimary;
 
 impl Coordinator {
     /// Begins to empty `node`; the drain ends by itself after `ttl` (`None`: never). One that is under way gets the new time
@@ -140,29 +139,6 @@ impl Coordinator {
         Ok((epoch, node.ok_or_else(|| Error::new(ErrorCode::DeadlineExceeded, late))?))
     }
 
-    /// Lets `shard` go on from the copy on `node`, in a new incarnation, though it may lack acknowledged writes.
-    /// `confirmation` is `<table name>/<shard>`: a person has read what is about to happen.
-    ///
-    /// # Errors
-    /// When the confirmation is another one, there is no such shard, or `node` holds no whole copy of it or is away.
-    pub async fn force_primary(
-        &self,
-        shard: ShardId,
-        node: &NodeId,
-        confirmation: &str,
-        _deadline: Instant,
-    ) -> Result<ForcedPrimary, Error> {
-        self.guard()?;
-        self.shard(shard)?;
-        let name =
-            self.discovery.view().tables_by_id.get(&shard.table).map(|table| table.schema.name.clone());
-        let wanted = name.map(|name| format!("{name}/{}", shard.index)).unwrap_or_default();
-        if confirmation != wanted {
-            return Err(Error::invalid("/confirmation", format!("confirmation must be {wanted}")));
-        }
-        Err(not_supported(&format!("forcing shard {} to node {node}", shard.index)))
-    }
-
     /// Why a node cannot take a copy of a shard; `None`: it can.
     fn cannot_take(&self, view: &ClusterView, record: &Shard, node: &NodeId) -> Option<&'static str> {
         let host = view.nodes.get(node);
@@ -182,7 +158,7 @@ impl Coordinator {
         is_moving.then_some("cannot take it while another copy of the shard is catching up")
     }
 
-    fn shard(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
+    pub(super) fn shard(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
         let missing = || Error::new(ErrorCode::ShardNotFound, format!("there is no shard {id}"));
         self.discovery.view().shards.get(&id).cloned().ok_or_else(missing)
     }
@@ -204,8 +180,4 @@ impl Coordinator {
 fn is_known(view: &ClusterView, node: &NodeId) -> bool {
     let mut copies = view.shards.values().flat_map(|shard| &shard.replicas);
     view.nodes.contains_key(node) || copies.any(|replica| replica.node == *node)
-}
-
-fn not_supported(what: &str) -> Error {
-    Error::new(ErrorCode::NotReady, format!("{what} needs replicas, which this version does not have"))
 }

@@ -60,7 +60,7 @@ impl Coordinator {
 
     async fn carry_out(&self, view: &ClusterView, action: &Action) -> Result<Option<Revision>, MetaError> {
         match action {
-            Action::Elect { shard } => self.elect(view, *shard).await,
+            Action::Elect { shard, lost } => self.elect(view, *shard, lost).await,
             Action::Add { shard, node, replaces } => {
                 self.add(view, *shard, node, *replaces).await.map(|added| Some(added?.0))
             }
@@ -77,16 +77,37 @@ impl Coordinator {
     }
 
     /// Gives a shard whose primary is lost another one, if a copy in sync is there and may lead.
-    async fn elect(&self, view: &ClusterView, shard: ShardId) -> Result<Option<Revision>, MetaError> {
+    async fn elect(
+        &self,
+        view: &ClusterView,
+        shard: ShardId,
+        lost: &[ReplicaId],
+    ) -> Result<Option<Revision>, MetaError> {
         let Some(shard) = view.shards.get(&shard) else { return Ok(None) };
         let present: Vec<(&Replica, Session)> = shard
             .staying()
             .filter(|replica| shard.is_in_sync(replica.id))
             .filter_map(|replica| Some((replica, view.nodes.get(&replica.node)?.session)))
             .collect();
-        let reports = join_all(present.iter().map(|(replica, _)| self.report(view, shard, replica))).await;
-        let reports: Vec<CandidateReport> = reports.into_iter().flatten().collect();
-        let Some(chosen) = elect(shard, &reports) else { return Ok(None) };
+        if view.is_out_of_date(shard) && !self.have_all_answered(shard).await {
+            return Ok(None);
+        }
+        let asked = present.iter().map(async |(replica, _)| (*replica, self.describe(shard, replica).await));
+        let mut reports = Vec::new();
+        for (replica, status) in join_all(asked).await {
+            match status {
+                None => {
+                    warn!(shard = %shard.id, node = %replica.node, "a copy in sync does not say where it is");
+                }
+                // It obeyed what this record does not show: whoever is elected by it may lack what was acknowledged (R3).
+                Some(status) if !status.failure.is_empty() => {
+                    warn!(shard = %shard.id, node = %replica.node, why = status.failure, "nobody is elected");
+                    return Ok(None);
+                }
+                Some(status) => reports.push(candidate(view, replica, &status)),
+            }
+        }
+        let Some(chosen) = elect(shard, &reports, lost) else { return Ok(None) };
         let (replica, session) =
             present.into_iter().find(|(replica, _)| replica.id == chosen).expect("it reported");
         let conditions = vec![self.in_session(&replica.node, session)];
@@ -99,22 +120,19 @@ impl Coordinator {
         Ok(changed)
     }
 
-    async fn report(&self, view: &ClusterView, shard: &Shard, replica: &Replica) -> Option<CandidateReport> {
-        let Some(status) = self.describe(shard, replica).await else {
-            warn!(shard = %shard.id, node = %replica.node, "a copy in sync does not say where it is");
-            return None;
-        };
-        let last = status.last.unwrap_or_default();
-        let leads = |other: &&Arc<Shard>| other.primary_node() == Some(&replica.node);
-        Some(CandidateReport {
-            replica: replica.id,
-            last_epoch: Epoch(last.epoch),
-            flushed: Lsn(last.lsn),
-            commit: Lsn(status.commit_lsn),
-            is_damaged: status.damaged,
-            tail_was_cut: status.tail_was_cut,
-            primaries: view.shards.values().filter(leads).count(),
-        })
+    /// Whether every copy says where it stands: after a restore the record may not know who was in sync since (R3).
+    async fn have_all_answered(&self, shard: &Shard) -> bool {
+        let asked = shard.staying().filter(|copy| !copy.damaged);
+        let asked = asked.map(async |copy| (copy, self.describe(shard, copy).await));
+        let all = join_all(asked).await;
+        let is_open = |status: &ReplicaStatus| status.failure.is_empty();
+        let other = all.iter().find(|(_, status)| !status.as_ref().is_some_and(is_open));
+        if let Some((copy, status)) = other {
+            let silent = "the metadata store was restored, and this copy does not say what it has seen since";
+            let why = status.as_ref().map_or(silent, |status| &status.failure);
+            warn!(shard = %shard.id, node = %copy.node, why, "nobody is elected");
+        }
+        other.is_none()
     }
 
     /// Where a copy stands, as its node says.
@@ -232,8 +250,24 @@ impl Coordinator {
         self.step(Txn { conditions, operations: vec![Operation::Put { key, value, lease: None }] }).await
     }
 
-    fn in_session(&self, node: &NodeId, session: Session) -> Condition {
+    pub(super) fn in_session(&self, node: &NodeId, session: Session) -> Condition {
         Condition::CreatedAt(self.keys.node(node.as_str()), Revision(session.0))
+    }
+}
+
+/// What the choice of a primary goes by.
+pub(super) fn candidate(view: &ClusterView, replica: &Replica, status: &ReplicaStatus) -> CandidateReport {
+    let last = status.last.unwrap_or_default();
+    let leads = |other: &&Arc<Shard>| other.primary_node() == Some(&replica.node);
+    CandidateReport {
+        replica: replica.id,
+        last_epoch: Epoch(last.epoch),
+        flushed: Lsn(last.lsn),
+        commit: Lsn(status.commit_lsn),
+        is_damaged: status.damaged,
+        tail_was_cut: status.tail_was_cut,
+        is_proven: status.proven,
+        primaries: view.shards.values().filter(leads).count(),
     }
 }
 

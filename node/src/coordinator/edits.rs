@@ -1,11 +1,12 @@
 //! What the Master writes into a shard's record. Pure: the record as it was in, as it is to be out.
 //!
 //! The caller writes the result on condition that the record is still the one that it decided by, so what a decision has
-//! made sure of is asserted here. None of these makes the in-sync set smaller than `min_isr` (I13).
+//! made sure of is asserted here. None of these but [`with_forced_primary`]
+//! makes the in-sync set smaller than `min_isr` (I13).
 
 use vectorsphere_proto::meta::{Replica, ReplicaRole, ShardRecord};
 
-use crate::ids::{NodeId, ReplicaId, Session};
+use crate::ids::{Epoch, NodeId, ReplicaId, Session};
 
 /// `candidate` becomes the primary of the next epoch, in the node session that was seen. The primary of before leaves the
 /// in-sync set if that keeps `min_isr` members; its copy stays.
@@ -27,6 +28,38 @@ pub fn with_primary(record: &ShardRecord, candidate: ReplicaId, session: Session
         ..record.clone()
     };
     checked(record, edited)
+}
+
+/// The shard goes on from `chosen`, by the word of a person, though it may lack acknowledged writes: in `epoch`, above all
+/// that any copy has promised, and in a new incarnation. It alone is in sync, even if a write needs more. Copies that are
+/// `given_up` have committed what it may lack: they count as damaged, keep their data for a while, and are replaced.
+pub fn with_forced_primary(
+    record: &ShardRecord,
+    chosen: ReplicaId,
+    session: Session,
+    epoch: Epoch,
+    given_up: &[ReplicaId],
+) -> ShardRecord {
+    assert!(epoch.0 > record.epoch, "epochs grow");
+    let id = bytes(chosen);
+    assert!(!entry(record, chosen).damaged, "{chosen} is damaged");
+    let mut edited = ShardRecord {
+        epoch: epoch.0,
+        primary: id.clone(),
+        primary_session: session.0,
+        isr: vec![id.clone()],
+        incarnation: record.incarnation + 1,
+        reason: format!("forced to go on from {chosen}"),
+        ..record.clone()
+    };
+    for replica in &mut edited.replicas {
+        if replica.replica_id == id {
+            replica.set_role(ReplicaRole::Full);
+            replica.replaces.clear();
+        }
+        replica.damaged |= given_up.iter().any(|other| replica.replica_id == other.0);
+    }
+    edited
 }
 
 /// A new copy on `node` begins to catch up. The one that it `replaces` leaves when it is in sync.
@@ -172,6 +205,21 @@ mod tests {
         let fresh = full(&["a"], 2);
         assert_eq!(names(&with_primary(&fresh, id("a"), Session(9)).isr), "a");
         assert_eq!(with_learner(&fresh, id("b"), &node("b"), None).replicas.len(), 2);
+    }
+
+    #[test]
+    fn a_forced_primary_is_alone_in_a_new_incarnation() {
+        let mut before =
+            record(&[("a", ReplicaRole::Full), ("b", ReplicaRole::Full), ("c", ReplicaRole::Learner)], 2);
+        before.replicas[2].replaces = bytes(id("a"));
+        let after = with_forced_primary(&before, id("c"), Session(9), Epoch(12), &[id("a")]);
+        assert_eq!((after.epoch, after.primary_session, after.incarnation), (12, 9, 4));
+        assert_eq!((&after.primary, names(&after.isr).as_str()), (&bytes(id("c")), "c"));
+        assert_eq!(after.replicas[2].role(), ReplicaRole::Full);
+        assert!(after.replicas[2].replaces.is_empty(), "nothing leaves for it");
+        let damaged: Vec<bool> = after.replicas.iter().map(|replica| replica.damaged).collect();
+        assert_eq!(damaged, [true, false, false]);
+        assert_eq!(after.min_isr, 2, "writes wait for a second copy");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod admin;
 mod carry_out;
 mod detection;
 pub mod edits;
+mod force;
 pub mod plan;
 mod rpc;
 mod settle;

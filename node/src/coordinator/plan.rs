@@ -53,6 +53,8 @@ pub struct Situation<'a> {
 pub struct Settings {
     /// After this time without its node a copy is given up and made anew elsewhere.
     pub rereplicate_after: Duration,
+    /// After this time without its node a copy counts as a lost one of those that an election may do without.
+    pub lost_after: Duration,
     /// Copies that a node may take in at a time.
     pub incoming_per_node: usize,
     /// Shards of which the primaries on a node may send copies at a time.
@@ -65,6 +67,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             rereplicate_after: Duration::from_secs(10 * 60),
+            lost_after: Duration::from_secs(10 * 60),
             incoming_per_node: 1,
             outgoing_per_node: 1,
             actions_max: 30,
@@ -79,6 +82,8 @@ pub enum Action {
     Elect {
         /// The shard.
         shard: ShardId,
+        /// Copies in sync that nobody will hear of any more: damaged ones, and those of nodes that do not come back.
+        lost: Vec<ReplicaId>,
     },
     /// Begin a new copy. Conditions: the session of its node, and that no drain of the node is there (R11).
     Add {
@@ -122,7 +127,7 @@ pub enum Action {
 /// when nothing of it is to do or under way, an even spread.
 pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Vec<Action> {
     let view = situation.view;
-    let judge = |shard| Copies::judge(situation, settings.rereplicate_after, shard);
+    let judge = |shard| Copies::judge(situation, settings, shard);
     let shards: Vec<Copies<'_>> = view.shards.values().filter_map(|shard| judge(shard)).collect();
     let mut load = Load::new(situation, settings, &shards);
     let mut actions = Vec::new();
@@ -133,7 +138,8 @@ pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Vec<Action> {
                 actions.push(action);
                 false
             }
-            None => true,
+            // Of a record from before a restore nothing is sure: first somebody must lead.
+            None => !view.is_out_of_date(copies.shard),
         });
     }
     actions.extend(end_drains(situation));
@@ -160,7 +166,8 @@ const STAGES: [Stage; 7] = [
 
 /// Nobody leads, and somebody may.
 fn elect_primary(copies: &Copies<'_>, _: &mut Load) -> Option<Action> {
-    (!copies.is_led && copies.have_candidate()).then_some(Action::Elect { shard: copies.shard.id })
+    let is_due = !copies.is_led && copies.have_candidate();
+    is_due.then_some(Action::Elect { shard: copies.shard.id, lost: copies.lost.clone() })
 }
 
 /// A learner that will not get there only stands in the way of another one.

@@ -11,6 +11,7 @@ use crate::cluster::view::{Drain, Replica};
 use crate::comm::{ChannelSettings, CommMetrics};
 use crate::ids::{Epoch, ShardIndex};
 use crate::runtime::TaskGroup;
+use crate::runtime::network::Tcp;
 use crate::table::IndexKind;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,7 +51,8 @@ impl World {
             keepalive_time: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(5),
         };
-        let comm = CommunicationService::new(discovery.subscribe(), channels, CommMetrics::default());
+        let comm =
+            CommunicationService::new(discovery.subscribe(), channels, Arc::new(Tcp), CommMetrics::default());
         let coordinator = Arc::new(Coordinator::new(
             meta.clone(),
             keys.clone(),

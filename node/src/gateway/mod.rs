@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::cluster::ServiceDiscovery;
 use crate::cluster::view::ClusterView;
 use crate::config::Config;
-use crate::error_code::Error;
+use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, TableName};
 use crate::router::{RequestContext, Router};
 use crate::runtime::Readiness;
@@ -35,6 +35,9 @@ use crate::telemetry::Metrics;
 use auth::Caller;
 use door::Door;
 use validate::TableDefaults;
+
+/// When a node that starts is worth another try.
+const STARTING_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the API is made of.
 pub struct GatewayParts {
@@ -84,6 +87,15 @@ impl ApiGateway {
 
     fn view(&self) -> Arc<ClusterView> {
         self.inner.parts.discovery.view()
+    }
+
+    /// Before its first look at the records a node would call every table unknown.
+    fn check_tables_are_known(&self) -> Result<(), Error> {
+        if self.view().is_known() {
+            return Ok(());
+        }
+        let message = "this node starts: it has not read what tables there are yet";
+        Err(Error::new(ErrorCode::NotReady, message).retry_after(STARTING_PAUSE))
     }
 
     /// Only asked for by routes that a slave does not have.

@@ -44,6 +44,8 @@ pub enum Change {
     InSync(Vec<ReplicaId>),
     /// Says that a copy's disk cannot be trusted: it is to be replaced.
     Distrust(ReplicaId),
+    /// The primary leads no more, and may not claim the next reign by itself: the Master is to choose.
+    Abdicate,
     /// Begins the next reign with another copy in sync as primary.
     HandOver {
         /// Who.
@@ -82,6 +84,7 @@ impl Configuration {
                 }
             }
             Change::InSync(isr) => after.isr.clone_from(isr),
+            Change::Abdicate => after.primary_session = Session::default(),
             Change::Distrust(replica) => {
                 let distrusted = after.members.iter_mut().filter(|member| member.id == *replica);
                 distrusted.for_each(|member| member.damaged = true);

@@ -7,8 +7,6 @@ use super::replica::{Command, Given, LogOperation, Replica, Standing};
 use super::rules::Rule;
 use crate::ids::{Epoch, Lsn, ReplicaId, Session};
 
-use super::log_shape::LogShape;
-
 /// What a follower knows of its primary.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Following {
@@ -28,7 +26,7 @@ pub struct Following {
     contradicted: bool,
     /// A snapshot is being fetched.
     pub(super) installing: bool,
-    /// Everything that was acknowledged when this was heard, on the monotonic clock, lies at or before the position.
+    /// Everything that was acknowledged at this time of its boot-time clock lies at or before the position.
     fresh: Option<(Lsn, Duration)>,
 }
 
@@ -51,9 +49,15 @@ impl Replica {
         self.take_records(append, given);
         let Standing::Following(following) = &mut self.standing else { unreachable!("set by obey") };
         following.matched = following.matched.max(append.last);
-        if append.leased {
-            following.fresh = Some((append.commit, given.now.monotonic));
+        if let (Some((told_to, clock)), Some((session, _))) = (append.fresh, self.session)
+            && told_to == session
+            && following.fresh.is_none_or(|(_, known)| clock > known)
+        {
+            following.fresh = Some((append.commit, clock));
         }
+        // Said to this very process, so what it has now is what it had told.
+        let has_all = |(position, _)| position <= following.matched.min(self.log.durable);
+        self.is_proven |= following.fresh.is_some_and(has_all);
         let known = append.commit.min(following.matched);
         // A beacon is answered at once: the disk may be slow, but the replica is there.
         let is_new_beacon = following.beacon > following.answered;
@@ -66,8 +70,7 @@ impl Replica {
         }
     }
 
-    /// When this copy last heard of a position at which it knows everything that was acknowledged, on the monotonic clock,
-    /// and that position.
+    /// A position, and a time on the boot-time clock before which nothing else was acknowledged than what lies up to there.
     pub fn freshness(&self) -> Option<(Lsn, Duration)> {
         match &self.standing {
             Standing::Following(following) => following.fresh,
@@ -143,7 +146,9 @@ impl Replica {
     /// Tells the primary how far this copy is, once its promise is durable.
     pub(super) fn reply_when_durable(&mut self, given: &mut Given<'_>) {
         let Standing::Following(following) = &mut self.standing else { return };
-        if self.promised_durable < following.epoch {
+        // Who has promised a later reign says nothing more under this one.
+        let is_over = following.epoch < self.promised && self.rules.hold(Rule::EpochIsChecked);
+        if is_over || self.promised_durable < following.epoch {
             return;
         }
         let outcome = if following.contradicted {
@@ -170,31 +175,28 @@ impl Replica {
     fn reply(&self, to: ReplicaId, epoch: Epoch, beacon: u64, outcome: ReplyOutcome, given: &mut Given<'_>) {
         // Without a session of its node it can be neither elected nor taken in; it may answer all the same.
         let session = self.session.map_or(Session(0), |(session, _)| session);
-        let reply = Reply { session, epoch, beacon, outcome, disk: self.disk };
+        let clock = given.now.boot;
+        let reply = Reply { session, clock, epoch, beacon, outcome, disk: self.disk };
         given.command(Command::Send(to, Message::Reply(reply)));
     }
 
-    pub(super) fn on_install(&mut self, from: ReplicaId, epoch: Epoch, given: &mut Given<'_>) {
+    /// A primary wants this copy to fetch a snapshot, unless it judged another log than the one that is here: one that was
+    /// fetched meanwhile, or that was not told yet.
+    pub(super) fn on_install(&mut self, from: ReplicaId, epoch: Epoch, judged: Lsn, given: &mut Given<'_>) {
         if epoch < self.promised {
             return self.refuse(from, 0, given);
         }
         self.obey(from, epoch, given);
+        let end = self.log.end;
         let Standing::Following(following) = &mut self.standing else { unreachable!("set by obey") };
-        if !following.installing {
+        following.mismatch = true;
+        if judged == end && !following.installing {
             following.installing = true;
             given.command(Command::Fetch(from));
         }
         self.reply_when_durable(given);
     }
-
-    pub(super) fn on_installed(&mut self, log: LogShape, given: &mut Given<'_>) {
-        assert!(log.end >= self.commit, "a snapshot is never older than what is applied");
-        (self.commit, self.log) = (log.end, log);
-        self.forget_writes();
-        if let Standing::Following(following) = &mut self.standing {
-            (following.installing, following.matched) = (false, self.commit);
-        }
-        given.command(Command::Commit(self.commit));
-        self.reply_when_durable(given);
-    }
 }
+
+#[cfg(test)]
+mod tests;

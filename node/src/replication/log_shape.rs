@@ -130,10 +130,14 @@ impl LogShape {
         self.end = last;
     }
 
-    /// Removes what lies behind `to`.
-    pub(super) fn cut(&mut self, to: Lsn) {
+    /// Removes what lies behind `to`. Of a batch that this divides nothing stays durable, and where batches end is the
+    /// store's to know: for sure durable is only what is committed.
+    pub(super) fn cut(&mut self, to: Lsn, commit: Lsn) {
         self.epochs.cut(to);
-        (self.end, self.durable) = (self.end.min(to), self.durable.min(to));
+        self.end = self.end.min(to);
+        if to < self.durable {
+            self.durable = commit;
+        }
     }
 }
 

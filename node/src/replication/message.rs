@@ -1,5 +1,7 @@
 //! What replicas of a shard tell each other. Records travel beside: the protocol needs their positions only.
 
+use std::time::Duration;
+
 use super::log_shape::{EpochHistory, Position};
 use crate::ids::{Epoch, Lsn, Session};
 
@@ -14,6 +16,8 @@ pub enum Message {
     Install {
         /// The primary's reign.
         epoch: Epoch,
+        /// Where the replica's log ended when the primary judged it. One that ends elsewhere now says so first.
+        judged: Lsn,
     },
 }
 
@@ -34,8 +38,9 @@ pub struct Append {
     pub commit: Lsn,
     /// The reply carries it back.
     pub beacon: u64,
-    /// Nobody else leads: what is committed here is all that is acknowledged.
-    pub leased: bool,
+    /// Everything that was acknowledged before the replica's clock showed this, in this session of its node, lies at or
+    /// before `commit`. `None`: nobody knows.
+    pub fresh: Option<(Session, Duration)>,
 }
 
 /// An answer to an [`Append`].
@@ -43,6 +48,8 @@ pub struct Append {
 pub struct Reply {
     /// Session of the replica's node.
     pub session: Session,
+    /// What the replica's boot-time clock shows, which goes on while its machine sleeps; the primary tells it back.
+    pub clock: Duration,
     /// What the replica has promised.
     pub epoch: Epoch,
     /// The largest beacon of this epoch that it heard.

@@ -7,6 +7,7 @@
 //! The rules that keep acknowledged data are named in [`Rule`]; the code asks for a rule where it applies.
 
 pub mod configuration;
+pub(crate) mod driver;
 mod follower;
 mod log_shape;
 pub mod message;

@@ -60,7 +60,11 @@ pub struct Replica {
     /// It lacks what another copy knows to be committed: its disk went back to an earlier state.
     pub(super) lacks_committed: bool,
     tail_was_cut: bool,
+    /// Since it was opened it has had all that was acknowledged: its disk forgot nothing.
+    pub(super) is_proven: bool,
     request: Option<Request>,
+    /// Since when it knows that nobody has led the shard yet, on the monotonic clock.
+    fresh_since: Option<Duration>,
     /// The last reign that the record showed, with its primary and the session that led it.
     pub(super) former: Option<(Epoch, ReplicaId, Session)>,
     tickets: VecDeque<(Ticket, LogEffect)>,
@@ -96,7 +100,6 @@ pub struct Ticket(pub u64);
 enum LogEffect {
     Promised(Epoch),
     Written(Lsn),
-    Cut,
 }
 
 /// What happened.
@@ -123,10 +126,6 @@ pub enum Event {
     HandOver(Option<ReplicaId>),
     /// A reader wants to know whether this replica still leads.
     Confirm(u64),
-    /// A snapshot replaced the log.
-    Installed(LogShape),
-    /// A snapshot could not be fetched.
-    NotInstalled,
     /// The content of another copy is not what it must be.
     Distrust(ReplicaId),
     /// The disk of this replica changed its condition.
@@ -253,7 +252,9 @@ impl Replica {
             predecessor_until: predecessor,
             lacks_committed: false,
             tail_was_cut,
+            is_proven: false,
             request: None,
+            fresh_since: None,
             former: None,
             tickets: VecDeque::new(),
             next_ticket: Ticket(1),
@@ -279,12 +280,6 @@ impl Replica {
             Event::Proposed(number, outcome) => self.on_proposed(number, outcome, &mut given),
             Event::HandOver(to) => self.on_hand_over(to, &mut given),
             Event::Confirm(id) => self.on_confirm(id, &mut given),
-            Event::Installed(log) => self.on_installed(log, &mut given),
-            Event::NotInstalled => {
-                if let Standing::Following(following) = &mut self.standing {
-                    following.installing = false;
-                }
-            }
             Event::Distrust(other) => {
                 if let Standing::Primary(primary) = &mut self.standing {
                     primary.distrust(other);
@@ -330,6 +325,12 @@ impl Replica {
         self.tail_was_cut
     }
 
+    /// True when it has had all that was acknowledged at some time since it was opened. One that was not proven yet may have
+    /// forgotten what it had said to be durable.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
     /// The replica to fetch a snapshot from, when one is needed.
     pub fn wants_snapshot(&self) -> Option<ReplicaId> {
         match &self.standing {
@@ -356,7 +357,7 @@ impl Replica {
     pub(super) fn give_to_log(&mut self, operation: LogOperation, given: &mut Given<'_>) {
         let effect = match operation {
             LogOperation::Promise(epoch) => LogEffect::Promised(epoch),
-            LogOperation::Cut(_) => LogEffect::Cut,
+            LogOperation::Cut(to) => LogEffect::Written(to),
             LogOperation::Receive(last) => LogEffect::Written(last),
             LogOperation::StartEpoch(_) => LogEffect::Written(self.log.end),
         };
@@ -372,14 +373,9 @@ impl Replica {
     }
 
     /// Removes records behind `to`, which are not committed.
-    /// Operations on a log that is not there any more write nothing.
-    pub(super) fn forget_writes(&mut self) {
-        self.tickets.retain(|(_, effect)| matches!(effect, LogEffect::Promised(_)));
-    }
-
     pub(super) fn cut(&mut self, to: Lsn, given: &mut Given<'_>) {
         assert!(to >= self.commit, "{} would cut {to} below what is committed, {}", self.id, self.commit);
-        self.log.cut(to);
+        self.log.cut(to, self.commit);
         // What was being written behind it will not be there.
         for (_, effect) in &mut self.tickets {
             if let LogEffect::Written(last) = effect {
@@ -405,7 +401,6 @@ impl Replica {
             match effect {
                 LogEffect::Promised(epoch) => self.promised_durable = self.promised_durable.max(epoch),
                 LogEffect::Written(last) => self.log.durable = self.log.durable.max(last.min(end)),
-                LogEffect::Cut => {}
             }
         }
         match &self.standing {
@@ -432,7 +427,7 @@ impl Replica {
     fn on_received(&mut self, from: ReplicaId, message: Message, given: &mut Given<'_>) {
         match message {
             Message::Append(append) => self.on_append(from, &append, given),
-            Message::Install { epoch } => self.on_install(from, epoch, given),
+            Message::Install { epoch, judged } => self.on_install(from, epoch, judged, given),
             Message::Reply(reply) => {
                 if reply.epoch > self.promised {
                     self.learn_of_later_reign(given);
@@ -465,6 +460,7 @@ impl Replica {
         {
             self.former = Some((*epoch, *primary, *primary_session));
         }
+        self.fresh_since = configuration.is_fresh().then(|| self.fresh_since.unwrap_or(given.now.monotonic));
         self.configuration = Some(configuration);
         self.request = None;
         self.adopt_configuration(given);
@@ -528,13 +524,26 @@ impl Replica {
         if is_ours && (begins || resumes) {
             return self.begin_reign(configuration, session, given);
         }
-        let is_first = configuration.members.first().is_some_and(|first| first.id == self.id);
         let is_sole = configuration.isr == [self.id];
-        // What a cut tail held may be on another disk; the Master compares them all.
-        let is_whole = is_sole || !self.tail_was_cut;
-        if (is_ours && is_whole) || (configuration.is_fresh() && is_first) {
+        // What a cut tail held, or what the disk forgot, may be on another one; the Master compares them all. A table that
+        // needs one copy accepts that the loss of one disk is the loss of what was written.
+        let may_have_forgotten =
+            configuration.min_isr > 1 && !self.is_proven && self.rules.hold(Rule::ProvenLead);
+        let is_whole = is_sole || !self.tail_was_cut && !may_have_forgotten;
+        if (is_ours && is_whole) || self.may_found(&configuration, given.now) {
             self.request(&configuration, Change::Claim { replica: self.id, session }, given);
+        } else if is_ours && configuration.primary_session == session {
+            // For everybody else it leads: nobody would elect another one.
+            self.request(&configuration, Change::Abdicate, given);
         }
+    }
+
+    /// True when nobody has led the shard yet and it is this copy's turn to begin: those before it had their time.
+    fn may_found(&self, configuration: &Configuration, now: Now) -> bool {
+        let well = configuration.members.iter().filter(|member| !member.damaged);
+        let rank = well.map(|member| member.id).take_while(|id| *id != self.id).count();
+        let turn = self.fresh_since.map(|since| since + self.timing.silent * 2 * rank as u32);
+        turn.is_some_and(|turn| now.monotonic >= turn)
     }
 
     /// Asks for a change of the record without leading, from time to time until the record changes.

@@ -46,6 +46,9 @@ pub enum Rule {
     BatchesAreWhole,
     /// R8. A copy that lacks what another one knows to be committed does not lead: its disk holds an earlier state.
     BehindStepsBack,
+    /// R8. A copy that was opened and has not had since all that was acknowledged does not lead of its own accord: its disk
+    /// may have forgotten, and what it forgot may be on the others.
+    ProvenLead,
     /// R9. A new process commits nothing until an earlier one over the same volume must have noticed its end.
     PredecessorEnds,
     /// R9. The only copy in sync, which asks nobody, serves and commits only while its node's session is certain.

@@ -67,6 +67,13 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// The usual intervals, but that a copy that left the in-sync set twice stays out for so long.
+    pub fn with_readmission(pause: Duration) -> Timing {
+        Timing { readmission_min: pause, readmission_max: pause * 20, ..Timing::default() }
+    }
+}
+
 /// What a primary does when its node's session in the metadata store has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EtcdPolicy {

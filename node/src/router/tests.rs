@@ -19,6 +19,7 @@ use crate::comm::{ChannelSettings, CommMetrics};
 use crate::document::Metadata;
 use crate::ids::{DocumentId, OpId, ReplicaId, Revision, Session, ShardId, TableId};
 use crate::runtime::TaskGroup;
+use crate::runtime::network::Tcp;
 use crate::search::{Consistency, ReadOptions, SearchRequest, SearchTarget};
 use crate::table::{IndexKind, Metric, TableSchema};
 
@@ -169,7 +170,12 @@ impl World {
             keepalive_time: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(5),
         };
-        let comm = Arc::new(CommunicationService::new(seen.clone(), channels, CommMetrics::default()));
+        let comm = Arc::new(CommunicationService::new(
+            seen.clone(),
+            channels,
+            Arc::new(Tcp),
+            CommMetrics::default(),
+        ));
         let router = Router::new(seen, comm, node_id("gateway"), RouterMetrics::default());
         World { view, router, table, slaves, tasks }
     }

@@ -9,32 +9,37 @@ use std::time::Duration;
 
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 use tracing::warn;
+
+use super::network::{Listener, Stream as Bytes};
 
 /// A listener that has no file left tries again after this.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener with room for so many connections.
 pub struct Acceptor {
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     room: Arc<Semaphore>,
     /// For the log.
     what: &'static str,
 }
 
+/// Who is on the other side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
 /// An accepted connection; its room is free again when it is dropped.
 pub struct Connection {
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Box<dyn Bytes>,
+    peer: Peer,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Acceptor {
     /// Lets in `connections_max` at once; further ones wait in the system's queue.
-    pub fn new(what: &'static str, listener: TcpListener, connections_max: usize) -> Acceptor {
+    pub fn new(what: &'static str, listener: Box<dyn Listener>, connections_max: usize) -> Acceptor {
         Acceptor { listener, room: Arc::new(Semaphore::new(connections_max)), what }
     }
 
@@ -43,11 +48,7 @@ impl Acceptor {
         let permit = self.room.clone().acquire_owned().await.expect("the semaphore is never closed");
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    // Answers are small; waiting to fill a packet would only delay them.
-                    let _ = stream.set_nodelay(true);
-                    return Connection { stream, peer, _permit: permit };
-                }
+                Ok((stream, peer)) => return Connection { stream, peer: Peer(peer), _permit: permit },
                 // A connection that broke before it was accepted is nothing; everything else may last.
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -69,7 +70,7 @@ impl Acceptor {
 
 impl Connection {
     /// Who connected.
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 }
@@ -79,10 +80,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer
     }
 }
 
@@ -129,6 +130,7 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use futures::poll;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -137,7 +139,7 @@ mod tests {
     async fn a_full_acceptor_lets_nobody_in() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let acceptor = Acceptor::new("test", listener, 1);
+        let acceptor = Acceptor::new("test", Box::new(listener), 1);
         let _clients = (TcpStream::connect(address).await, TcpStream::connect(address).await);
         let first = acceptor.accept().await;
         let mut second = Box::pin(acceptor.accept());

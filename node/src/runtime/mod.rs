@@ -1,12 +1,16 @@
-//! What every layer runs on: tasks, clocks, disks, threads for computing.
+//! What every layer runs on: tasks, clocks, disks, the network, threads for what blocks and computes.
 
 pub mod acceptor;
+mod blocking;
 pub mod clock;
 mod compute_pool;
 pub mod disk;
+pub mod network;
 mod readiness;
+pub(crate) mod sync;
 mod task_group;
 
+pub use blocking::{simulate_threads, spawn_blocking};
 pub use compute_pool::{ComputePool, PoolError};
 pub use readiness::{Conditions, Readiness};
 pub use task_group::TaskGroup;

@@ -2,19 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
+use super::pace::Pace;
 use crate::ids::{Lsn, ReplicaId};
 use crate::replication::Append;
+use crate::runtime::spawn_blocking;
 use crate::storage::{LogRead, LogReader, StorageError};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
-/// A node reads for copies that are behind, and sends, at most this many bytes a second, all shards together.
-const BYTES_PER_SECOND: u64 = 256 << 20;
 
 /// Reads under way, one for each copy at most.
 pub(super) struct CatchUp {
@@ -22,9 +21,9 @@ pub(super) struct CatchUp {
     /// Readers by copy: going on where the last read ended is cheap.
     readers: HashMap<ReplicaId, LogReader>,
     reading: JoinSet<ReadDone>,
-    busy: Vec<ReplicaId>,
     /// Bounds the bytes that a node reads for this at the same time.
     permits: Arc<Semaphore>,
+    pace: Pace,
 }
 
 /// What was read for a copy.
@@ -37,22 +36,17 @@ pub(super) struct ReadDone {
 }
 
 impl CatchUp {
-    pub(super) fn new(reader: LogReader, permits: Arc<Semaphore>) -> CatchUp {
-        CatchUp { reader, readers: HashMap::new(), reading: JoinSet::new(), busy: Vec::new(), permits }
-    }
-
-    /// True while records are being read for the copy.
-    pub(super) fn is_reading(&self, to: ReplicaId) -> bool {
-        self.busy.contains(&to)
+    pub(super) fn new(reader: LogReader, permits: Arc<Semaphore>, pace: Pace) -> CatchUp {
+        CatchUp { reader, readers: HashMap::new(), reading: JoinSet::new(), permits, pace }
     }
 
     /// Begins to read the records of a message.
     pub(super) fn read(&mut self, to: ReplicaId, append: Append) {
         let mut reader = self.readers.remove(&to).unwrap_or_else(|| self.reader.clone());
-        let permits = self.permits.clone();
-        self.busy.push(to);
+        let (permits, pace) = (self.permits.clone(), self.pace.clone());
         self.reading.spawn(async move {
             let permit = permits.acquire_owned().await.expect("never closed");
+            pace.take(READ_BYTES).await;
             let first = append.prev.lsn.next();
             let read = spawn_blocking(move || {
                 let outcome = reader.read(first, READ_BYTES);
@@ -62,8 +56,6 @@ impl CatchUp {
                 Ok((reader, outcome)) => (Some(reader), outcome),
                 Err(_) => (None, Err(StorageError::Poisoned { end: Lsn::ZERO })),
             };
-            // The pace: who reads holds its place for as long as the bytes may take.
-            tokio::time::sleep(Duration::from_secs_f64(READ_BYTES as f64 / BYTES_PER_SECOND as f64)).await;
             drop(permit);
             ReadDone { to, append, outcome, reader }
         });
@@ -72,7 +64,6 @@ impl CatchUp {
     /// The next read that has ended; `None` when none is under way. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<ReadDone> {
         let mut done = self.reading.join_next().await?.ok()?;
-        self.busy.retain(|busy| *busy != done.to);
         if let Some(reader) = done.reader.take() {
             self.readers.insert(done.to, reader);
         }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::owner::{Owner, OwnerFailure, chain};
 use super::turn::Done;
 use crate::ids::Lsn;
+use crate::runtime::spawn_blocking;
 use crate::storage::checkpoint::{Checkpoint, CheckpointJob, CheckpointReport, StopFlag};
 use crate::storage::{StorageError, Store};
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 use vectorsphere_proto::internal::{FetchSnapshotRequest, ShardRef, SnapshotPart};
@@ -15,6 +14,7 @@ use crate::comm::convert::from_status;
 use crate::error_code::Error;
 use crate::ids::NodeId;
 use crate::runtime::disk::Disk;
+use crate::runtime::spawn_blocking;
 use crate::storage::{SnapshotDescription, SnapshotWriter, StorageError};
 
 /// A sender that is silent for so long is given up; what has arrived is kept for the next try.
@@ -54,7 +54,18 @@ pub(super) async fn fetch(
         epoch: wanted.record.epoch.0,
     };
     let replica_id = Bytes::copy_from_slice(&wanted.entry.id.0);
-    let request = FetchSnapshotRequest { shard: Some(shard), replica_id, ..FetchSnapshotRequest::default() };
+    let mut request =
+        FetchSnapshotRequest { shard: Some(shard), replica_id, ..FetchSnapshotRequest::default() };
+    let interrupted = {
+        let (place, identity) = (wanted.place(disk.clone()), wanted.identity());
+        spawn_blocking(move || SnapshotWriter::interrupted(&place, &identity))
+    };
+    if let Some(begun) = interrupted.await.map_err(|_| FetchFailure::Panicked)? {
+        let (file, offset) = begun.end();
+        info!(shard = %wanted.record.id, %from, file, offset, "going on with a snapshot");
+        request =
+            FetchSnapshotRequest { snapshot: begun.description().encode().into(), file, offset, ..request };
+    }
     let answer = client.fetch_snapshot(request).await;
     let mut parts = answer.map_err(|status| FetchFailure::Asked(from_status(&status)))?.into_inner();
     let mut writer: Option<SnapshotWriter> = None;
@@ -90,11 +101,12 @@ fn take_part(
             SnapshotWriter::begin(&place, &identity, description).map_err(FetchFailure::Storage)?
         }
     };
-    // What an earlier try has brought is there.
-    if part.offset >= writer.progress().get(part.file as usize).copied().unwrap_or_default()
-        && !part.bytes.is_empty()
-    {
-        writer.write(part.file, part.offset, &part.bytes).map_err(FetchFailure::Storage)?;
+    // What an earlier try has brought is there, in part perhaps.
+    let there = writer.progress().get(part.file as usize).copied().unwrap_or_default();
+    let known = there.saturating_sub(part.offset).min(part.bytes.len() as u64);
+    if known < part.bytes.len() as u64 {
+        let (offset, bytes) = (part.offset + known, &part.bytes[known as usize..]);
+        writer.write(part.file, offset, bytes).map_err(FetchFailure::Storage)?;
     }
     Ok(writer)
 }

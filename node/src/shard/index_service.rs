@@ -12,20 +12,22 @@ use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 use vectorsphere_index::Kernels;
+use vectorsphere_proto::internal::ReplicaStatus;
 use vectorsphere_proto::keys::Keys;
 
 use super::disk_stage::DiskThresholds;
 use super::keeper::Keeper;
 use super::links::Links;
 use super::metrics::ShardMetrics;
+use super::pace::Pace;
 use super::replica::Replica;
-use super::wire::Letter;
 use super::write_room::WriteRoom;
 use crate::cluster::view::ClusterView;
 use crate::cluster::{HeldSession, MetaStore};
 use crate::comm::CommunicationService;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ShardId};
+use crate::replication::driver::Letter;
 use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::Disk;
 use crate::runtime::{ComputePool, TaskGroup};
@@ -78,6 +80,8 @@ pub struct ShardSettings {
     pub timing: Timing,
     /// How long the data of a copy that left its shard is kept.
     pub leaving_grace: Duration,
+    /// Bytes a second that a node sends to copies that are behind.
+    pub catch_up_bytes_per_second: u64,
     /// No earlier process of this node can be running: it ended on this machine.
     pub predecessor_ended: bool,
 }
@@ -90,6 +94,7 @@ pub struct IndexService {
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
     snapshot_permits: Arc<Semaphore>,
+    pub(super) pace: Pace,
     /// Checkpoints that may be written at once.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests take one to see what waits for it"))]
     pub(super) checkpoint_permits: Arc<Semaphore>,
@@ -105,8 +110,8 @@ pub(super) enum Found {
     Open(Arc<Replica>),
     /// Not yet.
     Opening,
-    /// Not, because of this.
-    Failed(Error),
+    /// Not, because of this. A copy that is well, but must stay closed, says where it stands.
+    Failed { error: Error, status: Option<Arc<ReplicaStatus>> },
 }
 
 /// Shards of this node, written by the keeper, read by requests. The lock is held for one look-up or change.
@@ -119,6 +124,7 @@ impl IndexService {
         let table = SharedTable::default();
         let (tell, all_opened) = watch::channel(false);
         let checkpoint_permits = Arc::new(Semaphore::new(CHECKPOINTS_MAX));
+        let pace = Pace::new(parts.settings.catch_up_bytes_per_second);
         let service = IndexService {
             node_id: parts.node_id.clone(),
             kernels: parts.kernels,
@@ -126,13 +132,15 @@ impl IndexService {
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
             snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
+            pace: pace.clone(),
             checkpoint_permits: checkpoint_permits.clone(),
             table: table.clone(),
             tasks: tasks.clone(),
             all_opened,
         };
         let links = Arc::new(Links::new(parts.comm.clone(), tasks.clone()));
-        let keeper = Keeper::new(parts, table, links, checkpoint_permits, tell, tasks.cancellation().clone());
+        let keeper =
+            Keeper::new(parts, table, links, (checkpoint_permits, pace), tell, tasks.cancellation().clone());
         tasks.spawn("shards", keeper.run());
         service
     }
@@ -149,7 +157,7 @@ impl IndexService {
                 let message = format!("shard {} is being opened", shard.index);
                 Err(Error::new(ErrorCode::ShardUnavailable, message).retry_after(OPENING_PAUSE))
             }
-            Some(Found::Failed(error)) => Err(error),
+            Some(Found::Failed { error, .. }) => Err(error),
             None => {
                 let message = format!("node {} has no replica of shard {shard}", self.node_id);
                 Err(Error::new(ErrorCode::NotPrimary, message))
@@ -158,8 +166,8 @@ impl IndexService {
     }
 
     /// Hands a message of another replica to the one that it is for, if that is open.
-    pub(super) fn deliver(&self, letter: Letter) {
-        if let Some(Found::Open(replica)) = self.table.get(letter.shard) {
+    pub(super) fn deliver(&self, shard: ShardId, letter: Letter) {
+        if let Some(Found::Open(replica)) = self.table.get(shard) {
             replica.deliver(letter);
         }
     }
@@ -167,6 +175,14 @@ impl IndexService {
     /// Every open replica.
     pub(super) fn open_replicas(&self) -> Vec<Arc<Replica>> {
         self.table.open()
+    }
+
+    /// What the copy of a shard that must stay closed says of itself.
+    pub(super) fn closed_copy(&self, shard: ShardId) -> Option<Arc<ReplicaStatus>> {
+        match self.table.get(shard)? {
+            Found::Failed { status, .. } => status,
+            Found::Open(_) | Found::Opening => None,
+        }
     }
 
     /// The right to send a snapshot.
@@ -207,7 +223,7 @@ impl SharedTable {
         let table = self.0.read().expect("no panic under this lock");
         let open = table.values().filter_map(|found| match found {
             Found::Open(replica) => Some(replica.clone()),
-            Found::Opening | Found::Failed(_) => None,
+            Found::Opening | Found::Failed { .. } => None,
         });
         open.collect()
     }

@@ -5,22 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decide::{Facts, Step, copies_on, next_step, served_on};
+use super::decide::{Facts, Step, copies_on, next_step, served_on, snapshot_source};
+use super::describing::describe_closed;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::fetch::fetch;
 use super::index_service::{Found, IndexServiceParts, SharedTable};
 use super::links::Links;
 use super::owner::{Ending, OwnerFailure};
+use super::pace::Pace;
 use super::records::Records;
 use super::replica::Replica;
 use super::step::{self, Opened, StepFailure};
 use crate::cluster::view::{self, ClusterView, ReplicaRole, Shard};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{ReplicaId, Revision, Session, ShardId};
+use crate::runtime::spawn_blocking;
 use crate::table::{Table, TableState};
 
 /// How often disk space is looked at, and what failed is tried again.
@@ -47,6 +50,7 @@ pub(super) struct Keeper {
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
     catch_up_permits: Arc<Semaphore>,
+    pace: Pace,
     fetch_permits: Arc<Semaphore>,
     disk_stage: SharedDiskStage,
     all_opened: watch::Sender<bool>,
@@ -67,7 +71,11 @@ struct Slot {
     /// The last step lost a race, begun with this in sight: the pause ends as soon as something else is in sight.
     lost_race: Option<Sight>,
     is_damaged: bool,
+    /// Since when its disk has failed, until it is open again.
+    failing_since: Option<Instant>,
     needs_snapshot: Option<ReplicaId>,
+    /// The next snapshot comes from the primary.
+    asks_primary: bool,
     /// When the record was seen to say that it leaves.
     leaving_since: Option<Instant>,
 }
@@ -90,6 +98,7 @@ enum StepDone {
     Opened(Result<Box<Opened>, StepFailure>),
     Fetched(Result<(), StepFailure>),
     Marked(Sight, Result<(), StepFailure>),
+    Abdicated(Sight, Result<(), StepFailure>),
     Closed,
     Removed(Sight, Result<(), StepFailure>),
 }
@@ -99,12 +108,16 @@ impl Keeper {
         parts: IndexServiceParts,
         table: SharedTable,
         links: Arc<Links>,
-        checkpoint_permits: Arc<Semaphore>,
+        (checkpoint_permits, pace): (Arc<Semaphore>, Pace),
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
-        let records =
-            Records { meta: parts.meta.clone(), keys: parts.keys.clone(), node: parts.node_id.clone() };
+        let records = Records {
+            meta: parts.meta.clone(),
+            keys: parts.keys.clone(),
+            node: parts.node_id.clone(),
+            view: parts.view.clone(),
+        };
         let permits = |count| Arc::new(Semaphore::new(count));
         Keeper {
             parts,
@@ -117,6 +130,7 @@ impl Keeper {
             open_permits: permits(OPENS_MAX),
             checkpoint_permits,
             catch_up_permits: permits(CATCH_UP_READS_MAX),
+            pace,
             fetch_permits: permits(FETCHES_MAX),
             disk_stage: SharedDiskStage::default(),
             all_opened,
@@ -185,7 +199,8 @@ impl Keeper {
                 continue;
             }
             let state = table.map(|table| table.state);
-            let step = next_step(entry, state, session, self.parts.settings.leaving_grace, slot.facts());
+            let grace = self.parts.settings.leaving_grace;
+            let step = next_step(record, copy.1, state, session, grace, slot.facts());
             self.begin(step, copy, &view, record, (entry, table.map(Arc::as_ref)), sight);
         }
     }
@@ -217,6 +232,7 @@ impl Keeper {
                 }
             }
             Step::MarkDamaged => self.begin_mark(copy, sight),
+            Step::Abdicate => self.begin_abdicate(copy, sight),
             Step::Close => self.begin_close(copy),
             Step::Remove => self.begin_remove(copy, sight),
         }
@@ -236,7 +252,7 @@ impl Keeper {
             is_there && served_on(record, &self.parts.node_id).is_some()
         };
         let is_settled = |record: &Arc<Shard>| {
-            matches!(self.table.get(record.id), Some(Found::Open(_) | Found::Failed(_)))
+            matches!(self.table.get(record.id), Some(Found::Open(_) | Found::Failed { .. }))
         };
         if view.shards.values().filter(is_wanted).all(is_settled) {
             self.all_opened.send_replace(true);
@@ -265,16 +281,15 @@ impl Keeper {
         });
     }
 
-    /// Fetches a snapshot from a copy in sync that does not lead, if there is one: the primary has enough to do.
+    /// Fetches a snapshot; every second try goes to the primary. `from`: who said that one is needed.
     fn begin_fetch(&mut self, copy: CopyId, wanted: step::Wanted, from: ReplicaId) {
+        let asks_primary = &mut self.slot(copy).asks_primary;
+        let is_turn_of_primary = std::mem::replace(asks_primary, !*asks_primary);
         let record = wanted.record.clone();
-        let fits = |replica: &&view::Replica| {
-            let others = replica.id != copy.1 && record.is_in_sync(replica.id);
-            others && self.parts.view.borrow().nodes.contains_key(&replica.node)
-        };
-        let follower = record.staying().filter(fits).find(|replica| Some(replica.id) != record.primary);
-        let Some(source) = follower.or_else(|| record.replica(from)).map(|replica| replica.node.clone())
-        else {
+        let view = self.parts.view.borrow().clone();
+        let source =
+            snapshot_source(&record, copy.1, is_turn_of_primary, |node| view.nodes.contains_key(node));
+        let Some(source) = source.or_else(|| record.replica(from)).map(|source| source.node.clone()) else {
             return;
         };
         self.slot(copy).is_busy = true;
@@ -298,6 +313,16 @@ impl Keeper {
         self.steps.spawn(async move {
             let marked = records.mark_damaged(copy.0, copy.1, session).await;
             (copy, StepDone::Marked(sight, marked.map_err(StepFailure::Record)))
+        });
+    }
+
+    fn begin_abdicate(&mut self, copy: CopyId, sight: Sight) {
+        let Some(session) = sight.session else { return };
+        self.slot(copy).is_busy = true;
+        let records = self.records.clone();
+        self.steps.spawn(async move {
+            let done = records.abdicate(copy.0, copy.1, session).await;
+            (copy, StepDone::Abdicated(sight, done.map_err(StepFailure::Record)))
         });
     }
 
@@ -347,6 +372,9 @@ impl Keeper {
             StepDone::Marked(_, Ok(())) => {
                 warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged");
             }
+            StepDone::Abdicated(_, Ok(())) => {
+                warn!(%shard, replica = %copy.1, "its disk fails: another copy is to lead");
+            }
             StepDone::Closed => {
                 self.slots.remove(&copy);
             }
@@ -354,12 +382,16 @@ impl Keeper {
                 info!(%shard, replica = %copy.1, "replica deleted");
                 self.slots.remove(&copy);
             }
-            StepDone::Removed(sight, Err(failure)) | StepDone::Marked(sight, Err(failure))
+            StepDone::Removed(sight, Err(failure))
+            | StepDone::Marked(sight, Err(failure))
+            | StepDone::Abdicated(sight, Err(failure))
                 if failure.is_race() =>
             {
                 self.slot(copy).rest_at(sight);
             }
-            StepDone::Removed(_, Err(failure)) | StepDone::Marked(_, Err(failure)) => {
+            StepDone::Removed(_, Err(failure))
+            | StepDone::Marked(_, Err(failure))
+            | StepDone::Abdicated(_, Err(failure)) => {
                 warn!(%shard, error = %failure, "replica could not be given up");
                 self.slot(copy).rest();
             }
@@ -391,6 +423,7 @@ impl Keeper {
             checkpoint_log_bytes: settings.checkpoint_log_bytes.clone(),
             checkpoint_permits: self.checkpoint_permits.clone(),
             catch_up_permits: self.catch_up_permits.clone(),
+            pace: self.pace.clone(),
             disk_stage: self.disk_stage.clone(),
             policy: settings.policy,
             timing: settings.timing,
@@ -404,8 +437,7 @@ impl Keeper {
         self.table.set(shard, Found::Open(replica.clone()));
         let slot = self.slot(copy);
         slot.open = Some(OpenCopy { replica, record: tell, cancel });
-        slot.is_damaged = false;
-        slot.not_before = None;
+        (slot.is_damaged, slot.failing_since, slot.not_before) = (false, None, None);
     }
 
     fn failed(&mut self, copy: CopyId, failure: &StepFailure) {
@@ -418,11 +450,14 @@ impl Keeper {
         let message = format!("shard {}: {failure}", shard.index);
         // A replica that failed while it served goes on serving reads.
         if !matches!(self.table.get(shard), Some(Found::Open(_))) {
-            self.table.set(shard, Found::Failed(Error::new(code, message)));
+            let status = match failure {
+                StepFailure::Refused { meta, .. } => Some(describe_closed(meta, message.clone()).into()),
+                _ => None,
+            };
+            self.table.set(shard, Found::Failed { error: Error::new(code, message), status });
         }
         let slot = self.slot(copy);
-        slot.is_damaged = failure.is_damage();
-        slot.rest();
+        slot.note_failure(failure.is_damage(), failure.is_of_disk());
     }
 
     /// An owner ended by itself: its storage failed, or it needs a snapshot. The replica is opened again.
@@ -441,8 +476,7 @@ impl Keeper {
             }
             Err(failure) => {
                 slot.open = None;
-                slot.is_damaged = failure.is_damage();
-                slot.rest();
+                slot.note_failure(failure.is_damage(), failure.is_of_disk());
                 warn!(%shard, error = %failure, "replica will be opened again");
             }
         }
@@ -498,7 +532,16 @@ impl Slot {
             is_damaged: self.is_damaged,
             needs_snapshot: self.needs_snapshot,
             leaving_for: self.leaving_since.map(|since| since.elapsed()),
+            failing_for: self.failing_since.map(|since| since.elapsed()),
         }
+    }
+
+    fn note_failure(&mut self, is_damage: bool, is_of_disk: bool) {
+        self.is_damaged = is_damage;
+        if is_of_disk {
+            self.failing_since.get_or_insert_with(Instant::now);
+        }
+        self.rest();
     }
 
     /// Lets an open copy know its record.

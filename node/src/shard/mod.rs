@@ -7,27 +7,30 @@
 mod answers;
 mod catch_up;
 mod checkpointing;
-mod decide;
+pub(crate) mod configuration;
+pub(crate) mod decide;
 mod describing;
-mod digests;
+
 pub mod disk_stage;
+mod effects;
 mod fetch;
 pub mod index_service;
-mod job;
+
 mod keeper;
 mod links;
 pub mod metrics;
 mod owner;
+mod pace;
 mod parse;
-mod readers;
+
 mod records;
 pub mod replica;
 pub mod replication_rpc;
 pub mod rpc;
 pub mod search;
+mod slow_disk;
 mod step;
-mod streaming;
-mod tail;
+
 mod turn;
 mod wire;
 mod write_room;
@@ -38,6 +41,8 @@ pub use metrics::ShardMetrics;
 pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;
 
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use tokio::sync::watch;
 use vectorsphere_proto::keys::Keys;
-use vectorsphere_proto::meta::{ReplicaRole, ShardRecord};
+use vectorsphere_proto::meta::ShardRecord;
 
+use super::configuration::{configuration_of, write_configuration};
 use crate::cluster::MetaStore;
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn, TxnOutcome};
-use crate::cluster::view::{self, Shard};
+use crate::cluster::view::{ClusterView, Shard};
 use crate::ids::{NodeId, ReplicaId, Revision, Session, ShardId};
-use crate::replication::{Change, Configuration, Member, Outcome};
+use crate::replication::{Change, Outcome};
 
 /// A change that takes longer has an unknown outcome.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -22,6 +24,7 @@ pub(super) struct Records {
     pub(super) meta: Arc<dyn MetaStore>,
     pub(super) keys: Keys,
     pub(super) node: NodeId,
+    pub(super) view: watch::Receiver<Arc<ClusterView>>,
 }
 
 /// Why a record was not read or changed.
@@ -55,7 +58,11 @@ impl Records {
     /// The shard's record as it is now (linearizable).
     pub(super) async fn read(&self, shard: ShardId) -> Result<Shard, RecordFailure> {
         let (record, revision) = self.read_raw(shard).await?;
-        Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)
+        let mut shard = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
+        if self.view.borrow().is_out_of_date(&shard) {
+            shard.primary = None;
+        }
+        Ok(shard)
     }
 
     /// Makes a change that a replica asks for, if the record is the one that it saw.
@@ -68,7 +75,7 @@ impl Records {
     }
 
     async fn try_change(&self, shard: ShardId, asked: Asked) -> Result<Revision, RecordFailure> {
-        let (record, revision) = self.read_raw(shard).await?;
+        let (record, revision) = self.read_to_change(shard).await?;
         if revision != asked.compared {
             return Err(RecordFailure::Changed);
         }
@@ -92,7 +99,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (mut record, revision) = self.read_raw(shard).await?;
+        let (mut record, revision) = self.read_to_change(shard).await?;
         let entry = record.replicas.iter_mut().find(|entry| entry.replica_id == replica.0);
         let entry = entry.ok_or(RecordFailure::Changed)?;
         if std::mem::replace(&mut entry.damaged, true) {
@@ -102,6 +109,23 @@ impl Records {
         self.write(shard, record, revision, session, Vec::new()).await.map(drop)
     }
 
+    /// Gives the lead of a copy up that cannot be opened: the Master is to choose another one.
+    pub(super) async fn abdicate(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        session: Session,
+    ) -> Result<(), RecordFailure> {
+        let (record, revision) = self.read_to_change(shard).await?;
+        let seen = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
+        if seen.primary != Some(replica) || seen.primary_session != session {
+            return Ok(());
+        }
+        let after = configuration_of(&seen).with(&Change::Abdicate, Revision(revision.0 + 1));
+        let after = write_configuration(record, &after, &Change::Abdicate);
+        self.write(shard, after, revision, session, Vec::new()).await.map(drop)
+    }
+
     /// Takes `replica` out of the record, after its data was deleted.
     pub(super) async fn withdraw(
         &self,
@@ -109,7 +133,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (mut record, revision) = self.read_raw(shard).await?;
+        let (mut record, revision) = self.read_to_change(shard).await?;
         record.replicas.retain(|entry| entry.replica_id != replica.0);
         record.isr.retain(|member| *member != replica.0);
         if record.primary == replica.0 {
@@ -118,6 +142,13 @@ impl Records {
         }
         record.reason = format!("data on {} was deleted", self.node);
         self.write(shard, record, revision, session, Vec::new()).await.map(drop)
+    }
+
+    /// Only the Master, or a person, says how a shard goes on whose record is from before a restore.
+    async fn read_to_change(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {
+        let (record, revision) = self.read_raw(shard).await?;
+        let is_out_of_date = revision < self.view.borrow().restored_at;
+        if is_out_of_date && record.epoch > 0 { Err(RecordFailure::Changed) } else { Ok((record, revision)) }
     }
 
     async fn read_raw(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {
@@ -146,42 +177,4 @@ impl Records {
             TxnOutcome::ConditionFailed => Err(RecordFailure::Changed),
         }
     }
-}
-
-/// What the protocol sees of a record.
-pub(super) fn configuration_of(shard: &Shard) -> Configuration {
-    let mut isr = shard.isr.clone();
-    isr.sort_unstable();
-    let member = |replica: &view::Replica| Member { id: replica.id, damaged: replica.damaged };
-    Configuration {
-        revision: shard.mod_revision,
-        epoch: shard.epoch,
-        primary: shard.primary,
-        primary_session: shard.primary_session,
-        isr,
-        min_isr: shard.min_isr as usize,
-        members: shard.staying().map(member).collect(),
-    }
-}
-
-/// The record with what a change made of the configuration.
-fn write_configuration(mut record: ShardRecord, after: &Configuration, change: &Change) -> ShardRecord {
-    record.epoch = after.epoch.0;
-    record.primary = after.primary.map(|primary| primary.0.to_vec()).unwrap_or_default();
-    record.primary_session = after.primary_session.0;
-    record.isr = after.isr.iter().map(|id| id.0.to_vec()).collect();
-    for entry in &mut record.replicas {
-        let Some(id) = ReplicaId::from_bytes(&entry.replica_id) else { continue };
-        entry.damaged |= after.member(id).is_some_and(|member| member.damaged);
-        if after.is_in_sync(id) && entry.role() == ReplicaRole::Learner {
-            entry.set_role(ReplicaRole::Full);
-        }
-    }
-    record.reason = match change {
-        Change::Claim { .. } => "claimed by its primary".to_owned(),
-        Change::InSync(isr) => format!("{} copies in sync", isr.len()),
-        Change::Distrust(_) => "a disk came back without what it had said to be durable".to_owned(),
-        Change::HandOver { .. } => "handed over".to_owned(),
-    };
-    record
 }

@@ -1,6 +1,6 @@
 //! [`Replica`]: what requests hold of one open replica.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -8,17 +8,16 @@ use tokio::time::timeout;
 use vectorsphere_index::Metric;
 use vectorsphere_proto::internal::ReplicaStatus;
 
-use super::answers::WriteReply;
 use super::disk_stage::{DiskStage, SharedDiskStage};
-use super::readers::ConfirmReply;
 use super::turn::PinReply;
-use super::wire::Letter;
 use super::write_room::TakenRoom;
 use crate::document::Document;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, ReplicaId, ShardId};
+use crate::replication::driver::{Letter, WriteReceipt};
 use crate::replication::{Grant, NotAdmitted};
-use crate::runtime::clock::{boot_time, monotonic_time};
+use crate::runtime::clock::boot_time;
+use crate::runtime::sync::{Mutex, spawn_blocking};
 use crate::search::Consistency;
 use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
 
@@ -104,16 +103,11 @@ pub(super) struct WriteRequest {
     pub(super) reply: WriteReply,
 }
 
-/// The answer of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteReceipt {
-    /// Position of the batch's last record.
-    pub lsn: Lsn,
-    /// Documents written, or that existed and were deleted.
-    pub affected: u64,
-    /// Disks that it is on.
-    pub durable_copies: u32,
-}
+/// Where a write's answer goes.
+pub(super) type WriteReply = oneshot::Sender<Result<WriteReceipt, Error>>;
+
+/// Where the answer to a reader goes: the position that its snapshot must have; `None`: the replica may lead no more.
+pub(super) type ConfirmReply = oneshot::Sender<Option<Lsn>>;
 
 /// The grant of the owner's protocol; read by every strong read.
 #[derive(Clone, Default)]
@@ -228,7 +222,7 @@ impl Replica {
         }
         // A large group may be applied for some milliseconds: that wait is nothing for the reactor.
         let (reader, id) = (self.reader.clone(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || reader.get(&id, with_vector)).await;
+        let found = spawn_blocking(move || reader.get(&id, with_vector)).await;
         found.map_err(|_| Error::new(ErrorCode::Internal, "a look-up panicked"))
     }
 
@@ -277,11 +271,9 @@ impl Replica {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.mailbox.send(request(reply)).await;
-        match answer.await {
-            Ok(answer) if sent.is_ok() => Ok(answer),
-            _ => Err(self.closed()),
-        }
+        // A request that comes back has the other end of the answer in it: it must go before the answer is awaited.
+        self.mailbox.send(request(reply)).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.closed())
     }
 
     /// True when everything that was acknowledged before now is at or before `seen`, and the clocks may be trusted.
@@ -337,7 +329,7 @@ impl Replica {
         }
         let state = self.state.borrow();
         let (position, heard) = state.fresh?;
-        (state.applied >= position).then(|| monotonic_time().saturating_sub(heard))
+        (state.applied >= position).then(|| boot_time().saturating_sub(heard))
     }
 
     async fn await_applied(&self, position: Lsn, limit: Duration) -> Result<(), Error> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
@@ -14,11 +13,13 @@ use vectorsphere_proto::internal::{self as proto};
 
 use super::index_service::IndexService;
 use super::owner::chain;
+use super::pace::Pace;
 use super::parse;
-use super::wire::Letter;
+use super::wire::letter_from_proto;
 use crate::comm::convert::to_status;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::ReplicaId;
+use crate::runtime::spawn_blocking;
 use crate::storage::{PinnedCheckpoint, StorageError};
 
 /// Bytes of a file in one part of a snapshot.
@@ -48,8 +49,8 @@ impl ReplicationService for ReplicationRpc {
         while let Some(frame) = self.cancel.run_until_cancelled(frames.message()).await.transpose()?.flatten()
         {
             for message in frame.messages {
-                match Letter::from_proto(message) {
-                    Ok(letter) => self.service.deliver(letter),
+                match letter_from_proto(message) {
+                    Ok((shard, letter)) => self.service.deliver(shard, letter),
                     // Of a newer version, or damaged on its way: as if it were lost.
                     Err(error) => debug!(%error, "a replication message was not understood"),
                 }
@@ -64,8 +65,8 @@ impl ReplicationService for ReplicationRpc {
         &self,
         request: Request<proto::FetchSnapshotRequest>,
     ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
-        let (shard, _) =
-            parse::shard(request.into_inner().shard.as_ref()).map_err(|error| to_status(&error))?;
+        let request = request.into_inner();
+        let (shard, _) = parse::shard(request.shard.as_ref()).map_err(|error| to_status(&error))?;
         let replica = self.service.replica(shard).map_err(|error| to_status(&error))?;
         let permit = self.service.snapshot_permit().await;
         let pinned = replica.pin().await.map_err(|error| to_status(&error))?.ok_or_else(|| {
@@ -73,7 +74,15 @@ impl ReplicationService for ReplicationRpc {
                 format!("shard {} has no checkpoint: its log reaches back to the beginning", shard.index);
             to_status(&Error::new(ErrorCode::ShardUnavailable, message))
         })?;
-        let sending = Sending { pinned: Arc::new(pinned), sizes: None, file: 0, offset: 0, _permit: permit };
+        let sending = Sending {
+            pinned: Arc::new(pinned),
+            begun: request.snapshot,
+            sizes: None,
+            file: request.file,
+            offset: request.offset,
+            pace: self.service.pace.clone(),
+            _permit: permit,
+        };
         Ok(Response::new(stream::try_unfold(sending, Sending::next).boxed()))
     }
 
@@ -92,6 +101,8 @@ impl ReplicationService for ReplicationRpc {
             // One that ends at the moment is as if it were not open.
             replicas.extend(replica.describe().await.ok());
         }
+        let closed = shards.iter().filter_map(|shard| self.service.closed_copy(*shard));
+        replicas.extend(closed.map(Arc::unwrap_or_clone));
         Ok(Response::new(proto::DescribeResponse { replicas }))
     }
 
@@ -119,10 +130,13 @@ impl ReplicationService for ReplicationRpc {
 /// A checkpoint on its way. Nothing is locked while bytes travel.
 struct Sending {
     pinned: Arc<PinnedCheckpoint>,
+    /// The description of what the other side has begun to take, up to this file and offset; empty: of nothing.
+    begun: Bytes,
     /// Sizes of its files; `None` before the first part.
     sizes: Option<Arc<[u64]>>,
     file: u32,
     offset: u64,
+    pace: Pace,
     /// Snapshots that a node sends at the same time are few.
     _permit: tokio::sync::OwnedSemaphorePermit,
 }
@@ -137,6 +151,8 @@ impl Sending {
         if self.file as usize >= sizes.len() {
             return Ok(None);
         }
+        let left = sizes[self.file as usize] - self.offset;
+        self.pace.take(left.min(PART_BYTES as u64) as usize).await;
         let (pinned, file, offset) = (self.pinned.clone(), self.file, self.offset);
         let bytes = blocking(move || pinned.read(file, offset, PART_BYTES)).await?;
         self.offset += bytes.len() as u64;
@@ -153,6 +169,9 @@ impl Sending {
         })
         .await?;
         self.sizes = Some(sizes);
+        if self.begun != description {
+            (self.file, self.offset) = (0, 0);
+        }
         Ok((proto::SnapshotPart { description, ..proto::SnapshotPart::default() }, self))
     }
 }

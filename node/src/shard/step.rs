@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::Metric;
 
@@ -13,14 +12,17 @@ use super::disk_stage::SharedDiskStage;
 use super::fetch::FetchFailure;
 use super::links::Links;
 use super::metrics::ShardMetrics;
-use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, Owner, OwnerParts, chain, now};
+use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, MESSAGE_BYTES, Owner, OwnerParts, chain, now};
+use super::pace::Pace;
 use super::records::{RecordFailure, Records};
 use super::replica::{Replica, ReplicaState, SharedGrant};
 use crate::cluster::HeldSession;
 use crate::cluster::view::{self, Shard};
 use crate::ids::{ReplicaId, Session, ShardId};
-use crate::replication::{self, EpochHistory, EtcdPolicy, LogShape, Opening, Rules, Timing};
+use crate::replication::driver::{Driver, Terms};
+use crate::replication::{EtcdPolicy, Rules, Timing};
 use crate::runtime::disk::Disk;
+use crate::runtime::spawn_blocking;
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
 use crate::table::TableSchema;
 
@@ -50,8 +52,9 @@ pub(super) enum StepFailure {
     Storage(StorageError),
     #[error("{0}")]
     Lost(String),
-    #[error("{0}")]
-    Refused(String),
+    /// The copy obeyed what the record does not show.
+    #[error("{reason}")]
+    Refused { reason: String, meta: Box<ReplicaMeta> },
     #[error("{0}")]
     Record(RecordFailure),
     #[error("{}", chain(.0))]
@@ -66,11 +69,16 @@ impl StepFailure {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
             StepFailure::Lost(_) => true,
-            StepFailure::Refused(_)
+            StepFailure::Refused { .. }
             | StepFailure::Record(_)
             | StepFailure::Fetch(_)
             | StepFailure::Panicked => false,
         }
+    }
+
+    /// The disk did not do what it was told.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, StepFailure::Storage(_))
     }
 
     /// Somebody else was faster, which is nothing to report.
@@ -103,7 +111,10 @@ pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, 
         let mut meta = read()?;
         let formatted = match judge_directory(&wanted.record, &wanted.entry, meta.as_ref()) {
             DirectoryVerdict::Lost(reason) => return Err(StepFailure::Lost(reason)),
-            DirectoryVerdict::Refuse(reason) => return Err(StepFailure::Refused(reason)),
+            DirectoryVerdict::Refuse(reason) => {
+                let meta = Box::new(meta.expect("it was judged"));
+                return Err(StepFailure::Refused { reason, meta });
+            }
             DirectoryVerdict::Open => false,
             DirectoryVerdict::Format => {
                 Store::format(&place, identity.clone()).map_err(StepFailure::Storage)?;
@@ -139,6 +150,7 @@ pub(super) struct OwnerContext {
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,
+    pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
     pub(super) policy: EtcdPolicy,
     pub(super) timing: Timing,
@@ -152,23 +164,13 @@ pub(super) struct OwnerContext {
 /// The owner of a store, and the handle that requests use.
 pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owner) {
     let (positions, identity) = (store.positions(), store.meta().identity.clone());
-    let opening = Opening {
-        id: identity.replica,
-        log: LogShape {
-            epochs: EpochHistory(
-                positions.reigns.as_slice().iter().map(|reign| (reign.epoch, reign.first)).collect(),
-            ),
-            first: positions.first,
-            end: positions.end,
-            durable: positions.durable,
-        },
-        commit: positions.applied,
-        promised: positions.promised,
+    let terms = Terms {
         tail_was_cut: context.tail_was_cut,
         predecessor_ended: context.predecessor_ended,
         timing: context.timing,
         policy: context.policy,
         rules: Rules::default(),
+        message_bytes: MESSAGE_BYTES,
     };
     let state = ReplicaState {
         epoch: positions.promised,
@@ -195,12 +197,12 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         grant: grant.clone(),
         writes,
         mailbox,
-        disk: context.disk_stage,
+        disk: context.disk_stage.clone(),
     };
     let parts = OwnerParts {
         shard: context.shard,
         id: identity.replica,
-        core: replication::Replica::open(opening, now()),
+        driver: Driver::new(identity.replica, &positions, terms, now()),
         writes: writes_receiver,
         mailbox: mailbox_receiver,
         state,
@@ -212,6 +214,8 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
         catch_up_permits: context.catch_up_permits,
+        pace: context.pace,
+        disk_stage: context.disk_stage,
         metrics: context.metrics,
         cancel: context.cancel,
     };

@@ -34,6 +34,7 @@ use crate::ids::{
 };
 use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
+use crate::runtime::network::Tcp;
 use crate::runtime::{ComputePool, TaskGroup};
 use crate::storage::data_dir;
 use crate::table::{IndexKind, Table, TableSchema, TableState};
@@ -326,9 +327,15 @@ fn start(
             policy: EtcdPolicy::Strict,
             timing: Timing::default(),
             leaving_grace: Duration::ZERO,
+            catch_up_bytes_per_second: 1 << 30,
             predecessor_ended: true,
         },
-        comm: Arc::new(CommunicationService::new(view.subscribe(), channels, CommMetrics::default())),
+        comm: Arc::new(CommunicationService::new(
+            view.subscribe(),
+            channels,
+            Arc::new(Tcp),
+            CommMetrics::default(),
+        )),
         metrics: ShardMetrics::register(&mut Registry::default()),
     };
     IndexService::start(parts, TaskGroup::new(CancellationToken::new()))

@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
-use super::job::{Job, Prelude};
 use super::owner::OwnerFailure;
 use crate::replication::Ticket;
+use crate::replication::driver::{Job, Prelude};
+use crate::runtime::spawn_blocking;
 use crate::storage::checkpoint::{CheckpointJob, CheckpointReport};
 use crate::storage::{PinnedCheckpoint, StorageError, Store};
 
@@ -76,11 +77,13 @@ impl Lane {
     ///
     /// # Panics
     /// When the store is away.
-    pub(super) fn begin_job(&mut self, job: Job, ticket: Ticket) {
+    pub(super) fn begin_job(&mut self, job: Job) {
         let (tell, prelude) = oneshot::channel();
-        self.begin(Some(prelude), ticket, move |store| {
+        self.begin(Some(prelude), move |store| {
+            let begun = job.begin(store);
             // The owner may have gone: then nobody wants to know.
-            Done::Job(job.run(store, |prelude| drop(tell.send(prelude))))
+            let told = begun.map(|prelude| drop(tell.send(prelude)));
+            Done::Job(told.and_then(|()| store.sync()))
         });
     }
 
@@ -89,13 +92,12 @@ impl Lane {
     /// # Panics
     /// When the store is away.
     pub(super) fn begin_other(&mut self, work: impl FnOnce(&mut Store) -> Done + Send + 'static) {
-        self.begin(None, Ticket::default(), work);
+        self.begin(None, work);
     }
 
     fn begin(
         &mut self,
         prelude: Option<oneshot::Receiver<Prelude>>,
-        ticket: Ticket,
         work: impl FnOnce(&mut Store) -> Done + Send + 'static,
     ) {
         let Lane::Free(mut store) = std::mem::replace(self, Lane::Lost) else {
@@ -105,7 +107,7 @@ impl Lane {
             let done = work(&mut store);
             (store, done)
         });
-        *self = Lane::Away(Turn { prelude, handle, ticket });
+        *self = Lane::Away(Turn { prelude, handle, ticket: Ticket::default() });
     }
 
     /// True between the beginning of a job and its prelude: the log is ahead of what the protocol knows.

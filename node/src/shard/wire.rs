@@ -1,78 +1,56 @@
 //! Replication messages as they travel. Everything from the wire is checked here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use vectorsphere_proto::internal::{self as proto, replication_message::Body, reply};
 
 use crate::error_code::Error;
-use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Session, ShardId, ShardIndex, TableId};
+use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Revision, Session, ShardId, ShardIndex, TableId};
+use crate::replication::driver::{Enclosed, Letter};
 use crate::replication::{Append, DiskCondition, EpochHistory, Message, Position, Reply, ReplyOutcome};
 use crate::storage::log::BODY_BYTES_MAX;
 use crate::storage::op_window::OpKey;
 use crate::storage::{Digest, Record, RecordKind};
 
-/// A message with what travels beside it.
-#[derive(Clone, Debug)]
-pub(super) struct Letter {
-    pub(super) shard: ShardId,
-    pub(super) from: ReplicaId,
-    pub(super) to: ReplicaId,
-    pub(super) message: Message,
-    pub(super) records: Vec<Record>,
-    pub(super) enclosed: Enclosed,
-}
-
-/// What replicas tell each other beside the protocol.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Enclosed {
-    /// Of a primary: the record that it goes by.
-    pub(super) membership: Option<(i64, Vec<ReplicaId>)>,
-    /// Digest at a position that is applied.
-    pub(super) digest: Option<Digest>,
-    /// Of a follower: everything up to here is applied.
-    pub(super) applied: Lsn,
-}
-
-impl Letter {
-    /// About how many bytes it takes.
-    pub(super) fn bytes(&self) -> usize {
-        128 + self.records.iter().map(Record::stored_bytes).sum::<usize>()
-    }
-
-    pub(super) fn into_proto(self) -> proto::ReplicationMessage {
-        let Letter { shard, from, to, message, records, enclosed } = self;
-        let body = match message {
-            Message::Append(append) => Body::Append(append_to_proto(append, records, enclosed)),
-            Message::Reply(reply) => Body::Reply(reply_to_proto(reply, enclosed)),
-            Message::Install { epoch } => Body::Install(proto::Install { epoch: epoch.0 }),
-        };
-        proto::ReplicationMessage {
-            table_id: shard.table.to_string(),
-            shard: shard.index.0,
-            from: Bytes::copy_from_slice(&from.0),
-            to: Bytes::copy_from_slice(&to.0),
-            body: Some(body),
+/// A message to a copy of a shard, as it travels.
+pub(super) fn letter_to_proto(shard: ShardId, letter: Letter) -> proto::ReplicationMessage {
+    let Letter { from, to, message, records, enclosed } = letter;
+    let body = match message {
+        Message::Append(append) => Body::Append(append_to_proto(append, records, enclosed)),
+        Message::Reply(reply) => Body::Reply(reply_to_proto(reply, enclosed)),
+        Message::Install { epoch, judged } => {
+            Body::Install(proto::Install { epoch: epoch.0, judged_lsn: judged.0 })
         }
-    }
-
-    pub(super) fn from_proto(message: proto::ReplicationMessage) -> Result<Letter, Error> {
-        let table = TableId::parse(&message.table_id).ok_or_else(|| invalid("table_id", "must be a UUID"))?;
-        let shard = ShardId { table, index: ShardIndex(message.shard) };
-        let (from, to) = (replica_id("from", &message.from)?, replica_id("to", &message.to)?);
-        let body = message.body.ok_or_else(|| invalid("body", "is missing"))?;
-        let (message, records, enclosed) = match body {
-            Body::Append(append) => append_from_proto(append)?,
-            Body::Reply(reply) => {
-                let (reply, enclosed) = reply_from_proto(reply)?;
-                (Message::Reply(reply), Vec::new(), enclosed)
-            }
-            Body::Install(proto::Install { epoch }) => {
-                (Message::Install { epoch: Epoch(epoch) }, Vec::new(), Enclosed::default())
-            }
-        };
-        Ok(Letter { shard, from, to, message, records, enclosed })
+    };
+    proto::ReplicationMessage {
+        table_id: shard.table.to_string(),
+        shard: shard.index.0,
+        from: Bytes::copy_from_slice(&from.0),
+        to: Bytes::copy_from_slice(&to.0),
+        body: Some(body),
     }
 }
 
+/// The message that has travelled, and the shard that it is for.
+pub(super) fn letter_from_proto(message: proto::ReplicationMessage) -> Result<(ShardId, Letter), Error> {
+    let table = TableId::parse(&message.table_id).ok_or_else(|| invalid("table_id", "must be a UUID"))?;
+    let shard = ShardId { table, index: ShardIndex(message.shard) };
+    let (from, to) = (replica_id("from", &message.from)?, replica_id("to", &message.to)?);
+    let body = message.body.ok_or_else(|| invalid("body", "is missing"))?;
+    let (message, records, enclosed) = match body {
+        Body::Append(append) => append_from_proto(append)?,
+        Body::Reply(reply) => {
+            let (reply, enclosed) = reply_from_proto(reply)?;
+            (Message::Reply(reply), Vec::new(), enclosed)
+        }
+        Body::Install(proto::Install { epoch, judged_lsn }) => {
+            let install = Message::Install { epoch: Epoch(epoch), judged: Lsn(judged_lsn) };
+            (install, Vec::new(), Enclosed::default())
+        }
+    };
+    Ok((shard, Letter { from, to, message, records, enclosed }))
+}
 fn append_to_proto(append: Append, records: Vec<Record>, enclosed: Enclosed) -> proto::Append {
     let (configuration, isr) = enclosed.membership.unwrap_or_default();
     proto::Append {
@@ -82,8 +60,10 @@ fn append_to_proto(append: Append, records: Vec<Record>, enclosed: Enclosed) -> 
         records: records.into_iter().map(record_to_proto).collect(),
         commit_lsn: append.commit.0,
         beacon: append.beacon,
-        leased: append.leased,
-        configuration,
+        fresh: append
+            .fresh
+            .map(|(session, clock)| proto::Fresh { session: session.0, clock_ns: clock.as_nanos() as u64 }),
+        configuration: configuration.0,
         isr: isr.iter().map(|id| Bytes::copy_from_slice(&id.0)).collect(),
         incarnation: 0,
         digest: enclosed.digest.map(digest_to_proto),
@@ -116,10 +96,10 @@ fn append_from_proto(append: proto::Append) -> Result<(Message, Vec<Record>, Enc
         starts,
         commit: Lsn(append.commit_lsn),
         beacon: append.beacon,
-        leased: append.leased,
+        fresh: append.fresh.map(|fresh| (Session(fresh.session), Duration::from_nanos(fresh.clock_ns))),
     });
     let enclosed = Enclosed {
-        membership: Some((append.configuration, isr)),
+        membership: Some((Revision(append.configuration), isr)),
         digest: append.digest.map(digest_from_proto).transpose()?,
         applied: Lsn::ZERO,
     };
@@ -151,6 +131,7 @@ fn reply_to_proto(reply: Reply, enclosed: Enclosed) -> proto::Reply {
     };
     proto::Reply {
         session: reply.session.0,
+        clock_ns: reply.clock.as_nanos() as u64,
         epoch: reply.epoch.0,
         beacon: reply.beacon,
         outcome: Some(outcome),
@@ -184,7 +165,8 @@ fn reply_from_proto(reply: proto::Reply) -> Result<(Reply, Enclosed), Error> {
         reply::Outcome::Installing(proto::Installing {}) => ReplyOutcome::Installing,
     };
     let (session, epoch) = (Session(reply.session), Epoch(reply.epoch));
-    Ok((Reply { session, epoch, beacon: reply.beacon, outcome, disk }, enclosed))
+    let clock = Duration::from_nanos(reply.clock_ns);
+    Ok((Reply { session, clock, epoch, beacon: reply.beacon, outcome, disk }, enclosed))
 }
 
 fn record_to_proto(record: Record) -> proto::LogRecord {

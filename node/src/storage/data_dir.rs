@@ -4,6 +4,7 @@
 //! lock                                            held by the process
 //! cluster.meta                                    the cluster that the directory belongs to
 //! disk.meta                                       the disk's own id, and how often it was opened
+//! revision.meta                                   from which revision on the metadata store is believed
 //! shards/<table id>/<shard, 8 digits>/<replica id>/   one replica
 //!     replica.meta                                who it is; names the generation, its manifest and what of its log counts
 //!     orphans/<number, 16 hex digits>.log         records that were cut, for people
@@ -16,9 +17,12 @@
 
 use std::path::{Path, PathBuf};
 
+use tracing::error;
+
 use super::StorageError;
+use super::replica_meta::NAME as REPLICA_META;
 use super::whole_file::WholeFile;
-use crate::ids::{ReplicaId, ShardId};
+use crate::ids::{ReplicaId, Revision, ShardId};
 use crate::runtime::disk::Disk;
 
 const CLUSTER_META: WholeFile = WholeFile { magic: *b"VSCLUSTR", version: 1 };
@@ -49,23 +53,65 @@ pub struct DiskIdentity {
     pub opens: u64,
 }
 
-/// Counts an opening of the data directory, durably.
+/// Counts an opening of the data directory, durably. A damaged file says nothing of the replicas, which have checksums of
+/// their own: the disk gets a new identity.
 ///
 /// # Errors
-/// When the file cannot be read or written, or is damaged.
+/// When the file cannot be read or written.
 pub fn count_opening(disk: &dyn Disk) -> Result<DiskIdentity, StorageError> {
     let path = Path::new("disk.meta");
-    let identity = match DISK_META.read::<StoredDisk>(disk, path)? {
-        None => DiskIdentity { disk_id: rand::random(), opens: 1 },
-        Some(stored) => {
-            let id =
-                stored.disk_id.try_into().map_err(|_| StorageError::damaged(path, "its id is malformed"))?;
-            DiskIdentity { disk_id: u128::from_be_bytes(id), opens: stored.opens.saturating_add(1) }
+    let stored = match DISK_META.read::<StoredDisk>(disk, path) {
+        Err(error) if error.is_lasting() => {
+            error!(%error, "the disk gets a new identity");
+            None
         }
+        stored => stored?,
     };
-    let disk_id = identity.disk_id.to_be_bytes().to_vec();
-    DISK_META.replace(disk, path, &StoredDisk { disk_id, opens: identity.opens })?;
+    let known = stored.and_then(|stored| {
+        let id = stored.disk_id.try_into().ok()?;
+        Some(DiskIdentity { disk_id: u128::from_be_bytes(id), opens: stored.opens.saturating_add(1) })
+    });
+    let identity = known.unwrap_or_else(|| DiskIdentity { disk_id: rand::random(), opens: 1 });
+    identity.write(disk)?;
     Ok(identity)
+}
+
+/// Gives up what a volume holds that was put back to an older image: its replicas are not found any more, whoever looks for
+/// them counts them as lost; their data stays until the copies are deleted. The disk gets an identity of its own.
+/// Done again after a crash in between.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn give_up_older_image(disk: &dyn Disk) -> Result<DiskIdentity, StorageError> {
+    let shards = Path::new("shards");
+    for table in list(disk, shards)? {
+        for shard in list(disk, &shards.join(&table))? {
+            let directory = shards.join(&table).join(&shard);
+            for replica in list(disk, &directory)?.iter().filter(|name| parse_replica(name).is_some()) {
+                let replica = directory.join(replica);
+                if list(disk, &replica)?.iter().any(|name| name == REPLICA_META) {
+                    let meta = replica.join(REPLICA_META);
+                    let aside = replica.join(format!("{REPLICA_META}.older-image"));
+                    disk.rename(&meta, &aside).map_err(StorageError::write(&meta))?;
+                    disk.sync_dir(&replica).map_err(StorageError::sync(&replica))?;
+                }
+            }
+        }
+    }
+    let identity = DiskIdentity { disk_id: rand::random(), opens: 1 };
+    identity.write(disk)?;
+    Ok(identity)
+}
+
+fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, StorageError> {
+    disk.list(directory).map_err(StorageError::read(directory))
+}
+
+impl DiskIdentity {
+    fn write(self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let stored = StoredDisk { disk_id: self.disk_id.to_be_bytes().to_vec(), opens: self.opens };
+        DISK_META.replace(disk, Path::new("disk.meta"), &stored)
+    }
 }
 
 /// Binds the data directory to a cluster: the first time for good, later by comparing.
@@ -95,6 +141,43 @@ pub fn cluster_uid(disk: &dyn Disk) -> Result<Option<String>, StorageError> {
     Ok(stored.map(|stored| stored.cluster_uid))
 }
 
+const REVISION_META: WholeFile = WholeFile { magic: *b"VSREVISN", version: 1 };
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredRevision {
+    #[prost(int64, tag = "1")]
+    revision: i64,
+    #[prost(bool, tag = "2")]
+    went_back: bool,
+}
+
+/// What is known of the metadata store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeenStore {
+    /// It is believed from this revision on; 0: from any.
+    pub believed_from: Revision,
+    /// It went back, and was not believed since.
+    pub went_back: bool,
+}
+
+/// What was kept of the metadata store.
+///
+/// # Errors
+/// When the file cannot be read or is damaged.
+pub fn seen_store(disk: &dyn Disk) -> Result<SeenStore, StorageError> {
+    let stored = REVISION_META.read::<StoredRevision>(disk, Path::new("revision.meta"))?.unwrap_or_default();
+    Ok(SeenStore { believed_from: Revision(stored.revision), went_back: stored.went_back })
+}
+
+/// Keeps what is known of the metadata store, durably.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn keep_seen_store(disk: &dyn Disk, seen: SeenStore) -> Result<(), StorageError> {
+    let stored = StoredRevision { revision: seen.believed_from.0, went_back: seen.went_back };
+    REVISION_META.replace(disk, Path::new("revision.meta"), &stored)
+}
+
 /// The directory of a shard's replicas.
 pub fn shard_directory(shard: ShardId) -> PathBuf {
     PathBuf::from(format!("shards/{}/{:08}", shard.table, shard.index.0))
@@ -110,8 +193,7 @@ pub fn replica_directory(shard: ShardId, replica: ReplicaId) -> PathBuf {
 /// # Errors
 /// When the directory cannot be read.
 pub fn replicas_of(disk: &dyn Disk, shard: ShardId) -> Result<Vec<ReplicaId>, StorageError> {
-    let directory = shard_directory(shard);
-    let names = disk.list(&directory).map_err(StorageError::read(&directory))?;
+    let names = list(disk, &shard_directory(shard))?;
     Ok(names.iter().filter_map(|name| parse_replica(name)).collect())
 }
 
@@ -166,6 +248,46 @@ mod tests {
             disk.create_dir_all(&shard_directory(shard).join(other)).expect("created");
         }
         assert_eq!(replicas_of(&disk, shard).expect("listed"), replicas);
+    }
+
+    /// Steps: the older image is given up, with a crash after any operation, and then once more.
+    #[test]
+    fn an_older_image_holds_no_replica_whatever_happens_to_it() {
+        let shard = ShardId { table: crate::ids::TableId::random(), index: crate::ids::ShardIndex(3) };
+        let replicas = [ReplicaId([1; 16]), ReplicaId([2; 16])];
+        for operation in 0..12 {
+            let disk = MemoryDisk::new(operation);
+            let before = count_opening(&disk).expect("fresh");
+            for replica in replicas {
+                let directory = replica_directory(shard, replica);
+                disk.create_dir_all(&directory).expect("created");
+                let file = disk.create(&directory.join(REPLICA_META)).and_then(|mut file| file.sync());
+                file.and_then(|()| disk.sync_dir(&directory)).expect("written");
+            }
+            disk.power_off_after(operation);
+            let given_up = give_up_older_image(&disk);
+            disk.crash();
+            let after = match given_up {
+                Ok(after) => after,
+                Err(_) => give_up_older_image(&disk).expect("well"),
+            };
+            assert_ne!(after.disk_id, before.disk_id);
+            assert_eq!(count_opening(&disk).expect("well"), DiskIdentity { opens: 2, ..after });
+            for replica in replicas {
+                let names = disk.list(&replica_directory(shard, replica)).expect("listed");
+                assert_eq!(names, ["replica.meta.older-image"], "the data stays, unknown to anybody");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_identity_is_replaced() {
+        let disk = MemoryDisk::new(1);
+        let first = count_opening(&disk).expect("fresh");
+        disk.flip_bit(Path::new("disk.meta"), 22, 3);
+        let second = count_opening(&disk).expect("replaced");
+        assert_ne!(second.disk_id, first.disk_id);
+        assert_eq!(count_opening(&disk).expect("well"), DiskIdentity { opens: 2, ..second });
     }
 
     #[test]

@@ -3,9 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
-
-use arc_swap::ArcSwap;
+use std::sync::Arc;
 
 use super::StorageError;
 use super::applied::Applied;
@@ -20,6 +18,7 @@ use super::segment::{SegmentId, file};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
 use super::transfer::{DESCRIPTION_NAME, Pins};
 use crate::ids::Lsn;
+use crate::runtime::sync::{ArcSwap, RwLock};
 
 pub(super) fn open(place: StorePlace, mut meta: ReplicaMeta) -> Result<(Store, OpenReport), StorageError> {
     // An earlier process may have ended between renaming `replica.meta` and syncing its directory. What the cache shows

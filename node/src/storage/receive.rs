@@ -51,12 +51,13 @@ impl Store {
         Ok((batches, open))
     }
 
-    /// Removes every record behind `to`, and a batch that it divides; returns the new end of the log. Durable records that
-    /// go are kept in `orphans/`. Durable on return; a crash leaves the log before or after the cut.
+    /// Removes every record behind `to`. What is left of a batch that it divides waits in memory for the batch to end, as if it
+    /// had just been received. Durable records that go are kept in `orphans/`. Durable on return; a crash leaves the log
+    /// before or after the cut.
     ///
     /// # Panics
     /// When something that is applied would go, or while this replica leads: its log is the truth then.
-    pub fn cut(&mut self, to: Lsn) -> Result<Lsn, StorageError> {
+    pub fn cut(&mut self, to: Lsn) -> Result<(), StorageError> {
         assert!(
             to >= self.applied(),
             "what is applied is never undone, and {to} lies before {}",
@@ -65,9 +66,10 @@ impl Store {
         assert_eq!(self.leads, None, "the log of a primary is the truth");
         self.log.check_poison()?;
         if to >= self.log.end() {
-            return Ok(self.log.end());
+            return Ok(());
         }
-        let to = self.pending.last_end(to).unwrap_or(self.applied());
+        let (cut, to) = (to, self.pending.last_end(to).unwrap_or(self.applied()));
+        let divided = self.log.records(to.next(), cut)?;
         let epoch = self.reigns.epoch_at(to);
         if to < self.log.durable() {
             self.log.copy_orphans(&self.place.directory.join("orphans"), to, epoch)?;
@@ -77,7 +79,7 @@ impl Store {
         self.log.cut(to, epoch)?;
         self.pending.cut(to);
         self.reigns.cut(to);
-        Ok(to)
+        self.receive(divided)
     }
 }
 

@@ -178,7 +178,11 @@ impl ReplicaMeta {
                 isr: isr?,
             },
         };
-        let is_possible = meta.identity.dimension > 0 && meta.durable < Lsn::MAX;
+        // What is counted up must have a next one.
+        let is_possible = meta.identity.dimension > 0
+            && meta.durable <= Lsn::LIMIT
+            && meta.generation < u64::MAX
+            && meta.manifest < u64::MAX;
         (meta.is_ordered() && is_possible).then_some(meta)
     }
 

@@ -6,9 +6,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, TryLockError};
-
-use arc_swap::ArcSwap;
+use std::sync::{Arc, TryLockError};
 
 use super::applied::Applied;
 use super::data_dir::generation_directory;
@@ -25,6 +23,7 @@ use super::{StorageError, opening};
 use crate::document::Document;
 use crate::ids::{Epoch, Lsn};
 use crate::runtime::disk::Disk;
+use crate::runtime::sync::{ArcSwap, RwLock};
 
 /// Size of what is written to find out whether a disk is well: a block of the file system.
 const PROBE_BYTES: usize = 4096;

@@ -119,8 +119,8 @@ async fn calls_of_operators_are_checked_before_anything_happens() {
         ("POST", "/api/v1/tables/t/shards/4:move".to_owned(), json!({}), 404, "shard_not_found", ""),
         ("POST", "/api/v1/tables/t/shards/x:move".to_owned(), json!({}), 400, "invalid_argument", "/shard"),
         ("POST", "/api/v1/tables/u/shards/0:move".to_owned(), json!({}), 404, "table_not_found", ""),
-        // Until shards have several copies.
-        ("POST", shard("force-primary"), force("t/0"), 503, "not_ready", ""),
+        // The shard is led: nothing is to be forced.
+        ("POST", shard("force-primary"), force("t/0"), 400, "invalid_argument", ""),
     ];
     for (method, path, body, status, code, pointer) in rows {
         let answer = sandbox.call(method, &path, body.clone()).await;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -14,9 +16,12 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use vectorsphere::app_launcher::{AppLauncher, LaunchError};
 use vectorsphere_proto::v1 as proto;
+use vectorsphere_proto::v1::cluster_service_client::ClusterServiceClient;
+use vectorsphere_proto::v1::document_service_client::DocumentServiceClient;
+use vectorsphere_proto::v1::table_service_client::TableServiceClient;
 
 use super::ports::free_port;
-use super::support::Sandbox;
+use super::support::{Sandbox, refused};
 
 fn documents(count: u32) -> Vec<Value> {
     (0..count).map(|i| json!({"document_id": i, "vector": [i, 1], "metadata": {"i": i}})).collect()
@@ -26,8 +31,9 @@ fn documents(count: u32) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_has_read_no_records_yet_does_not_call_tables_unknown() {
     let sandbox = Sandbox::start(1).await;
-    let free = free_port();
-    let config = sandbox.config_with("early", &[("http_port", free.to_string())]);
+    let (free, free_grpc) = (free_port(), free_port());
+    let ports = [("http_port", free.to_string()), ("default_port", free_grpc.to_string())];
+    let config = sandbox.config_with("early", &ports);
     let stop = CancellationToken::new();
     // Nobody answers at the metadata store's address, so the node goes on starting.
     let starting = AppLauncher::new(config.subscribe()).start(stop.clone());
@@ -41,6 +47,17 @@ async fn a_gateway_that_has_read_no_records_yet_does_not_call_tables_unknown() {
             assert_eq!(told, (503, &json!("not_ready")), "{path}: {}", answer.text);
             assert!(answer.headers.contains_key("retry-after"));
         }
+        let endpoint = Channel::from_shared(format!("http://127.0.0.1:{free_grpc}")).expect("a URL");
+        let channel = endpoint.connect().await.expect("gRPC is served");
+        let request = proto::GetTableRequest { table_name: "t".to_owned() };
+        let answer = TableServiceClient::new(channel.clone()).get_table(request).await;
+        refused("a table", answer, Code::Unavailable, "not_ready", "");
+        let request = proto::GetDocumentRequest { table_name: "t".to_owned(), ..Default::default() };
+        let answer = DocumentServiceClient::new(channel.clone()).get_document(request).await;
+        refused("a document", answer, Code::Unavailable, "not_ready", "");
+        let status =
+            ClusterServiceClient::new(channel).get_cluster_status(proto::GetClusterStatusRequest {}).await;
+        status.expect("what a node knows of the cluster is told all the same");
         stop.cancel();
     };
     let (started, ()) = tokio::join!(starting, asking);

@@ -1,9 +1,9 @@
-//! What several test binaries share: a real etcd, started for one test, and a store that loses answers.
+//! What several test binaries share: a real etcd, started for one test, a model of it, and a store that loses answers.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-/// Runs each test function, which takes a store, over the embedded store and over a real etcd.
+/// Runs each test function, which takes a store, over the embedded store, over a real etcd and over the model of etcd.
 #[allow(unused_macros, reason = "each test binary uses a part")]
-macro_rules! on_both_stores {
+macro_rules! on_all_stores {
     ($($name:ident),* $(,)?) => {
         mod embedded {
             $(#[tokio::test]
@@ -21,10 +21,20 @@ macro_rules! on_both_stores {
                 super::$name(std::sync::Arc::new(etcd.store())).await;
             })*
         }
+
+        mod model {
+            $(#[tokio::test]
+            async fn $name() {
+                let etcd = super::support::ModelServer::start().await;
+                super::$name(std::sync::Arc::new(etcd.store())).await;
+            })*
+        }
     };
 }
 
 mod faulty_store;
+pub(crate) mod model_etcd;
+mod model_server;
 mod ports;
 
 use std::path::PathBuf;
@@ -41,6 +51,8 @@ use ports::free_port;
 
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub(crate) use faulty_store::FaultyStore;
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub(crate) use model_server::ModelServer;
 
 /// A single etcd on loopback; dropping it kills it and removes its data.
 pub(crate) struct Etcd {

@@ -18,6 +18,7 @@ use futures::stream::{self, BoxStream};
 use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 use tonic::Code;
+use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use super::{
@@ -38,20 +39,35 @@ const OLDEST_GOOD: [(u64, u64, u64); 3] = [(3, 5, 33), (3, 6, 14), (3, 7, 1)];
 /// A connection to etcd.
 pub struct EtcdStore {
     config: EtcdConfig,
+    /// Used instead of connections to the endpoints.
+    channel: Option<Channel>,
     client: OnceCell<Client>,
 }
 
 impl EtcdStore {
     /// Makes no connection yet, so that a node can start before etcd does.
     pub fn new(config: EtcdConfig) -> EtcdStore {
-        EtcdStore { config, client: OnceCell::new() }
+        EtcdStore { config, channel: None, client: OnceCell::new() }
+    }
+
+    /// Calls over this channel, which is already what the configuration says about connections.
+    pub fn over(channel: Channel, config: EtcdConfig) -> EtcdStore {
+        EtcdStore { config, channel: Some(channel), client: OnceCell::new() }
     }
 
     async fn client(&self) -> Result<Client, MetaError> {
         let client = self.client.get_or_try_init(|| async {
             let options = self.options()?;
-            let connect = Client::connect(&self.config.endpoints, Some(options));
             let limit = self.config.dial_timeout + self.config.request_timeout;
+            let connect = async {
+                match &self.channel {
+                    None => Client::connect(&self.config.endpoints, Some(options)).await,
+                    Some(channel) => {
+                        let channel = etcd_client::Channel::Tonic(channel.clone());
+                        Client::from_channel(channel, Some(options)).await
+                    }
+                }
+            };
             let client = within(limit, connect).await?;
             info!(endpoints = ?self.config.endpoints, "connected to etcd");
             self.warn_of_bugs(client.clone()).await;

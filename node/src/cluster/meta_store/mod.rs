@@ -8,6 +8,7 @@
 
 mod embedded;
 mod etcd;
+mod forward_only;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use futures::stream::BoxStream;
 
 pub use embedded::EmbeddedStore;
 pub use etcd::EtcdStore;
+pub use forward_only::ForwardOnly;
 
 use crate::ids::Revision;
 
@@ -165,4 +167,15 @@ pub enum MetaError {
     /// The store refused the request: nothing happened.
     #[error("metadata store refused the request: {0}")]
     Refused(String),
+    /// It has lost changes: nothing that it says is believed.
+    #[error(
+        "metadata store went back to revision {found}, and is believed from {seen} on: it was restored from an older state; \
+         docs/how-to/replication.md says how to restore etcd"
+    )]
+    WentBack {
+        /// The lowest revision that is believed.
+        seen: Revision,
+        /// The revision of an answer after that.
+        found: Revision,
+    },
 }

@@ -1,8 +1,6 @@
 //! The copies of one shard, judged one by one and together. Pure.
 
-use std::time::Duration;
-
-use super::Situation;
+use super::{Settings, Situation};
 use crate::cluster::view::{Replica, ReplicaRole, Shard};
 use crate::ids::{Epoch, NodeId, ReplicaId};
 use crate::table::TableState;
@@ -16,6 +14,8 @@ pub(super) struct Copies<'a> {
     pub(super) staying: Vec<Copy<'a>>,
     /// The primary is there in the session that serves, and its data is well.
     pub(super) is_led: bool,
+    /// Copies in sync that are damaged, or whose nodes do not come back.
+    pub(super) lost: Vec<ReplicaId>,
     /// A leaving copy whose node will not take it away.
     pub(super) abandoned: Option<ReplicaId>,
 }
@@ -61,7 +61,7 @@ impl<'a> Copies<'a> {
     /// `None` for a shard that nobody has claimed yet, and for one of a table that is being deleted: others see to them.
     pub(super) fn judge(
         situation: &Situation<'a>,
-        rereplicate_after: Duration,
+        settings: &Settings,
         shard: &'a Shard,
     ) -> Option<Copies<'a>> {
         let view = situation.view;
@@ -69,7 +69,8 @@ impl<'a> Copies<'a> {
         if table.state == TableState::Deleting || shard.epoch == Epoch::default() {
             return None;
         }
-        let is_given_up = |replica: &Replica| situation.is_away_for(&replica.node, rereplicate_after);
+        let is_given_up =
+            |replica: &Replica| situation.is_away_for(&replica.node, settings.rereplicate_after);
         let judge = |replica: &'a Replica| {
             let node = view.nodes.get(&replica.node);
             let is_in_sync = shard.is_in_sync(replica.id) && !replica.damaged;
@@ -83,11 +84,16 @@ impl<'a> Copies<'a> {
             }
         };
         let mut leaving = shard.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leaving);
+        let is_lost = |member: &&ReplicaId| {
+            let copy = shard.replica(**member);
+            copy.is_none_or(|copy| copy.damaged || situation.is_away_for(&copy.node, settings.lost_after))
+        };
         let mut copies = Copies {
             shard,
             wanted: table.schema.replicas as usize,
             staying: shard.staying().map(judge).collect(),
             is_led: false,
+            lost: shard.isr.iter().filter(is_lost).copied().collect(),
             abandoned: leaving.find(|replica| is_given_up(replica)).map(|replica| replica.id),
         };
         copies.is_led = view.is_served(shard) && copies.primary().is_some_and(|copy| !copy.replica.damaged);

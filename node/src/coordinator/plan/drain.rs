@@ -35,7 +35,7 @@ pub fn drain_progress(view: &ClusterView, node: &NodeId) -> DrainProgress {
     let situation =
         Situation { view, now: Duration::ZERO, gone_since: &gone_since, suspects: &suspects, unix_ms: 0 };
     let settings = Settings::default();
-    let judge = |shard| Copies::judge(&situation, settings.rereplicate_after, shard);
+    let judge = |shard| Copies::judge(&situation, &settings, shard);
     let load = Load::new(&situation, &settings, &[]);
     let mut progress = DrainProgress::default();
     for shard in view.shards.values() {

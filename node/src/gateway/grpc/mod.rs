@@ -6,17 +6,14 @@ mod documents;
 mod search;
 mod tables;
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService as _;
 use tonic::transport::Server;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{debug, error};
@@ -31,11 +28,14 @@ use super::door::Inside;
 use super::limits::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, CONNECTIONS_MAX, HEAD_BYTES_MAX, STREAMS_MAX};
 use crate::error_code::{Error, ErrorCode};
 use crate::router::RequestContext;
-use crate::runtime::acceptor::Acceptor;
+use crate::runtime::acceptor::{Acceptor, Peer};
+use crate::runtime::network::Listener;
 
 /// Room beside the payload of an answer.
 const ANSWER_OVERHEAD: usize = 4 << 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Methods whose answers do not depend on what tables there are.
+const CLUSTER: &str = "ClusterService/";
 const DOMAIN: &str = "vectorsphere.io";
 
 /// One service of the API; every method is in the file of its proto.
@@ -50,7 +50,7 @@ struct Api {
 /// When the transport fails.
 pub async fn serve(
     gateway: ApiGateway,
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     health_service: tonic_health::pb::health_server::HealthServer<
         impl tonic_health::pb::health_server::Health,
     >,
@@ -92,8 +92,14 @@ impl Api {
         run: impl AsyncFnOnce(&ApiGateway, RequestContext, Q) -> Result<A, Error>,
     ) -> Result<tonic::Response<A>, Status> {
         let observed = self.gateway.door().metrics.begin(method, "gRPC");
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let answer = match enter(&self.gateway, request.metadata(), peer) {
+        let peer = request.extensions().get::<Peer>().copied();
+        let entered = enter(&self.gateway, request.metadata(), peer).and_then(|inside| {
+            if !method.starts_with(CLUSTER) {
+                self.gateway.check_tables_are_known()?;
+            }
+            Ok(inside)
+        });
+        let answer = match entered {
             Ok(_inside) => {
                 let context = self.gateway.context(super::new_request_id(), timeout(request.metadata()));
                 let (deadline, request_id) = (context.deadline, context.request_id.clone());
@@ -133,9 +139,9 @@ impl Api {
     }
 }
 
-fn enter(gateway: &ApiGateway, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Inside, Error> {
+fn enter(gateway: &ApiGateway, metadata: &MetadataMap, peer: Option<Peer>) -> Result<Inside, Error> {
     let authorization = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    let (_, inside) = gateway.door().enter(authorization, peer.map(|peer| peer.ip()))?;
+    let (_, inside) = gateway.door().enter(authorization, peer.map(|peer| peer.0.ip()))?;
     Ok(inside)
 }
 
@@ -146,7 +152,7 @@ fn guarded<S>(
 ) -> tonic::service::interceptor::InterceptedService<S, impl tonic::service::Interceptor + Clone + use<S>> {
     let gateway = gateway.clone();
     let check = move |request: Request<()>| {
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = request.extensions().get::<Peer>().copied();
         enter(&gateway, request.metadata(), peer).map(|_| request).map_err(|error| status(&error))
     };
     tonic::service::interceptor::InterceptedService::new(service, check)

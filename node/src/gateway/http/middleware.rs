@@ -22,8 +22,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const OVERTIME: Duration = Duration::from_secs(1);
 /// Paths whose answers depend on the cluster's records.
 const TABLES: &str = "/api/v1/tables";
-/// When a node that starts is worth another try.
-const STARTING_PAUSE: Duration = Duration::from_secs(1);
 /// Paths that need no credentials.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/health"];
 
@@ -76,10 +74,8 @@ async fn answer(
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let (caller, _inside) = gateway.door().enter(authorization, peer)?;
-    // Before its first look at the records a node would call every table unknown.
-    if route.starts_with(TABLES) && !gateway.view().is_known() {
-        let message = "this node starts: it has not read what tables there are yet";
-        return Err(Error::new(ErrorCode::NotReady, message).retry_after(STARTING_PAUSE));
+    if route.starts_with(TABLES) {
+        gateway.check_tables_are_known()?;
     }
     request.extensions_mut().insert(Admitted { caller, request_id: request_id.to_owned() });
     let limit = gateway.config().task_timeout.max(asked_timeout(&request)) + OVERTIME;

@@ -7,18 +7,18 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tracing::debug;
 
 use super::super::ApiGateway;
 use super::super::limits::{CONNECTIONS_MAX, HEAD_BYTES_MAX, NEXT_HEAD_TIMEOUT, STREAMS_MAX};
 use crate::runtime::TaskGroup;
-use crate::runtime::acceptor::{Acceptor, Connection};
+use crate::runtime::acceptor::{Acceptor, Connection, Peer};
+use crate::runtime::network::Listener;
 
 /// Serves until the group is cancelled; then accepts nothing more, lets requests end, and returns. The connections are
 /// tasks of the group.
-pub async fn serve(gateway: ApiGateway, listener: TcpListener, tasks: TaskGroup) {
+pub async fn serve(gateway: ApiGateway, listener: Box<dyn Listener>, tasks: TaskGroup) {
     let routes = super::routes_of(gateway);
     let acceptor = Acceptor::new("http", listener, CONNECTIONS_MAX);
     let cancel = tasks.cancellation().clone();
@@ -30,7 +30,7 @@ pub async fn serve(gateway: ApiGateway, listener: TcpListener, tasks: TaskGroup)
 
 /// One connection, until its client ends it or `stop`; a request under way is answered first.
 async fn converse(routes: axum::Router, connection: Connection, stop: impl Future<Output = ()>) {
-    let peer = connection.peer();
+    let Peer(peer) = connection.peer();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         routes.clone().oneshot(request.map(Body::new))

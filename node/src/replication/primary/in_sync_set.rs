@@ -47,6 +47,17 @@ impl Primary {
 }
 
 impl Replica {
+    /// Every copy that this primary counts; of one that does not lead, none.
+    #[cfg(test)]
+    pub(crate) fn maximal_isr(&self) -> BTreeSet<ReplicaId> {
+        match (&self.standing, &self.configuration) {
+            (Standing::Primary(primary), Some(configuration)) => {
+                primary.maximal_isr(configuration, self.rules)
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
     /// Takes copies out of the in-sync set that are lost, and in that are complete; one change at a time.
     pub(super) fn change_in_sync_set(&mut self, given: &mut Given<'_>) {
         let (Standing::Primary(primary), Some(configuration)) = (&self.standing, &self.configuration) else {

@@ -263,6 +263,7 @@ impl Replica {
         }
         if commit > self.commit {
             self.commit = commit;
+            self.is_proven |= commit >= start;
             given.command(Command::Commit(commit));
             self.tell_commit(given);
         }

@@ -11,8 +11,9 @@ use crate::replication::timing::{Now, Timing};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Peer {
     pub(super) state: PeerState,
-    /// Its node's session, from its last reply.
+    /// Its node's session, from its last reply, and what its clock showed there.
     pub(super) session: Session,
+    pub(super) clock: Option<Duration>,
     /// Equal to our log and durable up to here, by replies in this reign; `None`: it has not replied.
     pub(super) flushed: Option<Lsn>,
     /// It obeys nobody else until then, on the boot-time clock.
@@ -47,7 +48,12 @@ pub enum PeerState {
         unanswered_since: Option<Duration>,
     },
     /// Its log ends before ours begins.
-    Snapshot,
+    Snapshot {
+        /// Where its log ended when that was found.
+        judged: Lsn,
+        /// Where ours began then: whatever snapshot it fetches reaches as far, so the rest is kept for it.
+        kept: Lsn,
+    },
 }
 
 /// How another copy stands, for people.
@@ -59,6 +65,8 @@ pub struct PeerView {
     pub state: PeerState,
     /// Durable there.
     pub flushed: Lsn,
+    /// The first record of the log that it still needs; `None`: nobody knows.
+    pub needs: Option<Lsn>,
     /// Time since its last reply.
     pub silent: Duration,
 }
@@ -68,6 +76,7 @@ impl Peer {
         Peer {
             state: PeerState::Probing { next },
             session: Session(0),
+            clock: None,
             flushed: None,
             granted_until: Duration::ZERO,
             answered: 0,
@@ -77,6 +86,16 @@ impl Peer {
             lied: false,
             readmit_at: Duration::ZERO,
             left: None,
+        }
+    }
+
+    /// Its log, which ends at `judged`, ends before ours begins. What was kept for a snapshot that it fetches already stays.
+    pub(super) fn needs_snapshot(&self, judged: Lsn, first: Lsn) -> PeerState {
+        match self.state {
+            PeerState::Snapshot { kept, .. } => PeerState::Snapshot { judged, kept },
+            PeerState::Probing { .. } | PeerState::Streaming { .. } => {
+                PeerState::Snapshot { judged, kept: first }
+            }
         }
     }
 
@@ -98,7 +117,7 @@ impl Peer {
                 *unanswered_since =
                     if flushed >= end { None } else { unanswered_since.map(|_| now.monotonic) };
             }
-            PeerState::Snapshot => {
+            PeerState::Snapshot { .. } => {
                 self.state = PeerState::Streaming { next: flushed.next(), unanswered_since: None };
             }
         }
@@ -113,6 +132,10 @@ impl Replica {
             id: *id,
             state: peer.state,
             flushed: peer.flushed.unwrap_or_default(),
+            needs: match peer.state {
+                PeerState::Snapshot { kept, .. } => Some(kept),
+                PeerState::Probing { .. } | PeerState::Streaming { .. } => peer.flushed.map(Lsn::next),
+            },
             silent: now.monotonic.saturating_sub(peer.heard),
         };
         primary.peers.iter().map(view).collect()

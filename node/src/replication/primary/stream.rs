@@ -23,7 +23,7 @@ impl Primary {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         match &mut peer.state {
             PeerState::Streaming { next, .. } | PeerState::Probing { next } => *next = (*next).min(from),
-            PeerState::Snapshot => {}
+            PeerState::Snapshot { .. } => {}
         }
     }
 
@@ -111,9 +111,9 @@ impl Replica {
         let Some(peer) = primary.peers.get_mut(&to) else { return false };
         let next = match peer.state {
             PeerState::Probing { next } | PeerState::Streaming { next, .. } => next,
-            PeerState::Snapshot => {
+            PeerState::Snapshot { judged, .. } => {
                 if !is_needed {
-                    given.command(Command::Send(to, Message::Install { epoch }));
+                    given.command(Command::Send(to, Message::Install { epoch, judged }));
                 }
                 return true;
             }
@@ -122,7 +122,7 @@ impl Replica {
         let prev = self.log.position(Lsn(next.0 - 1));
         let (Some(prev), true) = (prev, last < next || next >= self.log.first) else {
             // One that is in sync has all that is committed, and the log keeps what is not.
-            peer.state = PeerState::Snapshot;
+            peer.state = peer.needs_snapshot(Lsn(next.0 - 1), self.log.first);
             return false;
         };
         if let PeerState::Streaming { next, unanswered_since } = &mut peer.state
@@ -132,8 +132,9 @@ impl Replica {
             unanswered_since.get_or_insert(given.now.monotonic);
         }
         let starts = self.log.epochs.starts_within(next, last);
-        let leased = self.grant(given.now).is_some();
-        let append = Append { epoch, start, prev, last, starts, commit: self.commit, beacon, leased };
+        let clock = peer.clock.map(|clock| (peer.session, clock));
+        let fresh = clock.filter(|_| self.grant(given.now).is_some());
+        let append = Append { epoch, start, prev, last, starts, commit: self.commit, beacon, fresh };
         given.command(Command::Send(to, Message::Append(append)));
         true
     }
@@ -159,7 +160,7 @@ impl Replica {
         }
         let sent = primary.sent_at(reply.beacon);
         let Some(peer) = primary.peers.get_mut(&from) else { return };
-        let Reply { session, beacon, outcome, disk, .. } = reply;
+        let Reply { session, clock, beacon, outcome, disk, .. } = reply;
         if session < peer.session && session != Session(0) {
             // From an earlier process; what the disk holds now is for the later one to say.
             return;
@@ -169,7 +170,10 @@ impl Replica {
         let (before, end) = (peer.flushed, self.log.end);
         if is_new_process {
             // Its disk may not be the one that it was: what it says now counts.
-            peer.flushed = None;
+            (peer.flushed, peer.clock) = (None, None);
+        }
+        if session == peer.session {
+            peer.clock = peer.clock.max(Some(clock));
         }
         match outcome {
             ReplyOutcome::Accepted { flushed } => {
@@ -188,14 +192,20 @@ impl Replica {
                 peer.accepted(flushed, end, now);
             }
             ReplyOutcome::Mismatch { epochs, end: their_end } => {
-                if is_new_process && before.is_some_and(|before| their_end < before) {
-                    peer.lied = true;
+                // What it had of earlier reigns it may have cut in the middle of a batch, which then counts as not there.
+                let is_less = |before| before >= primary.start && their_end < before;
+                let has_lost = is_new_process && before.is_some_and(is_less);
+                // And one that is in sync when it comes has all that is committed.
+                let is_in_sync = self.configuration.as_ref().is_some_and(|known| known.is_in_sync(from));
+                let never_had = is_in_sync && peer.flushed.is_none() && their_end < self.commit;
+                if (has_lost || never_had) && !std::mem::replace(&mut peer.lied, true) {
                     given.command(Command::Alarm(Alarm::DiskLied(from)));
                 }
                 let common = self.log.last_common(&epochs, their_end);
-                let state = match common {
-                    Some(common) => PeerState::Probing { next: common.next() },
-                    None => PeerState::Snapshot,
+                let state = match common.map(Lsn::next) {
+                    // What follows must be there, unless nothing follows.
+                    Some(next) if next >= self.log.first => PeerState::Probing { next },
+                    _ => peer.needs_snapshot(their_end, self.log.first),
                 };
                 // Of several messages that did not fit, the first one's answer is enough.
                 if peer.state != state {

@@ -89,7 +89,8 @@ impl Bench {
     fn reply(&mut self, from: u8, session: i64, outcome: ReplyOutcome) -> Vec<Command> {
         let Standing::Primary(primary) = self.core.standing() else { panic!("it leads") };
         let (epoch, beacon) = (primary.epoch, primary.beacon);
-        let reply = Reply { session: Session(session), epoch, beacon, outcome, disk: DiskCondition::Well };
+        let (session, clock, disk) = (Session(session), self.now.monotonic, DiskCondition::Well);
+        let reply = Reply { session, clock, epoch, beacon, outcome, disk };
         self.step(Event::Received(id(from), Message::Reply(reply)))
     }
 
@@ -133,6 +134,7 @@ fn writes_are_admitted_or_refused_before_they_are_appended() {
     let mut full = Bench::leading(&[1, 2], 1);
     let reply = Reply {
         session: Session(12),
+        clock: Duration::ZERO,
         epoch: Epoch(1),
         beacon: 1,
         outcome: ReplyOutcome::Accepted { flushed: Lsn(1) },
@@ -271,7 +273,9 @@ fn a_copy_is_asked_where_its_log_parts_and_gets_what_it_lacks() {
     bench.step(Event::Released(Lsn(2)));
     bench.reply(2, 12, ReplyOutcome::Accepted { flushed: Lsn::ZERO });
     let commands = bench.pass(200 * MS, &[]);
-    assert!(commands.contains(&Command::Send(id(2), Message::Install { epoch: Epoch(1) })));
+    assert!(
+        commands.contains(&Command::Send(id(2), Message::Install { epoch: Epoch(1), judged: Lsn::ZERO }))
+    );
 }
 
 #[test]
@@ -286,6 +290,15 @@ fn a_copy_that_comes_back_with_less_than_it_had_is_trusted_no_more() {
     assert_eq!(bench.make(&commands), Some(Change::Distrust(id(2))));
     let commands = bench.pass(200 * MS, &[3]);
     assert_eq!(bench.make(&commands), Some(Change::InSync(isr(&[1, 3]))));
+
+    // One of whom this reign knows nothing yet: in sync it has all that is committed.
+    let mut bench = Bench::leading(&[1, 2, 3], 1);
+    bench.write();
+    bench.pass(200 * MS, &[2, 3]);
+    bench.reply(2, 99, ReplyOutcome::Installing);
+    let epochs = EpochHistory(vec![(Epoch(1), Lsn(1))]);
+    let commands = bench.reply(2, 99, ReplyOutcome::Mismatch { epochs, end: Lsn(1) });
+    assert!(commands.contains(&Command::Alarm(Alarm::DiskLied(id(2)))));
 }
 
 #[test]

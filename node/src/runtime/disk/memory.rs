@@ -11,13 +11,14 @@ mod files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use self::files::{Content, Files, NameChange};
 use super::{Disk, DiskFile, DiskReader, DiskSpace, parent};
+use crate::runtime::sync::Mutex;
 
 /// What a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +57,11 @@ struct State {
     /// So many more syncs of files succeed without doing anything.
     forgotten_syncs: u64,
     misdirects_next_append: bool,
+    effects: Effects,
 }
+
+/// How often each thing went wrong.
+pub type Effects = BTreeMap<&'static str, u64>;
 
 impl MemoryDisk {
     /// An empty disk of 1 TiB whose arbitrary choices follow from `seed`.
@@ -70,8 +75,14 @@ impl MemoryDisk {
             faults: BTreeMap::new(),
             forgotten_syncs: 0,
             misdirects_next_append: false,
+            effects: Effects::new(),
         };
         MemoryDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What went wrong so far.
+    pub fn effects(&self) -> Effects {
+        self.lock().effects.clone()
     }
 
     /// Operations so far.
@@ -83,6 +94,11 @@ impl MemoryDisk {
     pub fn power_off_after(&self, operations: u64) {
         let mut state = self.lock();
         state.power_off_at = Some(state.operations + operations);
+    }
+
+    /// Ends what [`MemoryDisk::power_off_after`] began, and nothing is lost.
+    pub fn power_on(&self) {
+        self.lock().power_off_at = None;
     }
 
     /// Fails the next operation of this kind with an error of this kind.
@@ -139,7 +155,7 @@ impl MemoryDisk {
     pub fn crash(&self) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.files.crash(&mut state.random);
+        state.files.crash(&mut state.random, &mut state.effects);
         state.power_off_at = None;
         state.faults.clear();
         state.forgotten_syncs = 0;
@@ -181,6 +197,7 @@ impl State {
     fn begin(&mut self, operation: DiskOperation) -> io::Result<()> {
         self.operations += 1;
         if self.power_off_at.is_some_and(|at| self.operations > at) {
+            self.count("operation that fails for good");
             return Err(io::Error::other("the power is off"));
         }
         match self.faults.get_mut(&operation) {
@@ -188,6 +205,12 @@ impl State {
             Some((0, kind)) => {
                 let error = (*kind).into();
                 self.faults.remove(&operation);
+                self.count(match operation {
+                    DiskOperation::Read => "failed read",
+                    DiskOperation::Append => "failed append",
+                    DiskOperation::Sync => "failed sync",
+                    DiskOperation::Directory => "failed operation on a directory",
+                });
                 Err(error)
             }
             Some((count, _)) => {
@@ -195,6 +218,10 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.effects.entry(what).or_default() += 1;
     }
 
     /// Where an append to `content` lands in truth: the file that it is for, or a place in another one.
@@ -324,11 +351,15 @@ impl DiskFile for MemoryFile {
             Ok(()) if room < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
             outcome => outcome,
         };
+        if outcome.as_ref().is_err_and(|error: &io::Error| error.kind() == io::ErrorKind::StorageFull) {
+            state.count("append to a full disk");
+        }
         let written = match outcome {
             Ok(()) => bytes.len(),
             Err(_) => state.random.random_range(0..=bytes.len()).min(room),
         };
         if let Some((other, offset)) = state.misdirection(self.content, written) {
+            state.count("misdirected append");
             state.files.contents[other].bytes[offset..offset + written].copy_from_slice(&bytes[..written]);
             let length = state.files.contents[self.content].bytes.len() + written;
             state.files.contents[self.content].bytes.resize(length, 0);
@@ -345,10 +376,15 @@ impl DiskFile for MemoryFile {
         let powered = state.power_off_at.is_none_or(|at| state.operations <= at);
         if outcome.is_ok() && state.forgotten_syncs > 0 {
             state.forgotten_syncs -= 1;
+            state.count("forgotten sync");
             return outcome;
         }
-        let content = &mut state.files.contents[self.content];
+        let State { files, effects, .. } = &mut *state;
+        let content = &mut files.contents[self.content];
         let (start, end) = (content.synced, content.bytes.len());
+        if outcome.is_err() && powered && start < end {
+            *effects.entry("pages dropped by a failed sync").or_default() += 1;
+        }
         if outcome.is_ok() {
             content.synced = end;
         } else if powered {

@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use file::{FileDisk, OpenError};
-pub use memory::{DiskImage, DiskOperation, MemoryDisk};
+pub use memory::{DiskImage, DiskOperation, Effects, MemoryDisk};
 
 /// A tree of files. Shared as `Arc<dyn Disk>`.
 pub trait Disk: Send + Sync + 'static {

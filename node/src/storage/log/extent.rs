@@ -1,9 +1,10 @@
 //! What of a log is durable and where: shared by the one who appends and those who read beside.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 
 use crate::ids::Lsn;
+use crate::runtime::sync::Mutex;
 
 /// A segment that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -198,6 +198,21 @@ impl Log {
         removed
     }
 
+    /// The records `first..=last`, durable or not.
+    pub fn records(&self, first: Lsn, last: Lsn) -> Result<Vec<Record>, StorageError> {
+        let (mut records, mut reader) = (Vec::new(), self.reader());
+        let durable = last.min(self.durable());
+        let mut next = first;
+        while next <= durable {
+            let LogRead::Records(read) = reader.read(next, 1 << 20)? else { break };
+            next = read.last().expect("it is durable").lsn.next();
+            records.extend(read.into_iter().filter(|record| record.lsn <= durable));
+        }
+        let waits = |record: &&Record| (first..=last).contains(&record.lsn);
+        records.extend(self.group.iter().filter(waits).cloned());
+        Ok(records)
+    }
+
     /// Keeps a copy of the durable records behind `to`, which reign `epoch` wrote, as a segment file in `directory`. Of
     /// several copies the oldest go.
     pub fn copy_orphans(&self, directory: &Path, to: Lsn, epoch: Epoch) -> Result<(), StorageError> {

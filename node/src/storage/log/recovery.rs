@@ -117,6 +117,7 @@ fn read_headers(place: &LogPlace) -> Result<Vec<(SegmentHeader, Option<Lsn>)>, S
         let path = segment::path_of(&place.directory, number);
         let reader = place.disk.open(&path).map_err(segment::read_error(&path))?;
         let header = SegmentHeader::read(&path, reader.as_ref())?;
+        header.check_number(&path, number)?;
         if header.replica != place.replica {
             let reason = format!("belongs to replica {}, not to {}", header.replica, place.replica);
             return Err(StorageError::damaged(&path, reason));

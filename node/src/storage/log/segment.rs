@@ -16,6 +16,8 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 
 const MAGIC: [u8; 8] = *b"VSLOG\r\n\0";
 const VERSION: u32 = 1;
+/// No log has so many segments.
+const NUMBER_LIMIT: u64 = 1 << 62;
 
 /// The first 64 bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +65,18 @@ impl SegmentHeader {
             return Err(StorageError::Newer { path: path.to_path_buf(), reason });
         }
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        Ok(SegmentHeader {
+        let header = SegmentHeader {
             replica: ReplicaId(bytes[12..28].try_into().expect("sixteen bytes")),
             number: u64_at(28),
             first: Lsn(u64_at(36)),
             epoch: Epoch(u64_at(44)),
             seed: u64_at(52),
-        })
+        };
+        // There is a position before the first record, and a number for the next segment.
+        if header.first == Lsn::ZERO || header.first > Lsn::LIMIT || header.number > NUMBER_LIMIT {
+            return Err(damaged("header names an impossible position or number"));
+        }
+        Ok(header)
     }
 
     /// Reads the header of an open segment.
@@ -77,6 +84,14 @@ impl SegmentHeader {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         reader.read_exact_at(&mut bytes, 0).map_err(read_error(path))?;
         SegmentHeader::decode(path, &bytes)
+    }
+
+    /// That it is the header of segment `number`, whose name the file has.
+    pub(super) fn check_number(&self, path: &Path, number: u64) -> Result<(), StorageError> {
+        if self.number == number {
+            return Ok(());
+        }
+        Err(StorageError::damaged(path, format!("holds segment {}", self.number)))
     }
 
     /// What the first record's checksum starts from.
@@ -115,9 +130,7 @@ pub(super) fn read(
     let path = path_of(directory, number);
     let bytes = disk.read(&path).map_err(read_error(&path))?;
     let header = SegmentHeader::decode(&path, &bytes)?;
-    if header.number != number {
-        return Err(StorageError::damaged(&path, format!("holds segment {}", header.number)));
-    }
+    header.check_number(&path, number)?;
     Ok((header, bytes.into()))
 }
 

@@ -93,7 +93,7 @@ impl Node {
         }
     }
 
-    /// Cuts what lies behind `to`, and a batch that it divides.
+    /// Cuts what lies behind `to`; what is left of a batch that it divides has not ended.
     pub(super) fn cut(&mut self, to: Lsn) -> Result<(), StorageError> {
         if to < self.end() {
             let kept = self.log.partition_point(|entry| entry.last <= to);
@@ -101,8 +101,9 @@ impl Node {
             let ended = kept.checked_sub(1).map_or(Lsn::ZERO, |last| self.log[last].last);
             self.acknowledged = self.acknowledged.min(ended);
             self.store().cut(to)?;
+            let records = self.log[kept..].iter().flat_map(|entry| &entry.records).chain(&self.open);
+            self.open = records.filter(|record| record.lsn <= to).cloned().collect();
             self.log.truncate(kept);
-            self.open.clear();
         } else {
             self.store().cut(to)?;
         }

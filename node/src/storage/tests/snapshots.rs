@@ -206,6 +206,31 @@ fn after_a_failed_write_a_file_begins_anew() {
     }
 }
 
+/// Steps: the sender goes away in the middle of a file; a later try finds what is there and goes on behind it.
+#[test]
+fn an_interrupted_snapshot_is_gone_on_with() {
+    let (_, mut source) = source(1);
+    let pinned = source.pin_checkpoint().expect("there is one");
+    let description = pinned.description().expect("well").clone();
+    let disk = MemoryDisk::new(2);
+    replica_before(&disk);
+    assert!(SnapshotWriter::interrupted(&place(&disk), &identity(2)).is_none());
+    let mut writer = SnapshotWriter::begin(&place(&disk), &identity(2), description.clone()).expect("well");
+    let first = description.files[0].bytes;
+    for (file, bytes) in [(0, first), (1, 333)] {
+        let bytes = pinned.read(file, 0, bytes as usize).expect("well");
+        writer.write(file, 0, &bytes).expect("well");
+    }
+    assert_eq!(writer.end(), (1, 333));
+    drop(writer);
+    let mut writer = SnapshotWriter::interrupted(&place(&disk), &identity(2)).expect("it was begun");
+    assert_eq!((writer.description(), writer.end()), (&description, (1, 333)));
+    copy(&pinned, &mut writer).expect("well");
+    assert_eq!(writer.end(), (description.files.len() as u32, 0));
+    writer.finish().expect("whole");
+    assert!(SnapshotWriter::interrupted(&place(&disk), &identity(2)).is_none());
+}
+
 #[test]
 fn bytes_that_are_not_those_of_the_description_are_refused() {
     let (_, mut source) = source(1);

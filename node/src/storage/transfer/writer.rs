@@ -70,6 +70,22 @@ impl SnapshotWriter {
         Ok(SnapshotWriter { place, identity, description, generation, home, progress, open: None })
     }
 
+    /// One that an earlier process or connection has begun for the replica, if it is of any use.
+    pub fn interrupted(place: &StorePlace, identity: &ReplicaIdentity) -> Option<SnapshotWriter> {
+        let disk = place.disk.as_ref();
+        let meta = ReplicaMeta::read(disk, &place.directory).ok()?;
+        let home = generation_directory(&place.directory, meta.map_or(0, |meta| meta.generation) + 1);
+        let stored = DESCRIPTION.read::<StoredDescription>(disk, &home.join(DESCRIPTION_NAME)).ok()??;
+        SnapshotWriter::begin(place, identity, SnapshotDescription::parse(stored)?).ok()
+    }
+
+    /// Where to go on: the first file that is not whole, and the bytes of it that are there.
+    pub fn end(&self) -> (u32, u64) {
+        let files = self.description.files.iter().zip(&self.progress);
+        let whole = files.take_while(|(file, there)| file.bytes == **there).count();
+        (whole as u32, self.progress.get(whole).copied().unwrap_or_default())
+    }
+
     /// What is being written.
     pub fn description(&self) -> &SnapshotDescription {
         &self.description

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::words::{Cluster, UNIX_MS, name_of, node, replica_id, shard};
-use crate::cluster::view::Node;
+use crate::cluster::view::{Node, Shard};
 use crate::coordinator::plan::{CandidateReport, DrainProgress, Settings, drain_progress, elect};
-use crate::ids::{Epoch, Lsn};
+use crate::ids::{Epoch, Lsn, ReplicaId};
 use crate::table::TableState;
 
 const NOTHING: [&str; 0] = [];
@@ -24,7 +24,7 @@ fn somebody_is_elected_when_nobody_leads_and_somebody_may() {
     assert_eq!(plan("a* b"), NOTHING);
     assert_eq!(plan("a^ b"), ["elect 0"], "a new session of the node");
     assert_eq!(plan("z* b"), ["elect 0"], "the node is gone");
-    assert_eq!(plan("a*! b"), ["elect 0"], "its disk is broken");
+    assert_eq!(plan("a*! b"), ["elect 0 without a"], "its disk is broken");
     assert_eq!(plan("a b"), ["elect 0"], "there is none");
     assert_eq!(plan("z* b-"), NOTHING, "only a copy out of sync is left");
     assert_eq!(plan("z* b!"), NOTHING, "only a damaged one is");
@@ -50,7 +50,7 @@ fn shards_that_are_being_made_or_deleted_are_left_alone() {
 fn a_node_that_is_away_for_a_while_loses_its_primaries_only() {
     let cluster = |minutes| Cluster::new("a b c", 2, &["b* a", "a* c", "c* b"]).gone("b", minutes);
     assert_eq!(cluster(9).plan(), ["elect 0"]);
-    assert_eq!(cluster(10).plan(), ["elect 0", "add 2 a for b"]);
+    assert_eq!(cluster(10).plan(), ["elect 0 without b", "add 2 a for b"]);
     let forgotten = Cluster { gone_since: BTreeMap::new(), ..cluster(10) };
     assert_eq!(forgotten.plan(), ["elect 0"], "a new Master has just noticed");
     let mut back = Cluster::new("a b c", 2, &["b* a", "a* c", "c* b"]);
@@ -69,7 +69,7 @@ fn a_copy_that_is_lost_is_replaced_and_then_retired() {
     assert_eq!(plan("a* b c>b"), ["retire 0 b"]);
     assert_eq!(plan("a* b- c>b"), ["retire 0 b"]);
     assert_eq!(plan("a* bx c"), ["withdraw 0 b"]);
-    assert_eq!(plan("a^ b"), ["elect 0"], "nobody could send a copy");
+    assert_eq!(plan("a^ b"), ["elect 0 without b"], "nobody could send a copy");
     let more = Settings { incoming_per_node: 9, outgoing_per_node: 9, ..Settings::default() };
     let three = Cluster::new("a c d e", 3, &["a* b c?>b"]).gone("b", 10).with(more);
     assert_eq!(three.plan(), NOTHING, "one after the other");
@@ -321,9 +321,11 @@ fn the_longest_log_leads() {
         commit: Lsn(5),
         is_damaged: false,
         tail_was_cut: false,
+        is_proven: false,
         primaries: 0,
     };
-    let elected = |copies: &str, reports: &[CandidateReport]| elect(&shard(0, copies), reports).map(name_of);
+    let elected =
+        |copies: &str, reports: &[CandidateReport]| elect(&shard(0, copies), reports, &[]).map(name_of);
     let (a, b, c) = (report("a", 3, 9), report("b", 3, 8), report("c", 4, 7));
     assert_eq!(elected("a* b c", &[a, b, c]).as_deref(), Some("c"), "the later reign before the longer log");
     assert_eq!(elected("a* b c", &[b, a]).as_deref(), Some("a"));
@@ -350,4 +352,31 @@ fn the_longest_log_leads() {
     assert_eq!(elected("a* b", &[cut, b]).as_deref(), Some("a"), "nobody has it");
     assert_eq!(elected("a* b", &[cut]), None);
     assert_eq!(elected("a* b-", &[cut]).as_deref(), Some("a"));
+
+    let without_b = elect(&shard(0, "a* b!"), &[cut], &[replica_id("b")]);
+    assert_eq!(without_b, Some(replica_id("a")), "nobody will hear of it");
+
+    // Copies that were opened just now: one disk of two may have forgotten, so two are asked, or one that is proven.
+    let of_two = |copies: &str, reports: &[CandidateReport], lost: &[&str]| {
+        let shard = Shard { min_isr: 2, ..shard(0, copies) };
+        let lost: Vec<ReplicaId> = lost.iter().map(|name| replica_id(name)).collect();
+        elect(&shard, reports, &lost).map(name_of)
+    };
+    let proven = |report| CandidateReport { is_proven: true, ..report };
+    assert_eq!(of_two("a* b c", &[a], &[]), None, "b or c may have more");
+    assert_eq!(of_two("a* b c", &[a, b], &[]).as_deref(), Some("a"));
+    assert_eq!(of_two("a* b c", &[proven(b)], &[]).as_deref(), Some("b"));
+    assert_eq!(of_two("a* b c!", &[a, c], &[]), None, "a damaged one says nothing");
+    assert_eq!(of_two("a* b c!", &[a], &["c"]).as_deref(), Some("a"), "it is the one that may be lost");
+    assert_eq!(of_two("a* b c-", &[a, proven(c)], &[]), None, "nor does one that is out");
+    assert_eq!(of_two("a* b- c-", &[a], &[]).as_deref(), Some("a"), "nothing was acknowledged by one alone");
+}
+
+#[test]
+fn an_election_does_without_copies_that_are_lost() {
+    let lost = |copies: &str| Cluster::new("a b c", 3, &[copies]);
+    assert_eq!(lost("a^ b c").plan(), ["elect 0"]);
+    assert_eq!(lost("a^! b c").plan(), ["elect 0 without a"]);
+    assert_eq!(lost("a* b c").gone("a", 9).plan(), ["elect 0"]);
+    assert_eq!(lost("a* b c").gone("a", 11).plan(), ["elect 0 without a"], "it will not come back");
 }

@@ -94,7 +94,7 @@ impl Cluster {
         self
     }
 
-    /// The steps: `elect 0`, `add 0 c for b`, `retire 0 b`, `hand over 0 b`, `withdraw 0 b`, `end drain a`.
+    /// The steps: `elect 0`, `elect 0 without a` (which is lost), `add 0 c for b`, `retire 0 b`, `hand over 0 b`, `withdraw 0 b`, `end drain a`.
     pub(super) fn plan(&self) -> Vec<String> {
         let situation = Situation {
             view: &self.view,
@@ -109,7 +109,11 @@ impl Cluster {
 
 fn describe(action: &Action) -> String {
     match action {
-        Action::Elect { shard } => format!("elect {}", shard.index),
+        Action::Elect { shard, lost } if lost.is_empty() => format!("elect {}", shard.index),
+        Action::Elect { shard, lost } => {
+            let lost: Vec<String> = lost.iter().map(|lost| name_of(*lost)).collect();
+            format!("elect {} without {}", shard.index, lost.join(" "))
+        }
         Action::Add { shard, node, replaces: None } => format!("add {} {node}", shard.index),
         Action::Add { shard, node, replaces: Some(replaced) } => {
             format!("add {} {node} for {}", shard.index, name_of(*replaced))

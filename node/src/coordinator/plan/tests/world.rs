@@ -162,7 +162,7 @@ impl World {
                 self.nodes.get_mut(node).expect("one of ours").drain = None;
                 return;
             }
-            Action::Elect { shard }
+            Action::Elect { shard, .. }
             | Action::Add { shard, .. }
             | Action::Retire { shard, .. }
             | Action::HandOver { shard, .. }
@@ -192,10 +192,10 @@ impl World {
         };
         match action {
             Action::EndDrain { .. } => None,
-            Action::Elect { shard } => {
+            Action::Elect { shard, lost } => {
                 let there = view.shards[shard].isr.iter().filter(|member| session(member).is_some());
                 let reports: Vec<CandidateReport> = there.map(|member| report(*member)).collect();
-                let elected = elect(&view.shards[shard], &reports)?;
+                let elected = elect(&view.shards[shard], &reports, lost)?;
                 Some(edits::with_primary(record, elected, session(&elected)?))
             }
             Action::Add { node, replaces, .. } => {
@@ -332,6 +332,7 @@ fn report(replica: ReplicaId) -> CandidateReport {
         commit: Lsn(1),
         is_damaged: false,
         tail_was_cut: false,
+        is_proven: false,
         primaries: 0,
     }
 }

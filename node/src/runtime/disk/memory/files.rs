@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use super::Effects;
+
 /// Unsynced bytes reach the disk in units of this many.
 const SECTOR_BYTES: usize = 512;
 
@@ -62,14 +64,19 @@ impl Files {
         }
     }
 
-    pub(super) fn crash(&mut self, random: &mut SmallRng) {
+    pub(super) fn crash(&mut self, random: &mut SmallRng, effects: &mut Effects) {
         for changes in std::mem::take(&mut self.changes).into_values() {
             let kept = random.random_range(0..=changes.len());
+            if kept < changes.len() {
+                *effects.entry("unsynced names lost").or_default() += 1;
+            }
             changes[..kept].iter().for_each(|change| change.apply(&mut self.durable_names));
         }
         self.names = self.durable_names.clone();
         for content in &mut self.contents {
-            content.crash(random);
+            if let Some(effect) = content.crash(random) {
+                *effects.entry(effect).or_default() += 1;
+            }
         }
     }
 
@@ -102,7 +109,10 @@ impl NameChange {
 }
 
 impl Content {
-    pub(super) fn crash(&mut self, random: &mut SmallRng) {
+    /// What was lost, if anything.
+    pub(super) fn crash(&mut self, random: &mut SmallRng) -> Option<&'static str> {
+        let (synced, length) = (self.synced, self.bytes.len());
+        let mut has_hole = false;
         if let Some(lost) = self.lost.take() {
             let end = lost.end.min(self.bytes.len());
             self.bytes[lost.start.min(end)..end].fill(0);
@@ -114,10 +124,20 @@ impl Content {
         while start < kept {
             let end = (start / SECTOR_BYTES + 1) * SECTOR_BYTES;
             if random.random_ratio(1, 4) {
+                has_hole |= end < kept;
                 self.bytes[start..end.min(kept)].fill(0);
             }
             start = end;
         }
         self.synced = kept;
+        if has_hole {
+            Some("later unsynced block kept, earlier one lost")
+        } else if kept == length {
+            None
+        } else if synced < kept {
+            Some("unsynced suffix torn")
+        } else {
+            Some("unsynced suffix lost")
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The log under crashes, cuts, flips and failing disks.
 
 mod cuts;
+mod interleavings;
 mod model;
 mod readers;
 mod recovery;

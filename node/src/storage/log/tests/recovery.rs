@@ -158,3 +158,17 @@ fn reigns_are_found_again() {
     let log = scanned.open().expect("opened");
     assert_eq!((log.epoch(), log.end()), (Epoch(6), Lsn(9)));
 }
+
+/// It was taken for void, and the segment whose number it has was removed in its place.
+#[test]
+fn a_segment_under_another_name_is_damage_even_when_it_is_void() {
+    let disk = MemoryDisk::new(1);
+    let (_, bytes, _) = three_groups(&disk);
+    let copy = segment::path_of(Path::new("wal"), 0);
+    disk.create(&copy).expect("created");
+    disk.overwrite(&copy, bytes);
+    assert!(matches!(recover(&disk, 8), Err(StorageError::Damaged { .. })));
+    disk.remove(&copy).expect("removed");
+    let (_, batches) = recover(&disk, 8).expect("the other one is whole");
+    assert_eq!(batches.concat(), [1, 2, 3, 4, 5, 6, 7, 8]);
+}

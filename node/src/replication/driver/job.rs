@@ -1,24 +1,27 @@
-//! One turn of a replica's store: what the protocol asks of it, in order, with one sync at the end. Blocks.
+//! One turn of a replica's store: what the protocol asks of it, in order. Blocks.
 
 use crate::ids::{Epoch, Lsn};
+use crate::replication::Ticket;
 use crate::storage::{Batch, Membership, Record, Staged, StorageError, Store, Verdict};
 
 /// What a store is to do in one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     /// Apply everything that is committed up to here, first: readers and clients wait for it.
-    pub(crate) commit: Lsn,
+    pub(super) commit: Lsn,
     /// Operations of the protocol.
-    pub(crate) tasks: Vec<LogTask>,
+    pub(super) tasks: Vec<LogTask>,
     /// Batches of clients, written in this reign.
-    pub(crate) intake: Option<(Epoch, Vec<Batch>)>,
+    pub(super) intake: Option<(Epoch, Vec<Batch>)>,
     /// Who is in sync, as the primary said.
-    pub(crate) membership: Option<Membership>,
+    pub(super) membership: Option<Membership>,
+    /// Operations of the protocol up to here are durable when the turn ends, if it takes in no batches.
+    pub(super) ticket: Ticket,
 }
 
 /// An operation of the protocol on the log, with its records.
 #[derive(Clone, Debug)]
-pub(crate) enum LogTask {
+pub(super) enum LogTask {
     /// Make a promise durable.
     Promise(Epoch),
     /// Remove every record behind this one.
@@ -35,26 +38,32 @@ pub(crate) struct Prelude {
     /// Everything up to here is applied.
     pub(crate) applied: Lsn,
     /// Of each batch, in order.
-    pub(crate) verdicts: Vec<Verdict>,
+    pub(super) verdicts: Vec<Verdict>,
     /// Records that were added here, not received.
     pub(crate) records: Vec<Record>,
+    pub(super) ticket: Ticket,
 }
 
 impl Job {
-    /// Carries it out; `tell` is called before the sync. After an error the store takes nothing more.
-    pub(crate) fn run(self, store: &mut Store, tell: impl FnOnce(Prelude)) -> Result<(), StorageError> {
+    /// Batches of clients that it takes in.
+    pub(crate) fn batches(&self) -> usize {
+        self.intake.as_ref().map_or(0, |(_, batches)| batches.len())
+    }
+
+    /// Does everything but the sync that ends a turn: [`Store::sync`]. After an error the store takes nothing more.
+    pub(crate) fn begin(self, store: &mut Store) -> Result<Prelude, StorageError> {
         let applied = store.apply(self.commit);
-        let mut records = Vec::new();
         if let Some(membership) = self.membership {
             store.note_membership(membership);
         }
+        let mut records = Vec::new();
         for task in self.tasks {
             match task {
                 LogTask::Promise(epoch) => store.promise(epoch)?,
                 LogTask::Cut(to) => {
                     store.cut(to)?;
                 }
-                LogTask::Receive(records) => store.receive(records)?,
+                LogTask::Receive(received) => store.receive(received)?,
                 LogTask::StartEpoch(epoch) => records.push(store.start_epoch(epoch)?),
             }
         }
@@ -63,7 +72,6 @@ impl Job {
             None => Staged::default(),
         };
         records.extend(staged.records);
-        tell(Prelude { applied, verdicts: staged.verdicts, records });
-        store.sync()
+        Ok(Prelude { applied, verdicts: staged.verdicts, records, ticket: self.ticket })
     }
 }
