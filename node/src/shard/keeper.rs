@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::decide::{Facts, Step, copies_on, next_step, served_on, snapshot_source};
+use super::decide::{Step, copies_on, next_step, served_on, snapshot_source};
 use super::describing::describe_closed;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::fetch::fetch;
@@ -18,11 +18,11 @@ use super::links::Links;
 use super::owner::{Ending, OwnerFailure};
 use super::pace::Pace;
 use super::records::Records;
-use super::replica::Replica;
+use super::slot::{OpenCopy, Sight, Slot, end};
 use super::step::{self, Opened, StepFailure};
-use crate::cluster::view::{self, ClusterView, ReplicaRole, Shard};
+use crate::cluster::view::{self, ClusterView, Shard};
 use crate::error_code::{Error, ErrorCode};
-use crate::ids::{ReplicaId, Revision, Session, ShardId};
+use crate::ids::{ReplicaId, ShardId};
 use crate::runtime::spawn_blocking;
 use crate::table::{Table, TableState};
 
@@ -34,10 +34,6 @@ const OPENS_MAX: usize = 4;
 const CATCH_UP_READS_MAX: usize = 2;
 /// Snapshots that are fetched at once.
 const FETCHES_MAX: usize = 1;
-/// Pause after a step that failed, doubled with each failure in a row.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-/// Longest pause between tries.
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Keeper {
     parts: IndexServiceParts,
@@ -59,40 +55,6 @@ pub(super) struct Keeper {
 
 /// A copy of a shard.
 type CopyId = (ShardId, ReplicaId);
-
-/// A copy on this node.
-#[derive(Default)]
-struct Slot {
-    open: Option<OpenCopy>,
-    /// A step is under way.
-    is_busy: bool,
-    failures: u32,
-    not_before: Option<Instant>,
-    /// The last step lost a race, begun with this in sight: the pause ends as soon as something else is in sight.
-    lost_race: Option<Sight>,
-    is_damaged: bool,
-    /// Since when its disk has failed, until it is open again.
-    failing_since: Option<Instant>,
-    needs_snapshot: Option<ReplicaId>,
-    /// The next snapshot comes from the primary.
-    asks_primary: bool,
-    /// When the record was seen to say that it leaves.
-    leaving_since: Option<Instant>,
-}
-
-/// A copy that is open.
-struct OpenCopy {
-    replica: Arc<Replica>,
-    record: watch::Sender<Arc<Shard>>,
-    cancel: CancellationToken,
-}
-
-/// What a step that changes a shard's record goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sight {
-    record: Revision,
-    session: Option<Session>,
-}
 
 enum StepDone {
     Opened(Result<Box<Opened>, StepFailure>),
@@ -514,88 +476,5 @@ impl Keeper {
         let damaged = self.slots.values().filter(|slot| slot.is_damaged).count();
         self.parts.metrics.open.set(open as i64);
         self.parts.metrics.damaged.set(damaged as i64);
-    }
-}
-
-/// Closes a replica and waits until nothing of it is under way.
-async fn end(open: Option<OpenCopy>) {
-    if let Some(open) = open {
-        open.cancel.cancel();
-        open.replica.ended().await;
-    }
-}
-
-impl Slot {
-    fn facts(&self) -> Facts {
-        Facts {
-            is_open: self.open.is_some(),
-            is_damaged: self.is_damaged,
-            needs_snapshot: self.needs_snapshot,
-            leaving_for: self.leaving_since.map(|since| since.elapsed()),
-            failing_for: self.failing_since.map(|since| since.elapsed()),
-        }
-    }
-
-    fn note_failure(&mut self, is_damage: bool, is_of_disk: bool) {
-        self.is_damaged = is_damage;
-        if is_of_disk {
-            self.failing_since.get_or_insert_with(Instant::now);
-        }
-        self.rest();
-    }
-
-    /// Lets an open copy know its record.
-    fn tell(&self, record: &Arc<Shard>) {
-        let Some(open) = &self.open else { return };
-        open.record.send_if_modified(|known| {
-            let is_newer = known.mod_revision < record.mod_revision;
-            if is_newer {
-                *known = record.clone();
-            }
-            is_newer
-        });
-    }
-
-    fn note_leaving(&mut self, entry: Option<&view::Replica>) {
-        match entry.is_some_and(|entry| entry.role == ReplicaRole::Leaving) {
-            true => drop(self.leaving_since.get_or_insert_with(Instant::now)),
-            false => self.leaving_since = None,
-        }
-    }
-
-    fn is_resting(&self, sight: Sight) -> bool {
-        self.not_before.is_some_and(|time| Instant::now() < time)
-            && self.lost_race.is_none_or(|lost| lost == sight)
-    }
-
-    /// Waits before the next try, longer each time.
-    fn rest(&mut self) {
-        let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
-        self.failures += 1;
-        self.not_before = Some(Instant::now() + pause);
-        self.lost_race = None;
-    }
-
-    /// Waits until what made the step lose a race is in sight.
-    fn rest_at(&mut self, sight: Sight) {
-        self.rest();
-        self.lost_race = Some(sight);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_race_is_run_again_as_soon_as_something_else_is_in_sight() {
-        let sight = Sight { record: Revision(7), session: Some(Session(1)) };
-        let mut slot = Slot::default();
-        slot.rest_at(sight);
-        assert!(slot.is_resting(sight), "asking again would tell the same");
-        assert!(!slot.is_resting(Sight { record: Revision(8), ..sight }));
-        assert!(!slot.is_resting(Sight { session: None, ..sight }));
-        slot.rest();
-        assert!(slot.is_resting(Sight { record: Revision(8), ..sight }), "a failure waits in any case");
     }
 }

@@ -28,6 +28,7 @@ pub mod replica;
 pub mod replication_rpc;
 pub mod rpc;
 pub mod search;
+mod slot;
 mod slow_disk;
 mod step;
 

@@ -75,7 +75,7 @@ impl Records {
     }
 
     async fn try_change(&self, shard: ShardId, asked: Asked) -> Result<Revision, RecordFailure> {
-        let (record, revision) = self.read_to_change(shard).await?;
+        let (record, revision) = self.read_to_change(shard, asked.session).await?;
         if revision != asked.compared {
             return Err(RecordFailure::Changed);
         }
@@ -99,7 +99,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (mut record, revision) = self.read_to_change(shard).await?;
+        let (mut record, revision) = self.read_to_change(shard, session).await?;
         let entry = record.replicas.iter_mut().find(|entry| entry.replica_id == replica.0);
         let entry = entry.ok_or(RecordFailure::Changed)?;
         if std::mem::replace(&mut entry.damaged, true) {
@@ -116,7 +116,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (record, revision) = self.read_to_change(shard).await?;
+        let (record, revision) = self.read_to_change(shard, session).await?;
         let seen = Shard::from_record(shard, &record, revision).map_err(RecordFailure::Malformed)?;
         if seen.primary != Some(replica) || seen.primary_session != session {
             return Ok(());
@@ -133,7 +133,7 @@ impl Records {
         replica: ReplicaId,
         session: Session,
     ) -> Result<(), RecordFailure> {
-        let (mut record, revision) = self.read_to_change(shard).await?;
+        let (mut record, revision) = self.read_to_change(shard, session).await?;
         record.replicas.retain(|entry| entry.replica_id != replica.0);
         record.isr.retain(|member| *member != replica.0);
         if record.primary == replica.0 {
@@ -144,11 +144,20 @@ impl Records {
         self.write(shard, record, revision, session, Vec::new()).await.map(drop)
     }
 
-    /// Only the Master, or a person, says how a shard goes on whose record is from before a restore.
-    async fn read_to_change(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {
+    /// Only the Master, or a person, says how a shard goes on whose record is from before a restore. Whether there was one is
+    /// known when the view has come to this node's session: it was written down before that began.
+    async fn read_to_change(
+        &self,
+        shard: ShardId,
+        session: Session,
+    ) -> Result<(ShardRecord, Revision), RecordFailure> {
         let (record, revision) = self.read_raw(shard).await?;
-        let is_out_of_date = revision < self.view.borrow().restored_at;
-        if is_out_of_date && record.epoch > 0 { Err(RecordFailure::Changed) } else { Ok((record, revision)) }
+        let view = self.view.borrow();
+        let may_be_out_of_date = view.revision.0 < session.0 || revision < view.restored_at;
+        if may_be_out_of_date && record.epoch > 0 {
+            return Err(RecordFailure::Changed);
+        }
+        Ok((record, revision))
     }
 
     async fn read_raw(&self, shard: ShardId) -> Result<(ShardRecord, Revision), RecordFailure> {

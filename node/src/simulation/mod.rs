@@ -10,6 +10,7 @@
 
 mod client;
 mod copies;
+mod fault_kind;
 mod faults;
 mod invariants;
 mod keeper;

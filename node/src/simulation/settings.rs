@@ -5,7 +5,7 @@ use std::time::Duration;
 use vectorsphere_proto::meta;
 
 use super::client::Kind;
-use super::faults::FaultKind;
+use super::fault_kind::FaultKind;
 use super::network::Weather;
 use super::random::Random;
 use super::world::node_id;

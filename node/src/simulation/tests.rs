@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::faults::FaultKind;
+use super::fault_kind::FaultKind;
 use super::outcome::{Summary, run};
 use super::settings::Settings;
 use crate::replication::{Rule, Rules};
