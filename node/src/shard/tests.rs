@@ -57,7 +57,7 @@ struct MetaState {
 impl TestMeta {
     fn put(&self, key: String, value: Vec<u8>, create_revision: Option<i64>) {
         let mut state = self.0.lock().expect("no panic");
-        state.revision += 1;
+        state.revision = create_revision.unwrap_or_default().max(state.revision + 1);
         let mod_revision = Revision(state.revision);
         let create_revision = create_revision.map_or(mod_revision, Revision);
         let entry =
@@ -215,6 +215,7 @@ impl World {
     fn begin_session(&self, session: i64) {
         let node = NodeRecord { node_id: NODE.to_owned(), ..NodeRecord::default() };
         self.meta.put(self.keys.node(NODE), node.encode_to_vec(), Some(session));
+        self.show();
         self.hold_session(session, Duration::MAX);
     }
 
@@ -230,8 +231,9 @@ impl World {
 
     /// Lets the node see what the metadata store says.
     fn show(&self) {
-        let mut view = ClusterView::default();
-        for (key, entry) in &self.meta.0.lock().expect("no panic").entries {
+        let state = self.meta.0.lock().expect("no panic");
+        let mut view = ClusterView { revision: Revision(state.revision), ..ClusterView::default() };
+        for (key, entry) in &state.entries {
             view.put(&self.keys, key, &entry.value, entry.create_revision, entry.mod_revision)
                 .expect("readable");
         }
