@@ -30,6 +30,8 @@ use crate::runtime::network::Network;
 
 /// A node that does not accept a connection in this time is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that stops in order answers what it was asked within this time after it left.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Largest message between nodes: the 64 MiB that a search may answer, and room for ids.
 pub const MESSAGE_BYTES_MAX: usize = 96 * 1024 * 1024;
 
@@ -130,9 +132,29 @@ impl CommunicationService {
         self.suspicion.is_suspect(node)
     }
 
-    /// Returns when a node becomes suspect. Cancel-safe.
-    pub async fn new_suspect(&self) {
-        self.suspicion.new_suspect().await;
+    /// Changes when a node becomes suspect.
+    pub fn new_suspects(&self) -> watch::Receiver<()> {
+        self.suspicion.news()
+    }
+
+    /// Returns when an answer of the node is not to be waited for any longer: it is suspect, or it has left and had
+    /// [`LAST_ANSWERS`] to finish what it was doing. Connections to a host that is cut off stay open and silent for long.
+    pub async fn lost(&self, node: &NodeId) {
+        let became_suspect = async {
+            let mut suspects = self.suspicion.news();
+            // The sender lives as long as this service.
+            while !self.view.borrow().nodes.get(node).is_some_and(|node| self.is_suspect(node)) {
+                let _ = suspects.changed().await;
+            }
+        };
+        let left = async {
+            self.left(node).await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
+        tokio::select! {
+            () = became_suspect => {}
+            () = left => {}
+        }
     }
 
     /// Probes every node of the view until `cancel`, each time after the pause that `interval` says.

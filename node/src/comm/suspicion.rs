@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cluster::view::{ClusterView, Node};
@@ -16,7 +16,7 @@ const MISSED_MAX: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     missed: Mutex<HashMap<NodeId, (Session, u32)>>,
-    new_suspect: Notify,
+    news: watch::Sender<()>,
 }
 
 impl Suspicion {
@@ -36,13 +36,13 @@ impl Suspicion {
         *missed = missed.saturating_add(1);
         if *missed == MISSED_MAX {
             warn!(node = %node.id, why, "node does not answer probes, its shards count as unavailable");
-            self.new_suspect.notify_one();
+            self.news.send_replace(());
         }
     }
 
-    /// Returns when a node has become suspect since the last call.
-    pub(super) async fn new_suspect(&self) {
-        self.new_suspect.notified().await;
+    /// Changes when a node becomes suspect.
+    pub(super) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// Nobody listens where the node was: it is suspect at once.

@@ -21,8 +21,11 @@ pub(super) type ShardClient = ShardServiceClient<Channel>;
 
 /// How long a request keeps trying while its deadline allows more: a restarting slave is back in a few seconds.
 const RETRY_BUDGET: Duration = Duration::from_secs(5);
-/// Pause between tries, unless the metadata tells of a change first.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Pause after the first try, unless the metadata tells of a change before: as long as a new primary may need to learn that
+/// it is one. Doubled with each further try.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause between tries.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Time kept back at the end of a deadline, so that the caller gets our answer and not its own time-out.
 const ANSWER_RESERVE: Duration = Duration::from_millis(200);
 
@@ -39,13 +42,15 @@ pub(super) struct Target {
 pub(super) struct Attempts {
     until: Instant,
     deadline: Instant,
+    pause: Duration,
     view: watch::Receiver<Arc<ClusterView>>,
 }
 
 impl Attempts {
     pub(super) fn new(router: &Router, context: &RequestContext) -> Attempts {
         let deadline = part_deadline(context);
-        Attempts { until: deadline.min(Instant::now() + RETRY_BUDGET), deadline, view: router.view.clone() }
+        let until = deadline.min(Instant::now() + RETRY_BUDGET);
+        Attempts { until, deadline, pause: RETRY_PAUSE_MIN, view: router.view.clone() }
     }
 
     /// Goes on trying until the deadline: something may have happened, and another try finds out.
@@ -56,11 +61,13 @@ impl Attempts {
     /// Waits until another try makes sense: at once when the metadata is not what the failed try went by, which
     /// `has_changed` tells; else after a pause, in which what failed may have come back. `false`: there is no time left.
     pub(super) async fn again(&mut self, has_changed: impl Fn(&ClusterView) -> bool) -> bool {
-        if Instant::now() + RETRY_PAUSE >= self.until {
+        let pause = self.pause;
+        if Instant::now() + pause >= self.until {
             return false;
         }
+        self.pause = RETRY_PAUSE_MAX.min(pause * 2);
         let changed = self.view.wait_for(|view| has_changed(view));
-        let _ = tokio::time::timeout(RETRY_PAUSE, changed).await;
+        let _ = tokio::time::timeout(pause, changed).await;
         true
     }
 }
@@ -117,7 +124,7 @@ impl Router {
         self.comm.shard_client(node)
     }
 
-    /// Asks one replica once.
+    /// Asks one replica once. Its answer is not waited for when its node is lost.
     pub(super) async fn ask<T, F>(
         &self,
         context: &RequestContext,
@@ -129,7 +136,13 @@ impl Router {
     {
         let client = self.shard_client(&target.node)?;
         let _flight = self.traffic.begin(&target.node);
-        before(context, call(client, target.shard.clone())).await.map_err(|mut error| {
+        let answer = tokio::select! {
+            answer = before(context, call(client, target.shard.clone())) => answer,
+            () = self.comm.lost(&target.node) => {
+                Err(Error::new(ErrorCode::NodeUnreachable, "no answer, and the node does not answer probes either"))
+            }
+        };
+        answer.map_err(|mut error| {
             let (shard, node) = (target.shard.shard, &target.node);
             error.message = format!("shard {shard} on node {node}: {}", error.message);
             error

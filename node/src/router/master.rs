@@ -18,6 +18,8 @@ pub(super) struct MasterFailure {
 impl Router {
     /// Calls the Master, who may be this node, again while mastership moves and the failure is one of those that
     /// `may_repeat` names.
+    ///
+    /// Once an outcome is unknown, no later failure makes it known: a Master that was lost may have carried the call out.
     pub(super) async fn on_master<T, F>(
         &self,
         context: &RequestContext,
@@ -27,7 +29,7 @@ impl Router {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let (mut attempts, mut maybe_done) = (Attempts::new(self, context), false);
+        let (mut attempts, mut unknown) = (Attempts::new(self, context), None);
         loop {
             let asked = self.view().master.clone();
             let answer = match self.master_client(asked.as_ref()) {
@@ -39,9 +41,11 @@ impl Router {
                 Err(error) => error,
             };
             if !may_repeat(error.code) || !attempts.again(|view| view.master != asked).await {
-                return Err(MasterFailure { error, maybe_done });
+                return Err(MasterFailure { maybe_done: unknown.is_some(), error: told(unknown, error) });
             }
-            maybe_done |= matches!(error.code, ErrorCode::NodeUnreachable | ErrorCode::MetaStoreUnavailable);
+            if matches!(error.code, ErrorCode::NodeUnreachable | ErrorCode::MetaStoreUnavailable) {
+                unknown = Some(error.message);
+            }
         }
     }
 
@@ -63,5 +67,34 @@ impl Router {
             Some(master) => self.comm.coordinator_client(&master.node),
             None => Err(Error::new(ErrorCode::NoMaster, "no Master is elected at present")),
         }
+    }
+}
+
+/// What the caller hears of the last failure, when an earlier one left the outcome unknown. That a table is there, or is not,
+/// is an answer in itself.
+fn told(unknown: Option<String>, last: Error) -> Error {
+    match (unknown, last.code) {
+        (None, _) | (_, ErrorCode::TableNotFound | ErrorCode::TableAlreadyExists) => last,
+        (Some(why), _) => {
+            let message = format!("the Master may have carried it out: {why}; then: {}", last.message);
+            Error::new(ErrorCode::OutcomeUnknown, message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Master was killed in the middle of a deletion, the next one was not elected before the deadline, and the caller
+    /// heard that there is no Master: as if nothing had happened. The table was gone a moment later.
+    #[test]
+    fn what_a_lost_master_was_told_to_do_stays_unknown() {
+        let error = |code| Error::new(code, "why");
+        assert_eq!(told(None, error(ErrorCode::NoMaster)).code, ErrorCode::NoMaster);
+        let after = |code| told(Some("broken connection".to_owned()), error(code)).code;
+        assert_eq!(after(ErrorCode::NoMaster), ErrorCode::OutcomeUnknown);
+        assert_eq!(after(ErrorCode::NotEnoughSlaves), ErrorCode::OutcomeUnknown);
+        assert_eq!(after(ErrorCode::TableNotFound), ErrorCode::TableNotFound);
     }
 }
