@@ -68,6 +68,13 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// When the next beacon is due after one at `now`: up to a quarter earlier than [`Timing::beacon`] says, so that the
+    /// beacons of all shards of a node leave at a few common times and share frames.
+    pub fn next_beacon(&self, now: Duration) -> Duration {
+        let (latest, slot) = ((now + self.beacon).as_nanos(), (self.beacon.as_nanos() / 4).max(1));
+        Duration::from_nanos((latest - latest % slot) as u64)
+    }
+
     /// The usual intervals, but that a copy that left the in-sync set twice stays out for so long.
     pub fn with_readmission(pause: Duration) -> Timing {
         Timing { readmission_min: pause, readmission_max: pause * 20, ..Timing::default() }
@@ -82,4 +89,16 @@ pub enum EtcdPolicy {
     Strict,
     /// It goes on while it hears every copy in sync, of which there must be at least two: nobody else can be elected.
     Failsafe,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beacons_of_many_shards_are_due_at_common_times_and_never_late() {
+        let (timing, ms) = (Timing::default(), Duration::from_millis);
+        let due = [1_000, 1_001, 1_049, 1_050, 1_051].map(|now| timing.next_beacon(ms(now)));
+        assert_eq!(due, [1_200, 1_200, 1_200, 1_250, 1_250].map(ms));
+    }
 }

@@ -107,6 +107,22 @@ impl Owner {
     }
 }
 
+/// A primary that had just begun told bounded readers that it is up to date, before it had applied what others had
+/// acknowledged.
+#[test]
+fn a_new_primary_is_up_to_date_when_it_has_applied_the_beginning_of_its_reign() {
+    explore(2, || {
+        let (mut owner, replica) = employ();
+        assert_eq!(replica.staleness(), Some(Duration::ZERO));
+        owner.write();
+        owner.grant.set(Some(Grant { epoch: EPOCH, start: owner.store.end(), until: Duration::MAX }));
+        assert_eq!(replica.staleness(), None, "committed, but not applied");
+        owner.apply();
+        owner.tell_state();
+        assert_eq!(replica.staleness(), Some(Duration::ZERO));
+    });
+}
+
 /// What an owner does with a group that is durable.
 type Commit = fn(&mut Owner);
 

@@ -278,7 +278,7 @@ impl Replica {
 
     /// True when everything that was acknowledged before now is at or before `seen`, and the clocks may be trusted.
     fn is_granted(&self, epoch: Epoch, rule: ReadRule, seen: Lsn) -> bool {
-        let granted = self.grant.now().is_some_and(|grant| grant.epoch == epoch && seen >= grant.start);
+        let granted = self.grant.now().is_some_and(|grant| grant.epoch == epoch && grant.covers(seen));
         granted && rule.consistency == Consistency::Strong
     }
 
@@ -324,10 +324,11 @@ impl Replica {
 
     /// Everything that was acknowledged this long ago is visible here; `None`: nobody knows.
     pub fn staleness(&self) -> Option<Duration> {
-        if self.grant.now().is_some() {
+        let state = self.state.borrow();
+        // A primary that has just begun may have committed what it has not applied yet.
+        if self.grant.now().is_some_and(|grant| grant.covers(state.applied)) {
             return Some(Duration::ZERO);
         }
-        let state = self.state.borrow();
         let (position, heard) = state.fresh?;
         (state.applied >= position).then(|| boot_time().saturating_sub(heard))
     }

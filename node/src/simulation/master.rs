@@ -242,6 +242,7 @@ impl World {
             now,
             gone_since: &candidate.gone_since,
             suspects: &suspects,
+            unfit: &BTreeSet::new(),
             unix_ms: now.as_millis() as u64,
         };
         let settings = plan::Settings { rereplicate_after: REREPLICATE_AFTER, ..plan::Settings::default() };

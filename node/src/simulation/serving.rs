@@ -112,7 +112,7 @@ impl World {
         let now = self.nodes[at.node].now(self.time);
         let Some(open) = self.opening(at) else { return };
         let grant = open.driver.core().grant(now);
-        let is_granted = grant.is_some_and(|grant| grant.epoch == read.epoch && read.seen >= grant.start);
+        let is_granted = grant.is_some_and(|grant| grant.epoch == read.epoch && grant.covers(read.seen));
         if is_granted && read.level == (Level::Strong { without_clock: false }) {
             return self.answer_read(at.node, read);
         }
@@ -273,7 +273,7 @@ fn take(open: &OpenCopy, read: &mut Read) {
 /// Everything that was acknowledged this long ago is visible here; `None`: nobody knows.
 fn staleness_of(open: &OpenCopy, now: crate::replication::Now) -> Option<Duration> {
     let core = open.driver.core();
-    if core.grant(now).is_some() {
+    if core.grant(now).is_some_and(|grant| grant.covers(open.applied)) {
         return Some(Duration::ZERO);
     }
     let (position, heard) = core.freshness()?;

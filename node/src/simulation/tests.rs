@@ -73,7 +73,7 @@ const MUTANTS: &[Rule] = &[
     Rule::FormerPrimaryAnswers,
 ];
 /// As many seeds as a mutant may need.
-const MUTANT_SEEDS: u64 = 400;
+const MUTANT_SEEDS: u64 = 1_000;
 
 /// What many worlds came to.
 #[derive(Default)]

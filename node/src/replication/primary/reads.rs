@@ -29,6 +29,14 @@ pub struct Grant {
     pub until: Duration,
 }
 
+impl Grant {
+    /// True when a copy that has applied this much shows everything that was acknowledged: what earlier reigns acknowledged
+    /// lies before its start, and what this one does is applied first.
+    pub fn covers(&self, applied: Lsn) -> bool {
+        applied >= self.start
+    }
+}
+
 impl Replica {
     /// Until when strong reads need no confirmation; `None`: they need one.
     pub fn grant(&self, now: Now) -> Option<Grant> {

@@ -38,7 +38,7 @@ impl Replica {
         if given.now.monotonic < primary.beacon_due {
             return;
         }
-        primary.beacon_due = given.now.monotonic + self.timing.beacon;
+        primary.beacon_due = self.timing.next_beacon(given.now.monotonic);
         self.send_beacon(given);
     }
 
