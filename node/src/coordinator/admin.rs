@@ -103,6 +103,10 @@ impl Coordinator {
         if let Some(why) = self.cannot_take(&view, &record, to) {
             return Err(Error::new(ErrorCode::InvalidArgument, format!("node {to} {why}")));
         }
+        if self.is_full(to, &record).await {
+            let message = format!("the data volume of node {to} is too full to take another copy");
+            return Err(Error::new(ErrorCode::InvalidArgument, message));
+        }
         match self.add(&view, shard, to, Some(moved.id)).await.map_err(unavailable)? {
             Some((_, learner)) => Ok(learner),
             None => Err(Error::new(ErrorCode::NotReady, "the shard's record changed meanwhile, ask again")),

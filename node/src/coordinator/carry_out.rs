@@ -15,7 +15,7 @@ use super::detection::Detection;
 use super::plan::{Action, CandidateReport, Settings, Situation, elect, plan};
 use super::{Coordinator, edits, unix_ms};
 use crate::cluster::meta_store::{Condition, MetaError, Operation, Txn};
-use crate::cluster::view::{ClusterView, Replica, Shard};
+use crate::cluster::view::{ClusterView, Replica, ReplicaRole, Shard};
 use crate::comm::convert::from_status;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, Lsn, NodeId, ReplicaId, Revision, Session, ShardId};
@@ -45,6 +45,7 @@ impl Coordinator {
             now: now_since_start,
             gone_since: &gone_since,
             suspects: &suspects,
+            unfit: &self.unfit.nodes(now),
             unix_ms: unix_ms(),
         };
         let settings = Settings { rereplicate_after: (self.rereplicate_after)(), ..Settings::default() };
@@ -146,7 +147,17 @@ impl Coordinator {
         tokio::time::timeout(REPORT_LIMIT, call).await.ok().flatten()
     }
 
-    /// Begins a new copy on a node; its identity.
+    /// Whether the data volume of a node has no room for another copy, as it says. One that does not answer says nothing.
+    pub(super) async fn is_full(&self, node: &NodeId, shard: &Shard) -> bool {
+        let call = async {
+            let mut client = self.comm.replication_client(node).ok()?;
+            let wanted = DescribeRequest { shards: vec![shard_ref(shard)] };
+            Some(client.describe(wanted).await.ok()?.into_inner().is_full)
+        };
+        tokio::time::timeout(REPORT_LIMIT, call).await.ok().flatten().unwrap_or_default()
+    }
+
+    /// Begins a new copy on a node; its identity. A node that is too full gets none, nor the next ones.
     pub(super) async fn add(
         &self,
         view: &ClusterView,
@@ -157,6 +168,11 @@ impl Coordinator {
         let (Some(shard), Some(host)) = (view.shards.get(&shard), view.nodes.get(node)) else {
             return Ok(None);
         };
+        if self.is_full(node, shard).await {
+            warn!(shard = %shard.id, %node, "the data volume is too full for another copy");
+            self.unfit.note(node, Instant::now());
+            return Ok(None);
+        }
         let learner = ReplicaId::random();
         let conditions =
             vec![self.in_session(node, host.session), Condition::Absent(self.keys.drain(node.as_str()))];
@@ -176,6 +192,12 @@ impl Coordinator {
         leaving: ReplicaId,
     ) -> Result<Option<Revision>, MetaError> {
         let Some(shard) = view.shards.get(&shard) else { return Ok(None) };
+        if let Some(copy) =
+            shard.replica(leaving).filter(|copy| copy.role == ReplicaRole::Learner && copy.damaged)
+        {
+            warn!(shard = %shard.id, node = %copy.node, "a new copy could not be made, it is given up");
+            self.unfit.note(&copy.node, Instant::now());
+        }
         let others = shard.staying().filter(|other| other.id != leaving && shard.is_in_sync(other.id));
         let conditions = others
             .filter_map(|other| Some(self.in_session(&other.node, view.nodes.get(&other.node)?.session)))

@@ -13,6 +13,7 @@ mod force;
 pub mod plan;
 mod rpc;
 mod settle;
+mod unfit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, ReplicaId, Revision, TableId, TableName};
 use crate::table::{Table, TableSchema, TableState};
 use detection::Detection;
+use unfit::Unfit;
 
 /// Records in one transaction: etcd allows 128 comparisons and operations, and each record needs both (R14).
 const RECORDS_PER_TXN: usize = 30;
@@ -52,6 +54,7 @@ pub struct Coordinator {
     step_back: StepBack,
     /// After how long without its node a copy is made anew elsewhere; asked at each use.
     rereplicate_after: Box<dyn Fn() -> Duration + Send + Sync>,
+    unfit: Unfit,
 }
 
 impl Coordinator {
@@ -66,7 +69,8 @@ impl Coordinator {
         rereplicate_after: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Coordinator {
         let rereplicate_after = Box::new(rereplicate_after);
-        Coordinator { meta, keys, discovery, comm, role, step_back, rereplicate_after }
+        let unfit = Unfit::default();
+        Coordinator { meta, keys, discovery, comm, role, step_back, rereplicate_after, unfit }
     }
 
     /// Drives tables that are being created or deleted, until `cancel`.
@@ -74,6 +78,7 @@ impl Coordinator {
         let mut view = self.discovery.subscribe();
         let mut role = self.role.clone();
         let mut detection = Detection::default();
+        let mut suspects = self.comm.new_suspects();
         loop {
             if role.borrow_and_update().guard().is_some() {
                 let now = view.borrow_and_update().clone();
@@ -95,7 +100,7 @@ impl Coordinator {
                 () = cancel.cancelled() => return,
                 _ = role.changed() => {}
                 _ = view.changed() => {}
-                () = self.comm.new_suspect() => {}
+                _ = suspects.changed() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }

@@ -44,6 +44,8 @@ pub struct Situation<'a> {
     pub gone_since: &'a BTreeMap<NodeId, Duration>,
     /// Registered nodes that do not answer. They get nothing new, and what they have does not count as there.
     pub suspects: &'a BTreeSet<NodeId>,
+    /// Nodes that could not take a copy in lately. They get nothing new.
+    pub unfit: &'a BTreeSet<NodeId>,
     /// Now, milliseconds since 1970. Drains end by it.
     pub unix_ms: u64,
 }

@@ -74,15 +74,19 @@ impl Checkpointing {
 impl Owner {
     /// Queues for a checkpoint when the log is long enough.
     pub(super) fn queue_checkpoint_if_due(&mut self) {
-        let Some(store) = self.lane.store() else { return };
-        let is_due = store.checkpoint_debt_bytes() >= *self.checkpoint_log_bytes.borrow();
         let is_paused = self.no_checkpoint_before.is_some_and(|time| Instant::now() < time);
         let is_idle = matches!(self.checkpoint, Checkpointing::Idle);
-        if is_due && is_idle && !is_paused && !store.is_poisoned() {
+        if self.wants_checkpoint() && is_idle && !is_paused {
             let permits = self.checkpoint_permits.clone();
             let turn = async move { permits.acquire_owned().await.expect("never closed") };
             self.checkpoint = Checkpointing::Queued(turn.boxed());
         }
+    }
+
+    /// True when the log is long enough, and the store here and well.
+    pub(super) fn wants_checkpoint(&self) -> bool {
+        let long = *self.checkpoint_log_bytes.borrow();
+        self.lane.store().is_some_and(|store| !store.is_poisoned() && store.checkpoint_debt_bytes() >= long)
     }
 
     /// Lets the store prepare a checkpoint, or take one in. False: there is nothing of that to do.

@@ -10,13 +10,15 @@ use crate::runtime::disk::DiskSpace;
 pub struct DiskThresholds {
     /// An operator should hear of it.
     pub warn: f64,
+    /// The node takes no new copies.
+    pub no_copies: f64,
     /// Upserts are refused; deletes, checkpoints and merges go on, for they free space.
     pub refuse: f64,
 }
 
 impl Default for DiskThresholds {
     fn default() -> DiskThresholds {
-        DiskThresholds { warn: 0.85, refuse: 0.95 }
+        DiskThresholds { warn: 0.85, no_copies: 0.90, refuse: 0.95 }
     }
 }
 
@@ -27,6 +29,8 @@ pub enum DiskStage {
     Normal,
     /// Over [`DiskThresholds::warn`].
     Warn,
+    /// Over [`DiskThresholds::no_copies`].
+    NoCopies,
     /// Over [`DiskThresholds::refuse`].
     Refuse,
 }
@@ -36,6 +40,7 @@ impl DiskThresholds {
     pub fn stage(&self, space: DiskSpace) -> DiskStage {
         match space.used_ratio() {
             used if used >= self.refuse => DiskStage::Refuse,
+            used if used >= self.no_copies => DiskStage::NoCopies,
             used if used >= self.warn => DiskStage::Warn,
             _ => DiskStage::Normal,
         }
@@ -52,6 +57,7 @@ impl SharedDiskStage {
         match self.0.load(Ordering::Relaxed) {
             0 => DiskStage::Normal,
             1 => DiskStage::Warn,
+            2 => DiskStage::NoCopies,
             _ => DiskStage::Refuse,
         }
     }
@@ -72,9 +78,9 @@ mod tests {
     fn stages_begin_at_their_thresholds() {
         let stage =
             |free_bytes| DiskThresholds::default().stage(DiskSpace { capacity_bytes: 100, free_bytes });
-        assert_eq!([16, 15, 6, 5, 0].map(stage), {
-            use DiskStage::{Normal, Refuse, Warn};
-            [Normal, Warn, Warn, Refuse, Refuse]
+        assert_eq!([16, 15, 11, 10, 6, 5, 0].map(stage), {
+            use DiskStage::{NoCopies, Normal, Refuse, Warn};
+            [Normal, Warn, Warn, NoCopies, NoCopies, Refuse, Refuse]
         });
         let unknown = DiskSpace { capacity_bytes: 0, free_bytes: 0 };
         assert_eq!(DiskThresholds::default().stage(unknown), DiskStage::Normal);

@@ -40,6 +40,16 @@ pub(super) enum FetchFailure {
     Panicked,
 }
 
+impl FetchFailure {
+    /// This node is to blame, or what it was sent: another try from another copy may not help.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            FetchFailure::Malformed(_) | FetchFailure::Storage(_) | FetchFailure::Panicked => true,
+            FetchFailure::Asked(_) | FetchFailure::Silent => false,
+        }
+    }
+}
+
 /// Fetches the newest checkpoint of a shard from a node. When it returns, the copy's directory holds it.
 pub(super) async fn fetch(
     comm: &CommunicationService,

@@ -15,7 +15,7 @@ use vectorsphere_index::Kernels;
 use vectorsphere_proto::internal::ReplicaStatus;
 use vectorsphere_proto::keys::Keys;
 
-use super::disk_stage::DiskThresholds;
+use super::disk_stage::{DiskStage, DiskThresholds, SharedDiskStage};
 use super::keeper::Keeper;
 use super::links::Links;
 use super::metrics::ShardMetrics;
@@ -94,6 +94,7 @@ pub struct IndexService {
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
     snapshot_permits: Arc<Semaphore>,
+    disk_stage: SharedDiskStage,
     pub(super) pace: Pace,
     /// Checkpoints that may be written at once.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests take one to see what waits for it"))]
@@ -125,6 +126,7 @@ impl IndexService {
         let (tell, all_opened) = watch::channel(false);
         let checkpoint_permits = Arc::new(Semaphore::new(CHECKPOINTS_MAX));
         let pace = Pace::new(parts.settings.catch_up_bytes_per_second);
+        let disk_stage = SharedDiskStage::default();
         let service = IndexService {
             node_id: parts.node_id.clone(),
             kernels: parts.kernels,
@@ -132,6 +134,7 @@ impl IndexService {
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
             snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
+            disk_stage: disk_stage.clone(),
             pace: pace.clone(),
             checkpoint_permits: checkpoint_permits.clone(),
             table: table.clone(),
@@ -139,8 +142,8 @@ impl IndexService {
             all_opened,
         };
         let links = Arc::new(Links::new(parts.comm.clone(), tasks.clone()));
-        let keeper =
-            Keeper::new(parts, table, links, (checkpoint_permits, pace), tell, tasks.cancellation().clone());
+        let shared = (checkpoint_permits, pace, disk_stage);
+        let keeper = Keeper::new(parts, table, links, shared, tell, tasks.cancellation().clone());
         tasks.spawn("shards", keeper.run());
         service
     }
@@ -183,6 +186,11 @@ impl IndexService {
             Found::Failed { status, .. } => status,
             Found::Open(_) | Found::Opening => None,
         }
+    }
+
+    /// True when the data volume has no room for another copy.
+    pub(super) fn is_full(&self) -> bool {
+        self.disk_stage.get() >= DiskStage::NoCopies
     }
 
     /// The right to send a snapshot.

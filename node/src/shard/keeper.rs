@@ -70,7 +70,7 @@ impl Keeper {
         parts: IndexServiceParts,
         table: SharedTable,
         links: Arc<Links>,
-        (checkpoint_permits, pace): (Arc<Semaphore>, Pace),
+        (checkpoint_permits, pace, disk_stage): (Arc<Semaphore>, Pace, SharedDiskStage),
         all_opened: watch::Sender<bool>,
         cancel: CancellationToken,
     ) -> Keeper {
@@ -94,7 +94,7 @@ impl Keeper {
             catch_up_permits: permits(CATCH_UP_READS_MAX),
             pace,
             fetch_permits: permits(FETCHES_MAX),
-            disk_stage: SharedDiskStage::default(),
+            disk_stage,
             all_opened,
             cancel,
         }
@@ -326,10 +326,15 @@ impl Keeper {
         match done {
             StepDone::Opened(Ok(opened)) => self.opened(copy, *opened),
             StepDone::Opened(Err(failure)) => self.failed(copy, &failure),
-            StepDone::Fetched(Ok(())) => self.slot(copy).needs_snapshot = None,
+            StepDone::Fetched(Ok(())) => {
+                let slot = self.slot(copy);
+                (slot.needs_snapshot, slot.failed_fetches) = (None, 0);
+            }
             StepDone::Fetched(Err(failure)) => {
                 warn!(%shard, error = %failure, "snapshot could not be fetched");
-                self.slot(copy).rest();
+                let slot = self.slot(copy);
+                slot.failed_fetches += u32::from(failure.is_local_fetch());
+                slot.rest();
             }
             StepDone::Marked(_, Ok(())) => {
                 warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged");
@@ -461,6 +466,9 @@ impl Keeper {
             (before, stage) if before == stage => {}
             (_, DiskStage::Normal) => info!(free_bytes, capacity_bytes, "data volume has room again"),
             (_, DiskStage::Warn) => warn!(free_bytes, capacity_bytes, "data volume fills up"),
+            (_, DiskStage::NoCopies) => {
+                warn!(free_bytes, capacity_bytes, "data volume fills up, the node takes no new copies");
+            }
             (_, DiskStage::Refuse) => {
                 error!(free_bytes, capacity_bytes, "data volume is nearly full, upserts are refused");
             }

@@ -75,7 +75,11 @@ impl ShardMetrics {
         registry.register("checkpoints", "Checkpoints that took effect", self.checkpoints.clone());
         registry.register("checkpoint_failures", "Checkpoints that failed", self.checkpoint_failures.clone());
         registry.register("merged_segments", "Segments merged away", self.merged_segments.clone());
-        registry.register("disk_stage", "0 normal, 1 warning, 2 refusing upserts", self.disk_stage.clone());
+        registry.register(
+            "disk_stage",
+            "0 normal, 1 warning, 2 taking no new copies, 3 refusing upserts",
+            self.disk_stage.clone(),
+        );
         let timers = [
             ("open", "Time to open a replica", &self.open_seconds),
             ("commit", "Time of one group commit", &self.commit_seconds),

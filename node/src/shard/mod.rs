@@ -18,6 +18,7 @@ pub mod index_service;
 
 mod keeper;
 mod links;
+mod marks;
 pub mod metrics;
 mod owner;
 mod pace;

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use super::checkpointing::Checkpointing;
 use super::configuration::configuration_of;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::links::Links;
+use super::marks::Marks;
 use super::metrics::ShardMetrics;
 use super::pace::Pace;
 use super::records::{RecordFailure, Records};
@@ -43,8 +44,6 @@ pub(super) const MAILBOX_WRITES: usize = 256;
 pub(super) const MESSAGE_BYTES: usize = 1 << 20;
 /// A group takes no more batches when it has this many bytes of vectors and metadata.
 const GROUP_BYTES: usize = 8 << 20;
-/// How old the durable mark in `replica.meta` may get.
-const MARK_INTERVAL: Duration = Duration::from_secs(1);
 /// A log takes nothing more when it has this many times the size that starts a checkpoint.
 const CHECKPOINT_LAG_MAX: u64 = 8;
 
@@ -78,7 +77,7 @@ pub(super) struct Owner {
     pub(super) diverged: Option<OwnerFailure>,
     /// How far other copies have applied, for people.
     pub(super) applied_at: HashMap<ReplicaId, Lsn>,
-    marked: Instant,
+    pub(super) marks: Marks,
     /// How full the volume is, and whether this copy said that it leaves.
     disk_stage: SharedDiskStage,
     told_condition: DiskCondition,
@@ -196,7 +195,7 @@ impl Owner {
             pins: VecDeque::new(),
             diverged: None,
             applied_at: HashMap::new(),
-            marked: Instant::now(),
+            marks: Marks::default(),
             disk_stage: parts.disk_stage,
             told_condition: DiskCondition::Well,
             slow_disk: SlowDisk::default(),
@@ -322,7 +321,7 @@ impl Owner {
             return;
         }
         self.tell_condition(match self.disk_stage.get() {
-            DiskStage::Normal | DiskStage::Warn => DiskCondition::Well,
+            DiskStage::Normal | DiskStage::Warn | DiskStage::NoCopies => DiskCondition::Well,
             DiskStage::Refuse => DiskCondition::Full,
         });
     }
@@ -366,13 +365,7 @@ impl Owner {
         if self.begin_checkpoint_turn_if_due() {
             return;
         }
-        if self.marked.elapsed() >= MARK_INTERVAL {
-            self.marked = Instant::now();
-            let keep_from = self.driver.needed_from(now());
-            self.lane.begin_other(move |store| {
-                Done::Marked(store.keep_from(keep_from).and_then(|()| store.save_marks()))
-            });
-        }
+        self.begin_mark_if_due();
     }
 
     /// Writes of one group. A caller that has gone needs nothing; one that adds too much is refused.
@@ -434,6 +427,7 @@ impl Owner {
             Done::Marked(outcome) => {
                 if let Err(error) = outcome {
                     warn!(shard = %self.shard, error = chain(&error), "durable mark could not be saved");
+                    self.marks.failed();
                 }
                 self.look_at_store();
                 self.queue_checkpoint_if_due();

@@ -103,7 +103,7 @@ impl ReplicationService for ReplicationRpc {
         }
         let closed = shards.iter().filter_map(|shard| self.service.closed_copy(*shard));
         replicas.extend(closed.map(Arc::unwrap_or_clone));
-        Ok(Response::new(proto::DescribeResponse { replicas }))
+        Ok(Response::new(proto::DescribeResponse { replicas, is_full: self.service.is_full() }))
     }
 
     async fn hand_over(

@@ -81,6 +81,11 @@ impl StepFailure {
         matches!(self, StepFailure::Storage(_))
     }
 
+    /// A snapshot could not be fetched, and this node is to blame or what it was sent.
+    pub(super) fn is_local_fetch(&self) -> bool {
+        matches!(self, StepFailure::Fetch(failure) if failure.is_local())
+    }
+
     /// Somebody else was faster, which is nothing to report.
     pub(super) fn is_race(&self) -> bool {
         matches!(self, StepFailure::Record(RecordFailure::Changed | RecordFailure::Absent))

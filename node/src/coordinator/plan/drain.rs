@@ -31,9 +31,15 @@ impl DrainProgress {
 
 /// What a node holds, and what stands in the way of emptying it. A shard that only waits for its turn is not blocked.
 pub fn drain_progress(view: &ClusterView, node: &NodeId) -> DrainProgress {
-    let (gone_since, suspects) = (BTreeMap::new(), BTreeSet::new());
-    let situation =
-        Situation { view, now: Duration::ZERO, gone_since: &gone_since, suspects: &suspects, unix_ms: 0 };
+    let (gone_since, nobody) = (BTreeMap::new(), BTreeSet::new());
+    let situation = Situation {
+        view,
+        now: Duration::ZERO,
+        gone_since: &gone_since,
+        suspects: &nobody,
+        unfit: &nobody,
+        unix_ms: 0,
+    };
     let settings = Settings::default();
     let judge = |shard| Copies::judge(&situation, &settings, shard);
     let load = Load::new(&situation, &settings, &[]);

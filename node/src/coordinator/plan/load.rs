@@ -1,6 +1,6 @@
 //! What nodes hold, send and take in, kept up to date while steps are planned. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::copies::{Copies, Copy};
 use super::{Settings, Situation};
@@ -16,7 +16,7 @@ pub(super) struct Load {
 #[derive(Default)]
 struct NodeLoad {
     zone: String,
-    /// It may get new copies: it is not to be emptied, and answers.
+    /// It may get new copies: it is not to be emptied, answers, and could take the last one in.
     is_open: bool,
     /// Copies that stay; one that is being replaced counts no more.
     copies: usize,
@@ -32,7 +32,9 @@ impl Load {
     pub(super) fn new(situation: &Situation<'_>, settings: &Settings, shards: &[Copies<'_>]) -> Load {
         let hosts = situation.view.nodes.values().filter(|node| node.holds_shards());
         let nodes = hosts.map(|node| {
-            let is_open = !situation.is_draining(&node.id) && !situation.suspects.contains(&node.id);
+            let shuns = |nodes: &BTreeSet<NodeId>| nodes.contains(&node.id);
+            let is_shunned = shuns(situation.suspects) || shuns(situation.unfit);
+            let is_open = !is_shunned && !situation.is_draining(&node.id);
             (node.id.clone(), NodeLoad { zone: node.zone.clone(), is_open, ..NodeLoad::default() })
         });
         let mut load = Load {

@@ -102,6 +102,16 @@ fn the_last_copies_are_never_retired() {
 }
 
 #[test]
+fn a_node_that_could_not_take_a_copy_in_gets_no_other_one() {
+    assert_eq!(Cluster::new("a b c", 2, &["a*"]).unfit("b").plan(), ["add 0 c"]);
+    assert_eq!(Cluster::new("a b", 2, &["a*"]).unfit("b").plan(), NOTHING);
+    assert_eq!(Cluster::new("a b c", 2, &["a* c?!"]).unfit("c").plan(), ["retire 0 c"]);
+    let uneven = Cluster::new("a b c", 1, &["a*", "a*", "b*", "b*"]).unfit("c");
+    assert_eq!(uneven.plan(), NOTHING, "nor are others moved there");
+    assert_eq!(Cluster::new("a b", 2, &["a* b"]).unfit("b").plan(), NOTHING, "what it has stays");
+}
+
+#[test]
 fn a_learner_that_will_not_get_there_is_given_up() {
     assert_eq!(Cluster::new("a b", 2, &["a* z?"]).plan(), ["retire 0 z"], "at once");
     assert_eq!(Cluster::new("a b c", 2, &["a* c?"]).draining("c").plan(), ["retire 0 c"]);

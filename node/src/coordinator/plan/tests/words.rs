@@ -18,6 +18,7 @@ pub(super) struct Cluster {
     pub(super) view: ClusterView,
     pub(super) gone_since: BTreeMap<NodeId, Duration>,
     pub(super) suspects: BTreeSet<NodeId>,
+    pub(super) unfit: BTreeSet<NodeId>,
     pub(super) settings: Settings,
 }
 
@@ -57,8 +58,8 @@ impl Cluster {
             let shard = shard(index as u32, copies);
             view.shards.insert(shard.id, Arc::new(shard));
         }
-        let (gone_since, suspects) = (BTreeMap::new(), BTreeSet::new());
-        Cluster { view, gone_since, suspects, settings: Settings::default() }
+        let (suspects, unfit) = (BTreeSet::new(), BTreeSet::new());
+        Cluster { view, gone_since: BTreeMap::new(), suspects, unfit, settings: Settings::default() }
     }
 
     pub(super) fn gone(mut self, name: &str, minutes: u32) -> Cluster {
@@ -69,6 +70,11 @@ impl Cluster {
 
     pub(super) fn suspect(mut self, name: &str) -> Cluster {
         self.suspects.insert(node(name));
+        self
+    }
+
+    pub(super) fn unfit(mut self, name: &str) -> Cluster {
+        self.unfit.insert(node(name));
         self
     }
 
@@ -101,6 +107,7 @@ impl Cluster {
             now: NOW,
             gone_since: &self.gone_since,
             suspects: &self.suspects,
+            unfit: &self.unfit,
             unix_ms: UNIX_MS,
         };
         plan(&situation, &self.settings).iter().map(describe).collect()

@@ -1,6 +1,6 @@
 //! A metadata store, a Master that carries steps out, and nodes that do what they should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -118,8 +118,14 @@ impl World {
         let suspects = self.nodes.iter().filter(|(_, node)| node.is_suspect);
         let suspects = suspects.map(|(id, _)| id.clone()).collect();
         let unix_ms = self.unix_ms();
-        let situation =
-            Situation { view, now: self.now, gone_since: &gone_since, suspects: &suspects, unix_ms };
+        let situation = Situation {
+            view,
+            now: self.now,
+            gone_since: &gone_since,
+            suspects: &suspects,
+            unfit: &BTreeSet::new(),
+            unix_ms,
+        };
         plan(&situation, &Settings::default())
     }
 
