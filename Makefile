@@ -61,8 +61,8 @@ bench-server: ## Load, search latency and throughput of a cluster (QUICK=1)
 	@$(if $(QUICK),QUICK=1) scripts/bench server
 
 .PHONY: bench-replication
-bench-replication: ## What copies cost: latency, gaps, catching up, idle shards (QUICK=1)
-	@$(if $(QUICK),QUICK=1) scripts/bench replication
+bench-replication: ## What copies cost: latency, gaps, catching up, idle shards (QUICK=1 PART=idle; needs root)
+	@$(if $(QUICK),QUICK=1) $(if $(PART),PART=$(PART)) scripts/bench replication
 
 .PHONY: images
 images: ## Build the container images without pulling any

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use vectorsphere_e2e::bench_replication;
+use vectorsphere_e2e::bench_replication::{self, Part};
 use vectorsphere_e2e::bench_server;
 use vectorsphere_e2e::cluster::{self, KubeCluster};
 use vectorsphere_e2e::demo;
@@ -71,6 +71,9 @@ enum Command {
         /// The sample and short measurements
         #[arg(long)]
         quick: bool,
+        /// Only these
+        #[arg(long, value_enum, default_values_t = [Part::Writes, Part::Gaps, Part::CatchUp, Part::Idle])]
+        part: Vec<Part>,
     },
     /// Assemble VectorSphere's images
     Images,
@@ -124,7 +127,9 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
             print(&summary.to_string())
         }
         Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
-        Command::BenchReplication { quick } => print(&bench_replication::run(settings, quick).await?),
+        Command::BenchReplication { quick, part } => {
+            bench_replication::run(settings, &part, quick, print).await
+        }
         Command::Images => {
             for archive in images::write_product_images(settings)? {
                 print(&format!("{}  {}  {}", archive.name, archive.digest, archive.path.display()))?;

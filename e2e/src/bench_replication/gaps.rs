@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::rest::RestClient;
 use crate::settings::Settings;
 use crate::shards::shards;
 use crate::torture::etcd::MEMBERS;
@@ -22,6 +23,9 @@ const REPLICAS: usize = 3;
 const BEFORE: Duration = Duration::from_millis(500);
 /// And go on for so long after it.
 const AFTER: Duration = Duration::from_secs(6);
+
+/// Time that one call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 enum Loss {
@@ -76,7 +80,8 @@ async fn measure(settings: &Settings, network: Network, times: usize) -> Result<
 
 async fn once(lab: &mut Lab, loss: Loss) -> Result<Gaps> {
     lab.wait_until_whole(&BTreeMap::from([(TABLE.to_owned(), REPLICAS)])).await?;
-    let client = lab.client(lab.other_gateway().await?)?;
+    // As patient as a client that says nothing of deadlines: a call that waits too long shows as a gap, not as a failure.
+    let client = RestClient::new(lab.url(lab.other_gateway().await?), PATIENCE)?;
     let shard = shards(&client, TABLE).await?.pop().context("a shard")?;
     let primary = shard.primary_node().context("a primary")?;
     let holds = |slave: &&str| shard.replicas.iter().any(|copy| copy.node_id == **slave);

@@ -9,7 +9,6 @@ mod idle;
 mod usage;
 mod writes;
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,25 +27,50 @@ const GATEWAY: usize = 0;
 const SLAVES: usize = 3;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Runs the benchmark; `quick` uses the sample of 10,000 documents and shorter measurements.
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Latency, throughput and bytes of writes.
+    Writes,
+    /// How long writes stand still when something is lost (needs root).
+    Gaps,
+    /// How fast copies catch up.
+    CatchUp,
+    /// What shards cost that nobody uses.
+    Idle,
+}
+
+/// Runs the benchmark and gives each part's figures to `tell` when they are there. `quick` uses the sample of 10,000
+/// documents and shorter measurements.
 ///
 /// # Errors
 /// When the cluster does not start or a call fails.
-pub async fn run(settings: &Settings, quick: bool) -> Result<String> {
+pub async fn run(
+    settings: &Settings,
+    parts: &[Part],
+    quick: bool,
+    tell: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
     let debian = match settings.data().filter(|_| !quick) {
         Some(folder) => Debian::load(&folder)?,
         None => Debian::sample()?,
     };
-    let mut told = machine()?;
     let (documents, dimension) = (debian.len(), debian.dimension());
-    writeln!(told, "{documents} documents x {dimension}, 1 master, {SLAVES} slaves, etcd of one member")?;
-    told.push_str(&writes::run(settings, &debian, Duration::from_secs(if quick { 2 } else { 10 })).await?);
-    told.push_str(&gaps::run(settings, if quick { 3 } else { 10 }).await?);
-    let away = Duration::from_secs(if quick { 10 } else { 590 });
-    told.push_str(&catch_up::run(settings, &debian, away).await?);
-    let watched = Duration::from_secs(if quick { 10 } else { 60 });
-    told.push_str(&idle::run(settings, if quick { 100 } else { 1_000 }, watched).await?);
-    Ok(told)
+    tell(&format!(
+        "{}{documents} documents x {dimension}, 1 master, {SLAVES} slaves, etcd of one member",
+        machine()?
+    ))?;
+    let seconds = |short, long| Duration::from_secs(if quick { short } else { long });
+    for part in parts {
+        let told = match part {
+            Part::Writes => writes::run(settings, &debian, seconds(2, 10)).await?,
+            Part::Gaps => gaps::run(settings, if quick { 3 } else { 10 }).await?,
+            Part::CatchUp => catch_up::run(settings, &debian, seconds(10, 590)).await?,
+            Part::Idle => idle::run(settings, if quick { 100 } else { 1_000 }, seconds(10, 60)).await?,
+        };
+        tell(told.trim_end())?;
+    }
+    Ok(())
 }
 
 /// A cluster, and the client of its gateway.

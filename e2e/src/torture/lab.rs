@@ -158,8 +158,13 @@ impl Lab {
     /// # Errors
     /// When it cannot be made.
     pub fn client(&self, master: &str) -> Result<RestClient> {
-        let url = format!("http://{}:8080", self.network.address(master));
-        Ok(RestClient::new(url, CALL_TIMEOUT)?.with_deadline(REQUEST_TIMEOUT))
+        Ok(RestClient::new(self.url(master), CALL_TIMEOUT)?.with_deadline(REQUEST_TIMEOUT))
+    }
+
+    /// Where the REST API of a gateway is.
+    #[must_use]
+    pub fn url(&self, master: &str) -> String {
+        format!("http://{}:8080", self.network.address(master))
     }
 
     /// The ends of all logs.
