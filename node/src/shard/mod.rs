@@ -44,6 +44,8 @@ pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;
 
 #[cfg(test)]
+mod group_commit;
+#[cfg(test)]
 mod interleavings;
 #[cfg(test)]
 mod limit_tests;

@@ -33,7 +33,7 @@ use crate::ids::{Epoch, Lsn, ReplicaId, Session, ShardId};
 use crate::replication::driver::{Driver, Letter, NotWritten, Prelude, Write};
 use crate::replication::{DiskCondition, Event, NotAdmitted, Now, Outcome, Standing, Ticket};
 use crate::runtime::clock::{boot_time, monotonic_time};
-use crate::runtime::spawn_blocking;
+use crate::runtime::sync::spawn_blocking;
 use crate::storage::{Batch, Operation, StorageError, Store};
 
 /// Messages that may wait for one replica.

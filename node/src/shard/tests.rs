@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What replicas need of a metadata store: reads and guarded writes of single keys.
 #[derive(Clone, Default)]
-struct TestMeta(Arc<Mutex<MetaState>>);
+pub(super) struct TestMeta(Arc<Mutex<MetaState>>);
 
 #[derive(Default)]
 struct MetaState {

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::JoinError;
 
 use super::owner::OwnerFailure;
 use crate::replication::Ticket;
 use crate::replication::driver::{Job, Prelude};
-use crate::runtime::spawn_blocking;
+use crate::runtime::sync::spawn_blocking;
 use crate::storage::checkpoint::{CheckpointJob, CheckpointReport};
 use crate::storage::{PinnedCheckpoint, StorageError, Store};
 
@@ -29,7 +31,7 @@ pub(super) enum Lane {
 pub(super) struct Turn {
     /// Comes before the sync of a job.
     prelude: Option<oneshot::Receiver<Prelude>>,
-    handle: JoinHandle<(Box<Store>, Done)>,
+    handle: BoxFuture<'static, Result<(Box<Store>, Done), JoinError>>,
     /// Operations up to here are durable when a job ends.
     pub(super) ticket: Ticket,
 }
@@ -106,7 +108,8 @@ impl Lane {
         let handle = spawn_blocking(move || {
             let done = work(&mut store);
             (store, done)
-        });
+        })
+        .boxed();
         *self = Lane::Away(Turn { prelude, handle, ticket: Ticket::default() });
     }
 
