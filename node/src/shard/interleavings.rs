@@ -194,18 +194,18 @@ fn resign_in_order(owner: &mut Owner) {
 
 #[test]
 fn a_session_sees_what_it_saw() {
-    check(|| sessions(in_order));
+    check(SCHEDULES, || sessions(in_order));
 }
 
 #[test]
 fn a_strong_read_that_is_answered_misses_nothing() {
-    check(|| strong_reads(resign_in_order));
+    check(SCHEDULES, || strong_reads(resign_in_order));
 }
 
 #[test]
 fn the_scenario_finds_an_owner_that_tells_its_state_before_it_applies() {
     let found = catch_unwind(|| {
-        check(|| {
+        check(SCHEDULES, || {
             sessions(|owner| {
                 owner.tell_state();
                 owner.apply();
@@ -219,7 +219,7 @@ fn the_scenario_finds_an_owner_that_tells_its_state_before_it_applies() {
 #[test]
 fn the_scenario_finds_a_grant_that_outlives_the_reign() {
     let found = catch_unwind(|| {
-        check(|| {
+        check(SCHEDULES, || {
             strong_reads(|owner| {
                 owner.acknowledged.store(u64::MAX, Ordering::Relaxed);
                 owner.grant.set(None);
@@ -236,9 +236,10 @@ async fn who_asks_an_owner_that_has_ended_is_told_so() {
     assert_eq!(answer.expect_err("nobody is there").code, ErrorCode::ShardUnavailable);
 }
 
-/// Reads have time limits, so they need a runtime; it stands still, and no limit is ever reached.
-fn check(scenario: impl Fn() + Send + Sync + Copy + 'static) {
+/// Reads have time limits, and owners timers, so they need a runtime; it stands still, and no time is ever over. It is never
+/// ended: that would wake what a schedule that failed has left.
+pub(super) fn check(schedules: usize, scenario: impl Fn() + Send + Sync + Copy + 'static) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("started");
-    let _entered = runtime.enter();
-    explore(SCHEDULES, scenario);
+    let _entered = Box::leak(Box::new(runtime)).enter();
+    explore(schedules, scenario);
 }
