@@ -299,3 +299,66 @@ impl CommunicationService {
         Ok(Peer { endpoint: endpoint.clone(), channels, next: AtomicUsize::new(0) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Session;
+    use crate::runtime::network::Tcp;
+
+    fn node() -> Node {
+        Node {
+            id: NodeId::parse("a").expect("valid"),
+            session: Session(1),
+            node_type: "slave".to_owned(),
+            endpoints: Vec::new(),
+            version: String::new(),
+            zone: String::new(),
+            capacity_bytes: 0,
+        }
+    }
+
+    fn service() -> (watch::Sender<Arc<ClusterView>>, CommunicationService) {
+        let mut view = ClusterView::default();
+        view.nodes.insert(node().id, Arc::new(node()));
+        let (tell, view) = watch::channel(Arc::new(view));
+        let second = Duration::from_secs(1);
+        let channels = ChannelSettings { connections: 1, keepalive_time: second, keepalive_timeout: second };
+        let service = CommunicationService::new(view, channels, Arc::new(Tcp), CommMetrics::default());
+        (tell, service)
+    }
+
+    /// A call to a host that was cut off waited for its deadline, though another copy led after two seconds: the connection
+    /// stayed open and silent.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_not_waited_for_when_probes_are_not_answered() {
+        let (_view, service) = service();
+        let node = node();
+        let started = tokio::time::Instant::now();
+        let probing = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                service.suspicion.missed(&node, "silent");
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = service.lost(&node.id) => {}
+            () = probing => {}
+        }
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+        service.lost(&node.id).await;
+        service.suspicion.answered(&node);
+        let again = tokio::time::timeout(Duration::from_secs(3600), service.lost(&node.id));
+        again.await.expect_err("it answers again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_has_left_may_finish_what_it_was_doing() {
+        let (view, service) = service();
+        view.send_replace(Arc::default());
+        let started = tokio::time::Instant::now();
+        service.lost(&node().id).await;
+        assert!(started.elapsed() >= LAST_ANSWERS && started.elapsed() < 2 * LAST_ANSWERS);
+    }
+}
