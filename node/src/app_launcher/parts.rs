@@ -43,6 +43,8 @@ use crate::telemetry::Metrics;
 const ZONE_LOOK: Duration = Duration::from_secs(5);
 /// Connections of other nodes at once.
 const CONNECTIONS_MAX: usize = 8_192;
+/// Calls that a node finds given up on one connection when it goes on after a standstill; beyond that it closes the connection.
+const GIVEN_UP_CALLS_MAX: usize = 8_192;
 /// Conditions of readiness.
 const JOINED: &str = "joined the cluster";
 const OPENED: &str = "opened its replicas";
@@ -320,6 +322,7 @@ impl Parts<'_> {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         });
         let server = Server::builder()
+            .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_CALLS_MAX))
             .http2_keepalive_interval(Some(self.config.grpc_keepalive_time))
             .add_service(health)
             .add_service(CoordinatorServiceServer::new(CoordinatorRpc(coordinator)))

@@ -47,6 +47,8 @@ fn without_word(status: &Status) -> Error {
         // tonic answers a request whose `grpc-timeout` passed on the server with CANCELLED.
         Code::Cancelled if status.message().contains("Timeout") => ErrorCode::DeadlineExceeded,
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted => ErrorCode::NodeUnreachable,
+        // Of this side's connection: HTTP/2 has reasons of its own to end one, which tonic gives any code.
+        _ if std::error::Error::source(status).is_some() => ErrorCode::NodeUnreachable,
         Code::OutOfRange | Code::ResourceExhausted => ErrorCode::PayloadTooLarge,
         _ => ErrorCode::Internal,
     };
@@ -73,5 +75,12 @@ mod tests {
         assert_eq!(from_status(&Status::unavailable("tcp connect error")).code, ErrorCode::NodeUnreachable);
         assert_eq!(from_status(&Status::unknown("transport error")).code, ErrorCode::NodeUnreachable);
         assert_eq!(from_status(&Status::cancelled("Timeout expired")).code, ErrorCode::DeadlineExceeded);
+        // A node that had stood still met many calls that had been given up, and closed the connection. The writes on it
+        // were told that they are too large.
+        let mut calm = Status::resource_exhausted("h2 protocol error: http2 error");
+        calm.set_source(std::sync::Arc::new(std::io::Error::other("ENHANCE_YOUR_CALM")));
+        assert_eq!(from_status(&calm).code, ErrorCode::NodeUnreachable);
+        let large = Status::resource_exhausted("encoded message length too large");
+        assert_eq!(from_status(&large).code, ErrorCode::PayloadTooLarge);
     }
 }
