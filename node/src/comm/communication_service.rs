@@ -137,9 +137,11 @@ impl CommunicationService {
         self.suspicion.news()
     }
 
-    /// Returns when an answer of the node is not to be waited for any longer: it is suspect, or it has left and had
-    /// [`LAST_ANSWERS`] to finish what it was doing. Connections to a host that is cut off stay open and silent for long.
+    /// Returns when an answer of the node is not to be waited for any longer: it is suspect, or its process has left, whether
+    /// or not another one has come, and had [`LAST_ANSWERS`] to finish what it was doing. Connections to a host that is cut off stay open and silent for long.
     pub async fn lost(&self, node: &NodeId) {
+        let session_of = |view: &ClusterView| view.nodes.get(node).map(|node| node.session);
+        let asked = session_of(&self.view.borrow());
         let became_suspect = async {
             let mut suspects = self.suspicion.news();
             // The sender lives as long as this service.
@@ -148,7 +150,7 @@ impl CommunicationService {
             }
         };
         let left = async {
-            self.left(node).await;
+            self.until(|view| asked.is_none() || session_of(view) != asked).await;
             tokio::time::sleep(LAST_ANSWERS).await;
         };
         tokio::select! {
@@ -220,7 +222,7 @@ impl CommunicationService {
         let view = self.view.borrow().clone();
         let calls = view.nodes.keys().map(async |node| {
             let told = tokio::select! {
-                () = self.left(node) => return,
+                () = self.until(|view| !view.nodes.contains_key(node)) => return,
                 told = tokio::time::timeout_at(
                     deadline.into(),
                     self.await_revision(node, revision, deadline),
@@ -237,11 +239,11 @@ impl CommunicationService {
         join_all(calls).await;
     }
 
-    /// Returns when the node is no longer in the view.
-    async fn left(&self, node: &NodeId) {
+    /// Returns when the view is such.
+    async fn until(&self, is_so: impl Fn(&ClusterView) -> bool) {
         let mut view = self.view.clone();
         // A closed channel means that this node stops: then the call itself ends.
-        if view.wait_for(|view| !view.nodes.contains_key(node)).await.is_err() {
+        if view.wait_for(|view| is_so(view)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

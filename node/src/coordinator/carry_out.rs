@@ -168,7 +168,9 @@ impl Coordinator {
         let (Some(shard), Some(host)) = (view.shards.get(&shard), view.nodes.get(node)) else {
             return Ok(None);
         };
-        if self.is_full(node, shard).await {
+        // What is damaged there goes when the new copy is there, so its node is asked for no more room.
+        let makes_anew = shard.replicas.iter().any(|copy| copy.node == *node && copy.damaged);
+        if !makes_anew && self.is_full(node, shard).await {
             warn!(shard = %shard.id, %node, "the data volume is too full for another copy");
             self.unfit.note(node, Instant::now());
             return Ok(None);

@@ -124,7 +124,22 @@ impl Router {
         self.comm.shard_client(node)
     }
 
-    /// Asks one replica once. Its answer is not waited for when its node is lost.
+    /// What a node answers before the deadline, and before the node is lost: then nothing may come for long.
+    pub(super) async fn answer_of<T>(
+        &self,
+        context: &RequestContext,
+        node: &NodeId,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            answer = before(context, call) => answer,
+            () = self.comm.lost(node) => {
+                Err(Error::new(ErrorCode::NodeUnreachable, "no answer, and the node does not answer probes either"))
+            }
+        }
+    }
+
+    /// Asks one replica once.
     pub(super) async fn ask<T, F>(
         &self,
         context: &RequestContext,
@@ -136,12 +151,7 @@ impl Router {
     {
         let client = self.shard_client(&target.node)?;
         let _flight = self.traffic.begin(&target.node);
-        let answer = tokio::select! {
-            answer = before(context, call(client, target.shard.clone())) => answer,
-            () = self.comm.lost(&target.node) => {
-                Err(Error::new(ErrorCode::NodeUnreachable, "no answer, and the node does not answer probes either"))
-            }
-        };
+        let answer = self.answer_of(context, &target.node, call(client, target.shard.clone())).await;
         answer.map_err(|mut error| {
             let (shard, node) = (target.shard.shard, &target.node);
             error.message = format!("shard {shard} on node {node}: {}", error.message);
@@ -171,7 +181,7 @@ pub(super) fn revision_of(view: &ClusterView, shard: ShardId) -> Option<Revision
 }
 
 /// Runs one call within the request's deadline.
-pub(super) async fn before<T>(
+async fn before<T>(
     context: &RequestContext,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Error> {

@@ -3,9 +3,8 @@
 use tonic::transport::Channel;
 use vectorsphere_proto::internal::coordinator_service_client::CoordinatorServiceClient;
 
-use super::attempts::{Attempts, before};
+use super::attempts::Attempts;
 use super::{RequestContext, Router};
-use crate::cluster::view::Master;
 use crate::error_code::{Error, ErrorCode};
 
 /// Why a call of the Master failed.
@@ -32,9 +31,12 @@ impl Router {
         let (mut attempts, mut unknown) = (Attempts::new(self, context), None);
         loop {
             let asked = self.view().master.clone();
-            let answer = match self.master_client(asked.as_ref()) {
-                Ok(client) => before(context, call(client)).await,
-                Err(error) => Err(error),
+            let answer = match &asked {
+                Some(master) => match self.comm.coordinator_client(&master.node) {
+                    Ok(client) => self.answer_of(context, &master.node, call(client)).await,
+                    Err(error) => Err(error),
+                },
+                None => Err(Error::new(ErrorCode::NoMaster, "no Master is elected at present")),
             };
             let error = match answer {
                 Ok(answer) => return Ok(answer),
@@ -60,13 +62,6 @@ impl Router {
     {
         let nobody_took_it = |code| matches!(code, ErrorCode::NotMaster | ErrorCode::NoMaster);
         self.on_master(context, nobody_took_it, call).await.map_err(|failure| failure.error)
-    }
-
-    fn master_client(&self, master: Option<&Master>) -> Result<CoordinatorServiceClient<Channel>, Error> {
-        match master {
-            Some(master) => self.comm.coordinator_client(&master.node),
-            None => Err(Error::new(ErrorCode::NoMaster, "no Master is elected at present")),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::join_all;
 use vectorsphere_proto::internal as proto;
 
-use super::attempts::{before, with_deadline};
+use super::attempts::with_deadline;
 use super::session_token::SessionToken;
 use super::traffic::ReadKind;
 use super::{
@@ -156,7 +156,7 @@ impl Router {
         let primary = self.primary(shard)?;
         let mut client = self.shard_client(&primary.node)?;
         let request = with_deadline(context, proto::StatisticsRequest { shards: vec![primary.shard] });
-        let answer = before(context, client.statistics(request)).await?;
+        let answer = self.answer_of(context, &primary.node, client.statistics(request)).await?;
         let counts = answer.shards.into_iter().next().ok_or_else(|| {
             Error::new(ErrorCode::ShardUnavailable, format!("shard {} is not open", shard.index))
         })?;

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::{Either, join_all, select};
 use vectorsphere_proto::internal as proto;
 
-use super::attempts::{Attempts, Target, before, graver, may_help_elsewhere, revision_of, with_deadline};
+use super::attempts::{Attempts, Target, graver, may_help_elsewhere, revision_of, with_deadline};
 use super::search::{Query, hit};
 use super::session_token::SeenPosition;
 use super::traffic::ReadKind;
@@ -164,7 +164,7 @@ impl Router {
             Ok(mut client) => {
                 let _flight = self.traffic.begin(node);
                 let request = with_deadline(context, query.to_proto(self, shards));
-                before(context, client.search(request)).await
+                self.answer_of(context, node, client.search(request)).await
             }
             Err(error) => Err(error),
         };

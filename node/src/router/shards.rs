@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use vectorsphere_proto::internal as proto;
 
-use super::attempts::{before, with_deadline};
+use super::attempts::with_deadline;
 use super::{RequestContext, Router};
 use crate::cluster::view::{ClusterView, Replica, ReplicaRole, Shard};
 use crate::error_code::Error;
@@ -120,7 +120,8 @@ impl Router {
             |index: ShardIndex| proto::ShardRef { table_id: table_id.clone(), shard: index.0, epoch: 0 };
         let request = proto::DescribeRequest { shards: shards.into_iter().map(shard).collect() };
         let mut client = self.comm.replication_client(node)?;
-        let answer = before(&context, client.describe(with_deadline(&context, request))).await?;
+        let call = client.describe(with_deadline(&context, request));
+        let answer = self.answer_of(&context, node, call).await?;
         Ok(answer.replicas.into_iter().filter(|status| status.table_id == table_id).collect())
     }
 }

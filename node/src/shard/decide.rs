@@ -35,16 +35,12 @@ pub(crate) struct Facts {
     pub(crate) is_damaged: bool,
     /// It was closed because it needs a snapshot of this copy.
     pub(crate) needs_snapshot: Option<ReplicaId>,
-    /// Tries to fetch it that failed because of this node, in a row.
-    pub(crate) failed_fetches: u32,
     /// For how long the record has said that it leaves.
     pub(crate) leaving_for: Option<Duration>,
-    /// For how long its disk has failed, since it was open last.
+    /// For how long its disk has failed, to open it or to take a snapshot in, since it was open last.
     pub(crate) failing_for: Option<Duration>,
 }
 
-/// A copy that is not in sync is given up after so many tries to fetch a snapshot that failed here: another node may do better.
-const FETCHES_MAX: u32 = 3;
 /// A copy whose disk fails for so long is given up, if there is another one in sync (R13).
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -83,9 +79,6 @@ pub(crate) fn next_step(
         if failing_for >= DISK_PATIENCE {
             return Step::MarkDamaged;
         }
-    }
-    if facts.failed_fetches >= FETCHES_MAX && session.is_some() && !record.is_in_sync(copy) {
-        return Step::MarkDamaged;
     }
     match (facts.is_open, facts.needs_snapshot) {
         (true, _) => Step::Wait,
@@ -220,8 +213,6 @@ mod tests {
         assert_eq!(step(Some(&full), Some(Active), session, open), Step::Wait);
         let old = Facts { needs_snapshot: Some(OTHER), ..closed };
         assert_eq!(step(Some(&full), Some(Active), session, old), Step::Fetch(OTHER));
-        let again = Facts { failed_fetches: FETCHES_MAX, ..old };
-        assert_eq!(step(Some(&full), Some(Active), session, again), Step::Fetch(OTHER), "it is in sync");
         let lost = Facts { is_damaged: true, ..closed };
         assert_eq!(step(Some(&full), Some(Active), session, lost), Step::MarkDamaged);
         let damaged = Replica { damaged: true, ..full.clone() };
@@ -242,18 +233,6 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_cannot_take_a_snapshot_in_is_given_up() {
-        let shard = Shard { replicas: vec![entry(ReplicaRole::Learner)], ..record(3, &[OTHER]) };
-        let step = |failed_fetches, session| {
-            let facts = Facts { needs_snapshot: Some(OTHER), failed_fetches, ..Facts::default() };
-            next_step(&shard, OURS, Some(TableState::Active), session, GRACE, facts)
-        };
-        assert_eq!(step(FETCHES_MAX - 1, Some(Session(50))), Step::Fetch(OTHER));
-        assert_eq!(step(FETCHES_MAX, Some(Session(50))), Step::MarkDamaged);
-        assert_eq!(step(FETCHES_MAX, None), Step::Fetch(OTHER), "nothing can be said");
-    }
-
-    #[test]
     fn a_copy_whose_disk_fails_leads_no_more_and_is_given_up_in_the_end() {
         let step = |primary, isr: &[ReplicaId], seconds| {
             let mut shard = Shard { primary: Some(primary), primary_session: Session(50), ..record(3, isr) };
@@ -267,6 +246,20 @@ mod tests {
         assert_eq!(step(OTHER, &[OURS, OTHER], 30), Step::MarkDamaged);
         assert_eq!(step(OURS, &[OURS], 99), Step::Open, "there is no other copy");
         assert_eq!(step(OTHER, &[OTHER], 30), Step::MarkDamaged, "it is out of sync already");
+        let mut learns = record(3, &[OTHER]);
+        learns.replicas =
+            vec![entry(ReplicaRole::Learner), Replica { id: OTHER, ..entry(ReplicaRole::Full) }];
+        let fetches = |seconds| {
+            let failing_for = Some(Duration::from_secs(seconds));
+            let facts = Facts { needs_snapshot: Some(OTHER), failing_for, ..Facts::default() };
+            next_step(&learns, OURS, Some(TableState::Active), Some(Session(50)), GRACE, facts)
+        };
+        assert_eq!(fetches(29), Step::Fetch(OTHER));
+        assert_eq!(
+            fetches(30),
+            Step::MarkDamaged,
+            "a snapshot that cannot be written here may be on another node"
+        );
     }
 
     #[test]

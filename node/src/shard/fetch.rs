@@ -41,12 +41,9 @@ pub(super) enum FetchFailure {
 }
 
 impl FetchFailure {
-    /// This node is to blame, or what it was sent: another try from another copy may not help.
-    pub(super) fn is_local(&self) -> bool {
-        match self {
-            FetchFailure::Malformed(_) | FetchFailure::Storage(_) | FetchFailure::Panicked => true,
-            FetchFailure::Asked(_) | FetchFailure::Silent => false,
-        }
+    /// This node could not write it. That another copy's checkpoint is too old for this one is not the disk's fault.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, FetchFailure::Storage(error) if !matches!(error, StorageError::Refused { .. }))
     }
 }
 

@@ -326,15 +326,10 @@ impl Keeper {
         match done {
             StepDone::Opened(Ok(opened)) => self.opened(copy, *opened),
             StepDone::Opened(Err(failure)) => self.failed(copy, &failure),
-            StepDone::Fetched(Ok(())) => {
-                let slot = self.slot(copy);
-                (slot.needs_snapshot, slot.failed_fetches) = (None, 0);
-            }
+            StepDone::Fetched(Ok(())) => self.slot(copy).needs_snapshot = None,
             StepDone::Fetched(Err(failure)) => {
                 warn!(%shard, error = %failure, "snapshot could not be fetched");
-                let slot = self.slot(copy);
-                slot.failed_fetches += u32::from(failure.is_local_fetch());
-                slot.rest();
+                self.slot(copy).note_failure(false, failure.is_of_disk());
             }
             StepDone::Marked(_, Ok(())) => {
                 warn!(%shard, replica = %copy.1, "replica is lost, and marked as damaged");

@@ -36,7 +36,7 @@ pub struct ShardMetrics {
     pub search_seconds: Histogram,
     /// Bytes free on the data volume.
     pub disk_free_bytes: Gauge,
-    /// 0 normal, 1 warning, 2 upserts are refused.
+    /// 0 normal, 1 warning, 2 no new copies are taken, 3 upserts are refused.
     pub disk_stage: Gauge,
 }
 

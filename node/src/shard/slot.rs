@@ -30,8 +30,6 @@ pub(super) struct Slot {
     /// Since when its disk has failed, until it is open again.
     pub(super) failing_since: Option<Instant>,
     pub(super) needs_snapshot: Option<ReplicaId>,
-    /// Tries to fetch a snapshot that failed here, in a row.
-    pub(super) failed_fetches: u32,
     /// The next snapshot comes from the primary.
     pub(super) asks_primary: bool,
     /// When the record was seen to say that it leaves.
@@ -66,7 +64,6 @@ impl Slot {
             is_open: self.open.is_some(),
             is_damaged: self.is_damaged,
             needs_snapshot: self.needs_snapshot,
-            failed_fetches: self.failed_fetches,
             leaving_for: self.leaving_since.map(|since| since.elapsed()),
             failing_for: self.failing_since.map(|since| since.elapsed()),
         }

@@ -78,12 +78,14 @@ impl StepFailure {
 
     /// The disk did not do what it was told.
     pub(super) fn is_of_disk(&self) -> bool {
-        matches!(self, StepFailure::Storage(_))
-    }
-
-    /// A snapshot could not be fetched, and this node is to blame or what it was sent.
-    pub(super) fn is_local_fetch(&self) -> bool {
-        matches!(self, StepFailure::Fetch(failure) if failure.is_local())
+        match self {
+            StepFailure::Storage(_) => true,
+            StepFailure::Fetch(failure) => failure.is_of_disk(),
+            StepFailure::Lost(_)
+            | StepFailure::Refused { .. }
+            | StepFailure::Record(_)
+            | StepFailure::Panicked => false,
+        }
     }
 
     /// Somebody else was faster, which is nothing to report.

@@ -157,7 +157,6 @@ impl World {
             is_open: slot.open.is_some(),
             is_damaged: slot.is_damaged,
             needs_snapshot: slot.needs_snapshot,
-            failed_fetches: 0,
             leaving_for: slot.leaving_since.map(|since| now.monotonic.saturating_sub(since)),
             failing_for: slot.failing_since.map(|since| now.monotonic.saturating_sub(since)),
         };

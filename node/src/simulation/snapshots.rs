@@ -97,9 +97,13 @@ impl World {
                 (slot.is_busy, slot.fetching, slot.needs_snapshot) = (false, None, None);
                 self.took_effect("snapshot fetched");
             }
-            Err(_) => {
+            Err(error) => {
+                let now = self.nodes[node].now(self.time);
                 let process = self.nodes[node].process.as_mut().expect("it runs");
                 process.asked.remove(&question);
+                if !matches!(error, StorageError::Refused { .. }) {
+                    process.slots.entry(copy).or_default().failing_since.get_or_insert(now.monotonic);
+                }
                 self.fetch_failed(node, copy);
             }
         }
