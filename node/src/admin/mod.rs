@@ -104,7 +104,7 @@ enum DrainCommand {
         #[arg(value_parser = node_id)]
         node: NodeId,
     },
-    /// End a drain; what has moved stays where it is
+    /// End a drain; copies may come back when the Master spreads them evenly again
     Cancel {
         #[arg(value_parser = node_id)]
         node: NodeId,

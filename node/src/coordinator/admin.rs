@@ -14,6 +14,9 @@ use crate::cluster::view::{ClusterView, Master, ReplicaRole, Shard};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{Epoch, NodeId, ReplicaId, ShardId};
 
+/// Pause before a primary is asked again that was about to change.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(50);
+
 impl Coordinator {
     /// Begins to empty `node`; the drain ends by itself after `ttl` (`None`: never). One that is under way gets the new time
     /// limit and reason. Returns when every node knows, with the record that was written.
@@ -29,7 +32,7 @@ impl Coordinator {
     ) -> Result<meta::DrainRecord, Error> {
         let is_known = is_known(&self.discovery.view(), node);
         if !is_known {
-            return Err(Error::new(ErrorCode::NodeNotFound, format!("there is no node {node}")));
+            return Err(no_such_node(node));
         }
         let now = unix_ms();
         let record = meta::DrainRecord {
@@ -44,11 +47,15 @@ impl Coordinator {
         Ok(record)
     }
 
-    /// Ends a drain; what has moved stays where it is. A node that is not drained is no error.
+    /// Ends a drain. What has moved stays where it is until the Master spreads copies evenly again. A node that is not drained is no error.
     ///
     /// # Errors
-    /// When this node is not the Master, or the store does not answer.
+    /// When nothing is known of such a node, this node is not the Master, or the store does not answer.
     pub async fn cancel_drain(&self, node: &NodeId, deadline: Instant) -> Result<(), Error> {
+        let view = self.discovery.view();
+        if !is_known(&view, node) && !view.drains.contains_key(node) {
+            return Err(no_such_node(node));
+        }
         self.decide(Operation::Delete(self.keys.drain(node.as_str())), deadline).await?;
         info!(%node, "a node is no longer drained");
         Ok(())
@@ -100,6 +107,9 @@ impl Coordinator {
             let message = format!("the copy is being moved to node {} already", under_way.node);
             return Err(Error::new(ErrorCode::InvalidArgument, message));
         }
+        if !is_known(&view, to) {
+            return Err(no_such_node(to));
+        }
         if let Some(why) = self.cannot_take(&view, &record, to) {
             return Err(Error::new(ErrorCode::InvalidArgument, format!("node {to} {why}")));
         }
@@ -113,8 +123,8 @@ impl Coordinator {
         }
     }
 
-    /// Asks the primary of `shard` to hand over to the copy on `to` (`None`: it chooses). Returns the new primary's reign and
-    /// node when the record says so.
+    /// Asks the primary of `shard` to hand over to the copy on `to` (`None`: it chooses), again while another hand-over is
+    /// under way. Returns the new primary's reign and node when the record says so; at once when `to` leads.
     ///
     /// # Errors
     /// When there is no such shard, it has no primary, or no other copy that is in sync.
@@ -124,14 +134,36 @@ impl Coordinator {
         to: Option<&NodeId>,
         deadline: Instant,
     ) -> Result<(Epoch, NodeId), Error> {
-        self.guard()?;
-        let record = self.shard(shard)?;
+        loop {
+            self.guard()?;
+            let record = self.shard(shard)?;
+            if let Some(to) = to.filter(|to| record.primary_node() == Some(*to)) {
+                return Ok((record.epoch, to.clone()));
+            }
+            match self.hand_over_once(&record, to, deadline).await {
+                Err(error)
+                    if error.code == ErrorCode::NotPrimary && Instant::now() + HAND_OVER_PAUSE < deadline =>
+                {
+                    tokio::time::sleep(HAND_OVER_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn hand_over_once(
+        &self,
+        record: &Shard,
+        to: Option<&NodeId>,
+        deadline: Instant,
+    ) -> Result<(Epoch, NodeId), Error> {
+        let shard = record.id;
         let wanted = to.map(|to| {
             let copy = record.staying().find(|replica| replica.node == *to && record.is_in_sync(replica.id));
             let missing = format!("node {to} holds no copy of shard {} that is in sync", shard.index);
             copy.map(|copy| copy.id).ok_or_else(|| Error::new(ErrorCode::InvalidArgument, missing))
         });
-        let epoch = self.ask_to_hand_over(&record, wanted.transpose()?).await?;
+        let epoch = self.ask_to_hand_over(record, wanted.transpose()?).await?;
         let mut view = self.discovery.subscribe();
         let led = view.wait_for(|view| view.shards.get(&shard).is_none_or(|now| now.epoch >= epoch));
         let seen = tokio::time::timeout_at(deadline.into(), led).await;
@@ -178,6 +210,10 @@ impl Coordinator {
             TxnOutcome::ConditionFailed => Err(self.not_master()),
         }
     }
+}
+
+fn no_such_node(node: &NodeId) -> Error {
+    Error::new(ErrorCode::NodeNotFound, format!("there is no node {node}"))
 }
 
 /// True for a node that is there, and for one that still holds copies.

@@ -204,10 +204,13 @@ fn partial_failure(shards: usize, failures: Vec<Error>) -> Error {
     let gravest = unknown.or_else(|| failures.into_iter().reduce(graver));
     let mut error = gravest.expect("a part has failed");
     if shards > 1 {
+        // The same again would be refused again where it was refused for what the documents are.
+        let again = match error.code.is_transient() || leaves_outcome_open(error.code) {
+            true => ", sending it again with the same request id is safe",
+            false => "",
+        };
         let message = error.message;
-        error.message = format!(
-            "{done} of {shards} shards took their part of the batch, sending it again with the same request id is safe: {message}"
-        );
+        error.message = format!("{done} of {shards} shards took their part of the batch{again}: {message}");
     }
     error
 }

@@ -97,7 +97,7 @@ pub(super) async fn start_drain(
     Ok(Json(drain_body(&gateway, &node)?))
 }
 
-/// Ends a drain; what has moved stays where it is. A node that is not drained is no error.
+/// Ends a drain. What has moved stays where it is until the Master spreads copies evenly again. A node that is not drained is no error.
 #[utoipa::path(delete, path = "/api/v1/cluster/nodes/{node}/drain", tag = "cluster",
     params(("node" = String, Path, description = "name of the node")),
     responses((status = 204, description = "ended"), (status = 503, description = "no Master", body = ProblemBody<'_>)))]

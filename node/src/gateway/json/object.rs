@@ -76,7 +76,8 @@ impl<'de, T: Object<'de>> Visitor<'de> for ObjectSeed<'_, T> {
                     let pointer = format!("{}/{}", (self.pointer)(self.index), escaped(&name));
                     let known = T::FIELDS.join(", ");
                     let hint = nearest(&name, T::FIELDS);
-                    let message = format!("unknown field {}{hint} known fields: {known}", quoted(&name));
+                    let end = if hint.is_empty() { ";" } else { "" };
+                    let message = format!("unknown field {}{hint}{end} known fields: {known}", quoted(&name));
                     self.reader.violation(pointer, message);
                     map.next_value::<IgnoredAny>()?;
                 }
