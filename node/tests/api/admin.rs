@@ -101,6 +101,10 @@ async fn calls_of_operators_are_checked_before_anything_happens() {
     let shard = |verb: &str| format!("/api/v1/tables/t/shards/0:{verb}");
     let unknown = "/api/v1/cluster/nodes/unknown/drain".to_owned();
     let force = |confirmation: &str| json!({"node": "node-1", "confirmation": confirmation});
+    let shards = sandbox.get("/api/v1/tables/t/shards").await.ok(200);
+    let (holder, epoch) = (&shards["shards"][0]["primary"]["node_id"], &shards["shards"][0]["epoch"]);
+    let same = sandbox.call("POST", &shard("handover"), json!({"to": holder})).await.ok(200);
+    assert_eq!((&same["node_id"], &same["epoch"]), (holder, epoch), "it leads already");
     let rows = [
         ("POST", DRAIN.to_owned(), json!({"ttl_ms": 0}), 400, "invalid_argument", "/ttl_ms"),
         ("POST", DRAIN.to_owned(), json!({"ttl_ms": 2_592_000_001u64}), 400, "invalid_argument", "/ttl_ms"),
@@ -108,8 +112,10 @@ async fn calls_of_operators_are_checked_before_anything_happens() {
         ("POST", DRAIN.to_owned(), json!({"ttl": 5}), 400, "invalid_argument", "/ttl"),
         ("POST", "/api/v1/cluster/nodes/a%20b/drain".to_owned(), json!({}), 400, "invalid_argument", "/node"),
         ("POST", unknown.clone(), json!({}), 404, "node_not_found", ""),
-        ("GET", unknown, Value::Null, 404, "node_not_found", ""),
+        ("GET", unknown.clone(), Value::Null, 404, "node_not_found", ""),
+        ("DELETE", unknown, Value::Null, 404, "node_not_found", ""),
         ("POST", shard("move"), json!({"to": "node-1"}), 400, "invalid_argument", "/from"),
+        ("POST", shard("move"), json!({"from": holder, "to": "unknown"}), 404, "node_not_found", ""),
         ("POST", shard("move"), json!({"from": "node-1", "to": "node-1"}), 400, "invalid_argument", "/to"),
         ("POST", shard("handover"), json!({"to": "a b"}), 400, "invalid_argument", "/to"),
         ("POST", shard("force-primary"), force(""), 400, "invalid_argument", "/confirmation"),
