@@ -193,6 +193,20 @@ impl Shard {
 }
 
 impl Node {
+    /// A node with shards and without endpoints.
+    #[cfg(test)]
+    pub(crate) fn slave(name: &str, session: i64) -> Node {
+        Node {
+            id: NodeId::parse(name).expect("valid"),
+            session: Session(session),
+            node_type: "slave".to_owned(),
+            endpoints: Vec::new(),
+            version: String::new(),
+            zone: String::new(),
+            capacity_bytes: 0,
+        }
+    }
+
     /// The endpoint of a kind.
     pub fn endpoint(&self, kind: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| endpoint.kind == kind)

@@ -138,7 +138,8 @@ impl CommunicationService {
     }
 
     /// Returns when an answer of the node is not to be waited for any longer: it is suspect, or its process has left, whether
-    /// or not another one has come, and had [`LAST_ANSWERS`] to finish what it was doing. Connections to a host that is cut off stay open and silent for long.
+    /// or not another one has come, and had [`LAST_ANSWERS`] to finish what it was doing. Connections to a host that is cut
+    /// off stay open and silent for long.
     pub async fn lost(&self, node: &NodeId) {
         let session_of = |view: &ClusterView| view.nodes.get(node).map(|node| node.session);
         let asked = session_of(&self.view.borrow());
@@ -305,19 +306,10 @@ impl CommunicationService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Session;
     use crate::runtime::network::Tcp;
 
     fn node() -> Node {
-        Node {
-            id: NodeId::parse("a").expect("valid"),
-            session: Session(1),
-            node_type: "slave".to_owned(),
-            endpoints: Vec::new(),
-            version: String::new(),
-            zone: String::new(),
-            capacity_bytes: 0,
-        }
+        Node::slave("a", 1)
     }
 
     fn service() -> (watch::Sender<Arc<ClusterView>>, CommunicationService) {

@@ -76,15 +76,7 @@ mod tests {
     use super::*;
 
     fn node(session: i64) -> Node {
-        Node {
-            id: NodeId::parse("a").expect("valid"),
-            session: Session(session),
-            node_type: "slave".to_owned(),
-            endpoints: Vec::new(),
-            version: String::new(),
-            zone: String::new(),
-            capacity_bytes: 0,
-        }
+        Node::slave("a", session)
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl Coordinator {
         Ok(record)
     }
 
-    /// Ends a drain. What has moved stays where it is until the Master spreads copies evenly again. A node that is not drained is no error.
+    /// Ends a drain. What has moved stays where it is until the Master spreads copies evenly again. A node that is not drained
+    /// is no error.
     ///
     /// # Errors
     /// When nothing is known of such a node, this node is not the Master, or the store does not answer.

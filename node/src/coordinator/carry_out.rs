@@ -194,12 +194,6 @@ impl Coordinator {
         leaving: ReplicaId,
     ) -> Result<Option<Revision>, MetaError> {
         let Some(shard) = view.shards.get(&shard) else { return Ok(None) };
-        if let Some(copy) =
-            shard.replica(leaving).filter(|copy| copy.role == ReplicaRole::Learner && copy.damaged)
-        {
-            warn!(shard = %shard.id, node = %copy.node, "a new copy could not be made, it is given up");
-            self.unfit.note(&copy.node, Instant::now());
-        }
         let others = shard.staying().filter(|other| other.id != leaving && shard.is_in_sync(other.id));
         let conditions = others
             .filter_map(|other| Some(self.in_session(&other.node, view.nodes.get(&other.node)?.session)))
@@ -207,6 +201,11 @@ impl Coordinator {
         let changed = self.edit(shard, conditions, |record| edits::with_leaving(record, leaving)).await?;
         if changed.is_some() {
             info!(shard = %shard.id, replica = %leaving, "a copy is to leave");
+            let never_came = |copy: &&Replica| copy.role == ReplicaRole::Learner && copy.damaged;
+            if let Some(copy) = shard.replica(leaving).filter(never_came) {
+                warn!(shard = %shard.id, node = %copy.node, "a new copy could not be made there");
+                self.unfit.note(&copy.node, Instant::now());
+            }
         }
         Ok(changed)
     }

@@ -101,16 +101,8 @@ mod tests {
     use super::*;
 
     fn view(nodes: &[&str]) -> ClusterView {
-        let node = |name: &str| Node {
-            id: NodeId::parse(name).expect("valid"),
-            session: Session(1),
-            node_type: "slave".to_owned(),
-            endpoints: Vec::new(),
-            version: String::new(),
-            zone: String::new(),
-            capacity_bytes: 0,
-        };
-        let nodes = nodes.iter().map(|name| (NodeId::parse(name).expect("valid"), Arc::new(node(name))));
+        let nodes =
+            nodes.iter().map(|name| (NodeId::parse(name).expect("valid"), Arc::new(Node::slave(name, 1))));
         ClusterView { nodes: nodes.collect(), ..ClusterView::default() }
     }
 
