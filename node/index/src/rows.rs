@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::line::{self, Line, lines_of};
+use crate::memory::prefetch;
 use crate::norm;
 
 /// Bytes of a block: what one append may have to copy.
@@ -122,6 +123,13 @@ impl RowsView {
     pub fn norm(&self, number: u32) -> f64 {
         let (_, norms) = self.run_from(number);
         norms[0]
+    }
+
+    /// Asks for row `number` ahead of its use.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        let (lines, _) = self.run_from(number);
+        prefetch(&lines[..lines_of(self.dimension)]);
     }
 
     /// Bytes that the rows hold in memory, unused space included.
