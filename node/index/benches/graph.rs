@@ -126,9 +126,9 @@ fn main() {
                     &mut top,
                     &mut scratch,
                 );
-                touched.hops += x.hops;
-                touched.vertices += x.vertices;
-                touched.rows += x.rows;
+                hops += x.hops;
+                vertices += x.vertices;
+                scored += x.rows;
                 let sign = if metric.higher_is_better() { 1.0 } else { -1.0 };
                 hits += top.into_sorted().iter().filter(|h| sign * h.score >= sign * t - 1e-6).count();
             }

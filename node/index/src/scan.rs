@@ -29,6 +29,20 @@ impl<'q> Query<'q> {
         Query { vector, norm: norm(vector), metric, threshold }
     }
 
+    /// Its norm.
+    pub(crate) fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// What codes estimate, for a row of this score: −⟨q, x⟩, under cosine with x of length 1, or |x|² − 2⟨q, x⟩.
+    pub(crate) fn value_of(&self, score: f64) -> f64 {
+        match self.metric {
+            Metric::Cosine => -score * self.norm,
+            Metric::Dot => -score,
+            Metric::L2 => score * score - self.norm * self.norm,
+        }
+    }
+
     /// The metric.
     #[cfg(test)]
     pub(crate) fn metric(&self) -> Metric {

@@ -27,9 +27,19 @@ const fn middle(width: CodeWidth) -> f32 {
     }
 }
 
-/// Writes the codes of a rotated vector to whole lines. Returns the factor f for which f · ⟨q, c⟩ estimates the dot
-/// product of q with the vector; 0 for the zero vector.
-pub(crate) fn encode(kernels: Kernels, width: CodeWidth, rotated: &[f32], lines: &mut [CodeLine]) -> f32 {
+/// What the codes of a vector are worth.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Coded {
+    /// The factor f for which f · ⟨q, c⟩ estimates the dot product of q with the vector; 0 for the zero vector.
+    pub(crate) factor: f32,
+    /// Expected square of the estimate's error, over random rotations, for queries of length 1.
+    pub(crate) variance: f64,
+    /// Squared norm of the vector.
+    pub(crate) square: f64,
+}
+
+/// Writes the codes of a rotated vector to whole lines.
+pub(crate) fn encode(kernels: Kernels, width: CodeWidth, rotated: &[f32], lines: &mut [CodeLine]) -> Coded {
     kernels.vectorized(
         #[inline(always)]
         || encode_portable(width, rotated, lines),
@@ -37,7 +47,7 @@ pub(crate) fn encode(kernels: Kernels, width: CodeWidth, rotated: &[f32], lines:
 }
 
 #[inline(always)]
-fn encode_portable(width: CodeWidth, rotated: &[f32], lines: &mut [CodeLine]) -> f32 {
+fn encode_portable(width: CodeWidth, rotated: &[f32], lines: &mut [CodeLine]) -> Coded {
     let inverse = best_inverse(width, rotated, largest(rotated));
     for (line, values) in lines.iter_mut().zip(rotated.chunks(width.values_per_line())) {
         let mut codes = [0u8; 2 * CODE_LINE];
@@ -54,16 +64,24 @@ fn encode_portable(width: CodeWidth, rotated: &[f32], lines: &mut [CodeLine]) ->
             CodeWidth::Eight => line.0.copy_from_slice(&codes[..CODE_LINE]),
         }
     }
-    let (mut products, mut squares) = ([0.0f64; LANES], [0.0f64; LANES]);
+    let mut sums = [[0.0f64; LANES]; 3];
     for values in rotated.chunks(LANES) {
         for (lane, x) in values.iter().enumerate() {
-            let centred = code_value(width, *x, inverse) - middle(width);
-            products[lane] += f64::from(centred) * f64::from(*x);
-            squares[lane] += f64::from(*x) * f64::from(*x);
+            let (x, code) = (f64::from(*x), code_value(width, *x, inverse));
+            let centred = f64::from(code - middle(width));
+            sums[0][lane] += centred * x;
+            sums[1][lane] += x * x;
+            sums[2][lane] += centred * centred;
         }
     }
-    let (product, square): (f64, f64) = (products.iter().sum(), squares.iter().sum());
-    if product > 0.0 { (square / product) as f32 } else { 0.0 }
+    let [product, square, code_square] = sums.map(|lanes| lanes.iter().sum::<f64>());
+    if product <= 0.0 {
+        return Coded { square, ..Coded::default() };
+    }
+    // The error is the query's part along what the code has beside the vector's direction, which is random.
+    let beside = (code_square * square / (product * product) - 1.0).max(0.0);
+    let variance = square * beside / (rotated.len() - 1) as f64;
+    Coded { factor: (square / product) as f32, variance, square }
 }
 
 /// Codes per unit of the value: so that the largest value gets the last code, or less, when clipping it makes the code's

@@ -137,7 +137,7 @@ impl Field {
         let mut rotated = Vec::new();
         let places = lines.chunks_exact_mut(stride).zip(vectors).map(|(lines, vector)| {
             rotation.rotate(kernels, vector, &mut rotated);
-            let mul = codes::encode(kernels, CodeWidth::Eight, &rotated, lines);
+            let mul = codes::encode(kernels, CodeWidth::Eight, &rotated, lines).factor;
             Place::of(metric, lines, mul, norm(vector), largest)
         });
         let places = places.collect();

@@ -172,7 +172,7 @@ fn field(
         for (index, (lines, place)) in lines.chunks_mut(stride).zip(places).enumerate() {
             let row = vertices.first((part * SHARE + index) as u32);
             rotation.rotate(kernels, rows.row(row), rotated);
-            let mul = codes::encode(kernels, CodeWidth::Eight, rotated, lines);
+            let mul = codes::encode(kernels, CodeWidth::Eight, rotated, lines).factor;
             *place = Place::of(metric, lines, mul, rows.norm(row), largest);
         }
     });
@@ -239,13 +239,20 @@ fn encode(
     let mut table = CodeTable::zeroed(width, rotation.padded(), vertices.len());
     let CodeTable { stride, lines, factors, .. } = &mut table;
     let stride = *stride;
+    let variances = Mutex::new(0.0);
     let parts = lines.chunks_mut(stride * SHARE).zip(factors.chunks_mut(SHARE)).enumerate();
     in_parallel(parts, threads, |(part, (lines, factors)), rotated: &mut Vec<f32>| {
+        let mut sum = 0.0;
         for (index, (lines, factors)) in lines.chunks_mut(stride).zip(factors).enumerate() {
             let row = vertices.first((part * SHARE + index) as u32);
             rotation.rotate(kernels, rows.row(row), rotated);
-            *factors = table::encode(kernels, width, metric, rotated, lines);
+            let (coded, variance) = table::encode(kernels, width, metric, rotated, lines);
+            *factors = coded;
+            sum += variance;
         }
+        *variances.lock().expect("no panic under this lock") += sum;
     });
+    let variance = variances.into_inner().expect("no panic under this lock") / vertices.len() as f64;
+    table.error = variance.sqrt() as f32;
     table
 }

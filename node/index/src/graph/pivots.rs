@@ -240,7 +240,7 @@ impl Pivots {
         for (index, centre) in chosen.centres.iter().enumerate() {
             rotation.rotate(kernels, centre, &mut rotated);
             let lines = &mut centres.lines[index * stride..][..stride];
-            centres.factors[index] = table::encode(kernels, CodeWidth::Eight, metric, &rotated, lines);
+            centres.factors[index] = table::encode(kernels, CodeWidth::Eight, metric, &rotated, lines).0;
         }
         let vertices: Vec<u32> = chosen.vertices().map(renumbered).collect();
         let mut starts = vec![0];
@@ -258,6 +258,7 @@ impl Pivots {
             stride,
             lines: HugeSlice::zeroed(stride * vertices.len()),
             factors: HugeSlice::zeroed(vertices.len()),
+            error: table.error,
         };
         for (index, vertex) in vertices.iter().enumerate() {
             let source = &table.lines[*vertex as usize * stride..][..stride];

@@ -12,8 +12,16 @@ use crate::memory::{HugeSlice, prefetch};
 use crate::scan::{Offers, Query};
 use crate::{Kernels, RowMask, RowsView, TopK};
 
-/// Candidates that are scored from rows, at least.
-const SCORED_MIN: usize = 20;
+/// Candidates that a scan of codes keeps, at least, and for each hit that is wanted.
+const SCORED_MIN: usize = 64;
+const SCANNED_KEPT: usize = 8;
+/// Candidates that a scan keeps however few hits are wanted, at most.
+const SCANNED_KEPT_MAX: usize = 512;
+/// A candidate is scored from its row unless its estimated cost is beyond the worst hit's by more than this many typical
+/// errors.
+const MARGIN: f64 = 2.5;
+/// Rows that are asked for ahead of the one that is scored.
+const AHEAD: usize = 6;
 /// A walk looks at a vertex at random, a scan of matching rows at the codes of one after the other: so many of the latter
 /// cost as much as one of the former.
 const SCANNED_PER_VISITED: usize = 5;
@@ -118,7 +126,7 @@ struct Search<'s, F> {
     /// Candidates of a walk over everything, and where it begins.
     width: usize,
     entries: usize,
-    /// Hits that are wanted, and candidates that are scored exactly.
+    /// Hits that are wanted, and candidates that a scan keeps.
     wanted: usize,
     scored: usize,
     /// Rows that count, about.
@@ -183,7 +191,8 @@ impl<F: Fn(u32) -> bool> Search<'_, F> {
             }
             Plan::Scan => {}
         }
-        walk.results.reset(self.scored);
+        // The fewer count, the farther they may be, where distances lie close together and codes cannot tell them apart.
+        walk.results.reset(self.scored.max((self.matches / 4).min(SCANNED_KEPT_MAX)));
         let rows = (0..self.graph.rows.row_count() as u32).filter(|row| (self.counts)(*row));
         scan_codes(&self.space, &self.graph.rows, rows, &self.counts, &mut walk.results);
         Plan::Scan
@@ -230,7 +239,7 @@ impl Graph {
             Selection::Mask(mask) => (Some(mask), mask.count()),
         };
         let counts = |row: u32| mask.is_none_or(|mask| mask.contains(row)) && visible(row);
-        let scored = (2 * top.wanted()).max(SCORED_MIN);
+        let scored = (SCANNED_KEPT * top.wanted()).max(SCORED_MIN);
         let space = TableSpace { kernels, table: &self.table, query: table_query };
         let (graph, wanted) = (self, top.wanted());
         let search =
@@ -238,12 +247,20 @@ impl Graph {
         let planned = self.plan(matches, width);
         let plan = search.run(planned, entry_scratch, walk);
         let found = if plan == Plan::Walk { &walk.pool } else { &walk.results };
-        let found = &found.candidates()[..scored.min(found.candidates().len())];
-        for candidate in found {
+        let found = found.candidates();
+        for candidate in &found[..found.len().min(wanted + AHEAD)] {
             rows.prefetch(self.rows.first(candidate.vertex()));
         }
+        let margin = space.query.cost_of(MARGIN * f64::from(self.table.error) * query.norm());
         let mut offers = Offers::new(kernels, rows, query, lines);
-        for candidate in found {
+        for (index, candidate) in found.iter().enumerate() {
+            let needed = top.bar().map_or(f64::INFINITY, |bar| space.query.cost_of(query.value_of(bar)));
+            if f64::from(candidate.cost) - margin > needed {
+                break;
+            }
+            if let Some(ahead) = found.get(index + AHEAD).filter(|_| index >= wanted) {
+                rows.prefetch(self.rows.first(ahead.vertex()));
+            }
             for row in self.rows.rows(candidate.vertex()) {
                 offers.offer(*row, &search.counts, &key, top);
             }

@@ -12,6 +12,7 @@
 //! | seed | of the rotation |
 //! | flat groups | numbers in the section of groups |
 //! | centres, pivots | |
+//! | error | typical error of a cost by codes, for queries of length 1, f32 |
 //!
 //! | section | bytes |
 //! |---|---|
@@ -36,7 +37,7 @@ use crate::codes::Rotation;
 use crate::memory::HugeSlice;
 
 const VERSION: u64 = 1;
-const HEAD_NUMBERS: usize = 11;
+const HEAD_NUMBERS: usize = 12;
 const _: () = assert!(cfg!(target_endian = "little"), "numbers are stored as they lie in memory");
 
 /// Why a stored graph cannot be used.
@@ -86,6 +87,7 @@ impl Graph {
             self.rows.flat_groups().len() as u64,
             self.pivots.centres.len() as u64,
             self.pivots.vertices.len() as u64,
+            u64::from(self.table.error.to_bits()),
         ];
         numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
     }
@@ -120,7 +122,8 @@ impl Graph {
         let head = Head::parse(head, metric, dimension, rows).map_err(LoadError::Unfit)?;
         let mut sections = Sections { fill };
         let rotation = Rotation::new(dimension, head.seed);
-        let table = sections.table(head.width, rotation.padded(), head.vertices, "codes of vertices")?;
+        let mut table = sections.table(head.width, rotation.padded(), head.vertices, "codes of vertices")?;
+        table.error = head.error;
         let links = sections.numbers(head.vertices * head.degree, "neighbours")?;
         if !links.iter().all(|link| *link == NONE || (*link as usize) < head.vertices) {
             return Err(LoadError::Content("neighbours"));
@@ -153,6 +156,7 @@ struct Head {
     flat_groups: usize,
     centres: usize,
     pivots: usize,
+    error: f32,
 }
 
 impl Head {
@@ -160,20 +164,11 @@ impl Head {
     fn parse(head: &[u8], metric: Metric, dimension: usize, rows: usize) -> Result<Head, String> {
         let (numbers, rest) = head.as_chunks::<8>();
         let numbers: Vec<u64> = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-        let [
-            version,
-            stored_metric,
-            bits,
-            stored_dimension,
-            stored_rows,
-            vertices,
-            degree,
-            seed,
-            flat,
-            centres,
-            pivots,
-        ] = numbers[..]
+        let [version, stored_metric, bits, stored_dimension, stored_rows, vertices, degree, ..] = numbers[..]
         else {
+            return Err(format!("a head of {} bytes, not {}", head.len(), Graph::HEAD_BYTES));
+        };
+        let [.., seed, flat, centres, pivots, error] = numbers[..] else {
             return Err(format!("a head of {} bytes, not {}", head.len(), Graph::HEAD_BYTES));
         };
         if version != VERSION || !rest.is_empty() {
@@ -208,6 +203,11 @@ impl Head {
             flat_groups: within(flat, 0..=2 * rows)?,
             centres: within(centres, 1..=vertices)?,
             pivots: within(pivots, 1..=vertices)?,
+            error: u32::try_from(error)
+                .ok()
+                .map(f32::from_bits)
+                .filter(|error| *error >= 0.0)
+                .ok_or("an error that is no number")?,
         })
     }
 }
@@ -251,6 +251,6 @@ impl<F> Sections<F> {
         if !factors.iter().all(is_number) {
             return Err(LoadError::Content("factors of codes"));
         }
-        Ok(CodeTable { width, stride, lines, factors })
+        Ok(CodeTable { width, stride, lines, factors, error: 0.0 })
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::walk::{BATCH_MAX, Space};
-use crate::codes::{self, EncodedQuery};
+use crate::codes::{self, Coded, EncodedQuery};
 use crate::distance::codes::{CodeLine, CodeWidth, code_of};
 use crate::memory::{HugeSlice, prefetch};
 use crate::{Kernels, Metric};
@@ -26,6 +26,8 @@ pub(super) struct CodeTable {
     pub(super) stride: usize,
     pub(super) lines: HugeSlice<CodeLine>,
     pub(super) factors: HugeSlice<Factors>,
+    /// Typical error of a cost, for queries of length 1.
+    pub(super) error: f32,
 }
 
 /// A query against tables of one width. The costs are in units of the query's step: they order vertices, no more.
@@ -42,6 +44,11 @@ impl TableQuery {
         self.add_scale = if self.encoded.scale > 0.0 { 1.0 / self.encoded.scale } else { 0.0 };
     }
 
+    /// The cost of a value that [`TableQuery::cost`] estimates: of −⟨q, x⟩, or of |x|² − 2⟨q, x⟩.
+    pub(super) fn cost_of(&self, value: f64) -> f64 {
+        value * f64::from(self.add_scale)
+    }
+
     #[inline(always)]
     pub(super) fn cost(&self, factors: Factors, dot: i32) -> f32 {
         factors.add * self.add_scale - factors.mul * (dot as f32 - self.encoded.offset)
@@ -52,7 +59,13 @@ impl CodeTable {
     /// Room for `len` vertices whose rotated vectors have `padded` values.
     pub(super) fn zeroed(width: CodeWidth, padded: usize, len: usize) -> CodeTable {
         let stride = width.lines_of(padded);
-        CodeTable { width, stride, lines: HugeSlice::zeroed(stride * len), factors: HugeSlice::zeroed(len) }
+        CodeTable {
+            width,
+            stride,
+            lines: HugeSlice::zeroed(stride * len),
+            factors: HugeSlice::zeroed(len),
+            error: 0.0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -97,22 +110,22 @@ impl Space for TableSpace<'_> {
     }
 }
 
-/// Writes one vertex' codes and factors.
+/// Writes one vertex' codes. Returns its factors, and the expected square of a cost's error for queries of length 1.
 pub(super) fn encode(
     kernels: Kernels,
     width: CodeWidth,
     metric: Metric,
     rotated: &[f32],
     lines: &mut [CodeLine],
-) -> Factors {
-    let factor = codes::encode(kernels, width, rotated, lines);
-    let square: f64 = rotated.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+) -> (Factors, f64) {
+    let Coded { factor, variance, square } = codes::encode(kernels, width, rotated, lines);
     match metric {
-        Metric::Dot => Factors { add: 0.0, mul: factor },
+        Metric::Dot => (Factors { add: 0.0, mul: factor }, variance),
         Metric::Cosine if square > 0.0 => {
-            Factors { add: 0.0, mul: (f64::from(factor) / square.sqrt()) as f32 }
+            let mul = (f64::from(factor) / square.sqrt()) as f32;
+            (Factors { add: 0.0, mul }, variance / square)
         }
-        Metric::Cosine => Factors::default(),
-        Metric::L2 => Factors { add: square as f32, mul: 2.0 * factor },
+        Metric::Cosine => (Factors::default(), 0.0),
+        Metric::L2 => (Factors { add: square as f32, mul: 2.0 * factor }, 4.0 * variance),
     }
 }
