@@ -137,6 +137,7 @@ impl IndexService {
             with_metadata: request.with_metadata,
             with_vector: request.with_vector,
             exclude,
+            ..ShardQuery::default()
         });
         let mut tables =
             request.parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| &shard.table_id);

@@ -176,7 +176,7 @@ impl EncodedQuery {
     }
 
     /// The query that 8-bit codes are nearly, for distances between rows; `sum` is that of its integers.
-    pub(crate) fn from_codes(&mut self, kernels: Kernels, codes: &[CodeLine], factor: f32, sum: i32) {
+    pub(crate) fn decode(&mut self, kernels: Kernels, codes: &[CodeLine], factor: f32, sum: i32) {
         self.lines.resize(codes.len(), bytemuck::Zeroable::zeroed());
         let lines = &mut self.lines;
         kernels.vectorized(

@@ -120,7 +120,7 @@ fn split_mix(state: &mut u64) -> u64 {
 pub(crate) fn shuffle(values: &mut [u32], seed: u64) {
     let mut state = seed;
     for last in (1..values.len()).rev() {
-        let other = (u128::from(split_mix(&mut state)) * (last as u128 + 1) >> 64) as usize;
+        let other = ((u128::from(split_mix(&mut state)) * (last as u128 + 1)) >> 64) as usize;
         values.swap(last, other);
     }
 }

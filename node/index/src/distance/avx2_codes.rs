@@ -69,13 +69,13 @@ fn gather_four(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut 
         for (pairs, code) in pairs.chunks(NARROW_LINES).zip(code.chunks(NARROW_LINES)) {
             let mut narrow = [_mm256_setzero_si256(); 2];
             for ([low, high], line) in pairs.iter().zip(code) {
-                for half in 0..2 {
+                for (half, narrow) in narrow.iter_mut().enumerate() {
                     let bytes = load(line.0.as_ptr(), half);
                     let low_values = _mm256_and_si256(bytes, mask);
                     let high_values = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
                     let low = _mm256_maddubs_epi16(low_values, load(low.0.as_ptr().cast(), half));
                     let high = _mm256_maddubs_epi16(high_values, load(high.0.as_ptr().cast(), half));
-                    narrow[half] = _mm256_add_epi16(narrow[half], _mm256_add_epi16(low, high));
+                    *narrow = _mm256_add_epi16(*narrow, _mm256_add_epi16(low, high));
                 }
             }
             for sums in narrow {

@@ -124,9 +124,9 @@ impl Field {
     }
 
     /// What is seen from a vertex, with `query` to keep its codes in.
-    fn from_vertex<'s>(&'s self, vertex: u32, query: &'s mut EncodedQuery) -> FieldSpace<'s> {
+    fn seen_from<'s>(&'s self, vertex: u32, query: &'s mut EncodedQuery) -> FieldSpace<'s> {
         let place = self.place(vertex);
-        query.from_codes(self.kernels, self.codes(vertex), place.mul, place.sum);
+        query.decode(self.kernels, self.codes(vertex), place.mul, place.sum);
         FieldSpace { field: self, query, place }
     }
 
@@ -222,7 +222,7 @@ impl<'f> Builder<'f> {
     /// Links a vertex that was not linked yet.
     pub(super) fn insert(&self, vertex: u32, entries: Entries<'_>, scratch: &mut BuildScratch) {
         let BuildScratch { walk, query, compared, candidates, chosen, back } = scratch;
-        let space = self.field.from_vertex(vertex, query);
+        let space = self.field.seen_from(vertex, query);
         walk.reset(self.field.places.len(), self.shape.width);
         let entry = match entries {
             Entries::Vertex(entry) => Some(entry),
@@ -266,7 +266,7 @@ impl<'f> Builder<'f> {
 
     /// True when one of the chosen is so near to the candidate that a walk goes through it.
     fn is_hidden(&self, candidate: Candidate, chosen: &[u32], compared: &mut EncodedQuery) -> bool {
-        let space = self.field.from_vertex(candidate.vertex(), compared);
+        let space = self.field.seen_from(candidate.vertex(), compared);
         let mut costs = [0.0; COMPARED];
         chosen.chunks(COMPARED).any(|chosen| {
             let costs = &mut costs[..chosen.len()];
@@ -327,7 +327,7 @@ impl<'f> Builder<'f> {
         candidates: &mut Vec<Candidate>,
         chosen: &mut Vec<u32>,
     ) {
-        let space = self.field.from_vertex(vertex, query);
+        let space = self.field.seen_from(vertex, query);
         linked.iter().for_each(|neighbour| space.prefetch(*neighbour));
         candidates.clear();
         for chunk in linked.chunks(BATCH_MAX) {

@@ -242,8 +242,18 @@ impl Graph {
         let scored = (SCANNED_KEPT * top.wanted()).max(SCORED_MIN);
         let space = TableSpace { kernels, table: &self.table, query: table_query };
         let (graph, wanted) = (self, top.wanted());
-        let search =
-            Search { graph, kernels, space, rotated, width, entries, wanted, scored, matches, counts };
+        let search = Search {
+            graph,
+            kernels,
+            space,
+            rotated,
+            width,
+            entries,
+            wanted,
+            scored,
+            matches,
+            counts: &counts,
+        };
         let planned = self.plan(matches, width);
         let plan = search.run(planned, entry_scratch, walk);
         let found = if plan == Plan::Walk { &walk.pool } else { &walk.results };
@@ -262,7 +272,7 @@ impl Graph {
                 rows.prefetch(self.rows.first(ahead.vertex()));
             }
             for row in self.rows.rows(candidate.vertex()) {
-                offers.offer(*row, &search.counts, &key, top);
+                offers.offer(*row, counts, &key, top);
             }
         }
         Touched { plan, planned, hops: walk.hops, vertices: walk.visited.len(), rows: offers.scored() }
