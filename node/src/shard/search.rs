@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::{Kernels, Metric, Query, TopK, scan};
 
+use crate::filter::Matcher;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit};
@@ -26,6 +27,8 @@ pub struct ShardQuery {
     pub top_k: usize,
     /// Hits must be as good as this.
     pub threshold: Option<f64>,
+    /// Only rows whose metadata passes.
+    pub filter: Option<Arc<Matcher>>,
     /// Return metadata.
     pub with_metadata: bool,
     /// Return vectors.
@@ -190,6 +193,7 @@ fn best_of(
         let visible = |row: u32| {
             segment.is_visible(row, snapshot.lsn)
                 && exclude.is_none_or(|excluded| segment.document_id(row) != excluded)
+                && query.filter.as_ref().is_none_or(|filter| filter.matches(segment.metadata_json(row)))
         };
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
         let step = rows_min(query.vector.len());
@@ -278,6 +282,7 @@ mod tests {
                         vector: vector.clone(),
                         top_k: 50,
                         threshold,
+                        filter: None,
                         with_metadata: true,
                         with_vector: false,
                         exclude,
@@ -302,6 +307,7 @@ mod tests {
             vector: vec![1.0; 3],
             top_k: 50,
             threshold: None,
+            filter: None,
             with_metadata: false,
             with_vector: false,
             exclude: None,
@@ -324,6 +330,7 @@ mod tests {
             vector: vec![0.0],
             top_k: 70,
             threshold: None,
+            filter: None,
             with_metadata: true,
             with_vector: false,
             exclude: None,

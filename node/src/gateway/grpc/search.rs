@@ -8,6 +8,7 @@ use vectorsphere_proto::v1::search_service_server::SearchService;
 use super::super::validate::{self, SearchDraft};
 use super::Api;
 use super::convert::{metadata_message, read_draft, vector_draft, vector_message};
+use crate::filter::wire;
 
 #[tonic::async_trait]
 impl SearchService for Api {
@@ -20,6 +21,7 @@ impl SearchService for Api {
             let mut draft = SearchDraft {
                 top_k: (request.top_k > 0).then_some(u64::from(request.top_k)),
                 threshold: request.threshold,
+                filter: request.filter.map(wire::draft),
                 with_metadata: request.with_metadata,
                 with_vector: request.with_vector,
                 allow_partial: request.allow_partial,
