@@ -12,7 +12,7 @@
 //! | L3 | [`cluster`] (effects), [`comm`] |
 //! | L2 | [`replication`], `cluster::{election, placement, view}` (pure) |
 //! | L1 | [`storage`], the crate `vectorsphere-index` |
-//! | L0 | [`ids`], [`error_code`], [`document`], [`table`], [`search`], [`recovery`], [`config`], [`telemetry`], [`runtime`] |
+//! | L0 | [`ids`], [`error_code`], [`document`], [`filter`], [`table`], [`search`], [`recovery`], [`config`], [`telemetry`], [`runtime`] |
 
 pub mod app_launcher;
 pub mod cluster;
@@ -21,6 +21,7 @@ pub mod config;
 pub mod coordinator;
 pub mod document;
 pub mod error_code;
+pub mod filter;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

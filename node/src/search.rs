@@ -1,8 +1,10 @@
 //! A search as it travels through the layers, and its answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::Metadata;
+use crate::filter::Filter;
 use crate::ids::{DocumentId, NodeId, ShardIndex};
 
 /// Most hits of one search.
@@ -30,6 +32,8 @@ pub struct SearchRequest {
     pub ef: Option<u32>,
     /// Cosine and dot: keeps score ≥ threshold; l2: keeps distance ≤ threshold. Finite.
     pub threshold: Option<f64>,
+    /// Only documents whose metadata passes.
+    pub filter: Option<Arc<Filter>>,
     /// Return each hit's metadata.
     pub with_metadata: bool,
     /// Return each hit's vector.

@@ -11,6 +11,7 @@
 //! Ordinary tests call them with the files of `fuzz/seeds` and changes of them, and `scripts/fuzz` with whatever
 //! libFuzzer makes of those. Compiled for these two only.
 
+mod filter;
 mod log_segment;
 mod manifest;
 mod replica_meta;
@@ -21,6 +22,7 @@ mod whole_file;
 #[cfg(test)]
 mod tests;
 
+pub use filter::filter;
 pub use log_segment::log_segment;
 pub use manifest::manifest;
 pub use replica_meta::replica_meta;

@@ -36,6 +36,9 @@ use auth::Caller;
 use door::Door;
 use validate::TableDefaults;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use json::filter as read_filter;
+
 /// When a node that starts is worth another try.
 const STARTING_PAUSE: Duration = Duration::from_secs(1);
 

@@ -3,6 +3,7 @@
 //! A draft says what the caller wrote; a domain value is proof that the rules of `docs/reference/limits.md` hold.
 //! Checked before anything is written, all broken rules at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,6 +15,7 @@ use super::limits::{
 use super::violations::{Place, Violations, quoted};
 use crate::document::{Document, Metadata};
 use crate::error_code::{Error, ErrorCode};
+use crate::filter::{Filter, FilterDraft};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
@@ -60,6 +62,7 @@ pub(super) struct SearchDraft {
     pub(super) exact: bool,
     pub(super) ef: Option<u64>,
     pub(super) threshold: Option<f64>,
+    pub(super) filter: Option<FilterDraft>,
     pub(super) with_metadata: bool,
     pub(super) with_vector: bool,
     pub(super) allow_partial: bool,
@@ -271,6 +274,7 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
     if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {
         violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
     }
+    let filter = draft.filter.and_then(|draft| filter(draft, &mut violations));
     let read = read_options(draft.read, Consistency::Session, &mut violations);
     violations.into_result()?;
     let target = target.ok_or_else(|| Error::new(ErrorCode::Internal, "a broken rule was not recorded"))?;
@@ -281,11 +285,23 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
         exact: draft.exact,
         ef,
         threshold: draft.threshold,
+        filter,
         with_metadata: draft.with_metadata,
         with_vector: draft.with_vector,
         allow_partial: draft.allow_partial,
         read,
     })
+}
+
+/// The filter of a search; `None` when a rule is broken, or every document passes.
+fn filter(draft: FilterDraft, violations: &mut Violations) -> Option<Arc<Filter>> {
+    match draft.validate("/filter") {
+        Ok(filter) => (!filter.is_empty()).then(|| Arc::new(filter)),
+        Err(broken) => {
+            broken.into_iter().for_each(|violation| violations.add(violation.pointer, violation.message));
+            None
+        }
+    }
 }
 
 /// A page of a listing, and what the read must reflect.

@@ -9,6 +9,7 @@ use super::session_token::SessionToken;
 use super::{RequestContext, Router};
 use crate::document::{Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
+use crate::filter::wire;
 use crate::ids::{DocumentId, ShardId, ShardIndex};
 use crate::search::{ANSWER_BYTES_MAX, Hit, MissingShard, SearchRequest, SearchResult, SearchTarget};
 use crate::table::Table;
@@ -98,6 +99,7 @@ impl Query<'_> {
             vector: self.vector.clone(),
             top_k: self.request.offset + self.request.top_k,
             threshold: self.request.threshold,
+            filter: self.request.filter.as_deref().map(wire::message),
             with_metadata: self.request.with_metadata,
             with_vector: self.request.with_vector,
             exclude_id: self.exclude_id.clone(),
@@ -163,6 +165,7 @@ mod tests {
             exact: false,
             ef: None,
             threshold: None,
+            filter: None,
             with_metadata: true,
             with_vector: false,
             allow_partial: false,

@@ -1,15 +1,18 @@
 //! From messages to checked values. An error names the place by a JSON pointer into the message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use vectorsphere_index::{Metric, norm};
 use vectorsphere_proto::internal::{self as proto, operation::Kind};
+use vectorsphere_proto::v1;
 
 use super::replica::ReadRule;
 use crate::document::{Document, Metadata, vector_from_bytes};
 use crate::error_code::{Error, Violation};
+use crate::filter::{Matcher, wire};
 use crate::ids::{DocumentId, Epoch, Lsn, OpId, ShardId, ShardIndex, TableId};
 use crate::search::Consistency;
 use crate::storage::Operation;
@@ -67,6 +70,13 @@ pub(super) fn document_id(pointer: &str, id: &str) -> Result<DocumentId, Error> 
 pub(super) fn values(pointer: &str, bytes: &[u8]) -> Result<Vec<f32>, Error> {
     let message = || format!("vector has {} bytes, must be a multiple of 4", bytes.len());
     vector_from_bytes(bytes).ok_or_else(|| Error::invalid(pointer, message()))
+}
+
+/// The filter of a search, ready for its rows.
+pub(super) fn filter(filter: Option<v1::Filter>) -> Result<Option<Arc<Matcher>>, Error> {
+    let Some(filter) = filter else { return Ok(None) };
+    let filter = wire::draft(filter).validate("/filter").map_err(Error::invalid_all)?;
+    Ok((!filter.is_empty()).then(|| Arc::new(Matcher::new(Arc::new(filter)))))
 }
 
 /// Checks a vector against its table.

@@ -134,6 +134,7 @@ impl IndexService {
             vector: parse::values("/vector", &request.vector)?,
             top_k: request.top_k as usize,
             threshold: request.threshold,
+            filter: parse::filter(request.filter)?,
             with_metadata: request.with_metadata,
             with_vector: request.with_vector,
             exclude,

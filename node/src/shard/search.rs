@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
-use vectorsphere_index::{Graph, Kernels, Metric, Query, Scratch, Selection, TopK, scan};
+use vectorsphere_index::{Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, scan};
 
+use crate::filter::Matcher;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit};
@@ -30,6 +31,13 @@ const INLINE_VALUES: usize = 1 << 17;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
 const VALUES_PER_CANDIDATE: usize = 512;
 
+/// Rows whose metadata are looked at to see how many pass a filter, and how many of them make it worth looking at metadata
+/// on the way only: elsewhere every row's are read before.
+const FILTER_SAMPLE: u32 = 256;
+const FILTER_COMMON: usize = 26;
+/// Reading metadata of a row takes as long as reading so many values.
+const VALUES_PER_FILTERED_ROW: usize = 1 << 11;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -43,6 +51,8 @@ pub struct ShardQuery {
     pub top_k: usize,
     /// Hits must be as good as this.
     pub threshold: Option<f64>,
+    /// Only rows whose metadata passes.
+    pub filter: Option<Arc<Matcher>>,
     /// Return metadata.
     pub with_metadata: bool,
     /// Return vectors.
@@ -219,6 +229,7 @@ fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
     let values = |(index, range): &(usize, Range<u32>)| {
         let segment = &snapshot.segments[*index];
         match query.graph(segment) {
+            _ if query.filter.is_some() => range.len() * VALUES_PER_FILTERED_ROW,
             Some(_) => query.width() * VALUES_PER_CANDIDATE,
             None => range.len() * segment.rows().dimension(),
         }
@@ -271,16 +282,15 @@ fn best_of(
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
         let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
         if let Some(graph) = query.graph(segment) {
-            let dead = segment.dead_rows() as usize;
-            let selection = if dead == 0 { Selection::All } else { Selection::AllBut(dead) };
-            let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
-            let (rows, width) = (segment.rows(), (query.width(), ENTRIES));
-            SCRATCH.with_borrow_mut(|scratch| {
-                graph.search(engine.kernels, rows, &target, width, selection, visible, key, &mut top, scratch)
-            });
+            let walk = Walk { engine, segment, graph, snapshot, query, target: &target };
+            walk.run(is_wanted, key, &mut top);
             continue;
         }
-        let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row);
+        let passes = |row: u32| match &query.filter {
+            Some(filter) => filter.matches(segment.metadata_json(row)),
+            None => true,
+        };
+        let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
         let step = rows_min(query.vector.len());
         let mut first = range.start;
         while first < range.end && !stop.is_cancelled() {
@@ -290,6 +300,52 @@ fn best_of(
         }
     }
     top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect()
+}
+
+/// A search of one segment through its graph.
+struct Walk<'w> {
+    engine: Engine,
+    segment: &'w SegmentView,
+    graph: &'w Graph,
+    snapshot: &'w Snapshot,
+    query: &'w ShardQuery,
+    target: &'w Query<'w>,
+}
+
+impl Walk<'_> {
+    fn run<K: Ord>(&self, is_wanted: impl Fn(u32) -> bool, key: impl Fn(u32) -> K, top: &mut TopK<K>) {
+        let Walk { segment, snapshot, query, .. } = self;
+        let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
+        let Some(filter) = &query.filter else {
+            let dead = segment.dead_rows() as usize;
+            let selection = if dead == 0 { Selection::All } else { Selection::AllBut(dead) };
+            return self.search(selection, visible, key, top);
+        };
+        let passes = |row: u32| visible(row) && filter.matches(segment.metadata_json(row));
+        let (rows, sampled) = (segment.len(), segment.len().min(FILTER_SAMPLE));
+        let row_of = |index: u32| (u64::from(index) * u64::from(rows) / u64::from(sampled)) as u32;
+        let passed = (0..sampled).filter(|index| passes(row_of(*index))).count();
+        if passed >= FILTER_COMMON {
+            let hidden = rows as usize - rows as usize * passed / sampled as usize;
+            return self.search(Selection::AllBut(hidden), passes, key, top);
+        }
+        let mask = RowMask::of(rows, passes);
+        self.search(Selection::Mask(&mask), |_| true, key, top);
+    }
+
+    fn search<K: Ord>(
+        &self,
+        selection: Selection<'_>,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) {
+        let (kernels, rows, width) =
+            (self.engine.kernels, self.segment.rows(), (self.query.width(), ENTRIES));
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.graph.search(kernels, rows, self.target, width, selection, visible, key, top, scratch)
+        });
+    }
 }
 
 #[cfg(test)]
@@ -367,6 +423,7 @@ mod tests {
                         vector: vector.clone(),
                         top_k: 50,
                         threshold,
+                        filter: None,
                         with_metadata: true,
                         with_vector: false,
                         exclude,
@@ -392,6 +449,7 @@ mod tests {
             vector: vec![1.0; 3],
             top_k: 50,
             threshold: None,
+            filter: None,
             with_metadata: false,
             with_vector: false,
             exclude: None,
@@ -415,6 +473,7 @@ mod tests {
             vector: vec![0.0],
             top_k: 70,
             threshold: None,
+            filter: None,
             with_metadata: true,
             with_vector: false,
             exclude: None,

@@ -54,7 +54,8 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
 
     let target = json!({"vector": vector(5), "top_k": 30, "exact": true});
     let best = sandbox.hits("t", target).await;
-    let page = sandbox.hits("t", json!({"vector": vector(5), "top_k": 10, "offset": 20, "exact": true})).await;
+    let page =
+        sandbox.hits("t", json!({"vector": vector(5), "top_k": 10, "offset": 20, "exact": true})).await;
     assert_eq!(page, best[20..]);
 
     // What is deleted or replaced is never found again, whatever the graph says.
@@ -64,7 +65,10 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
     assert_eq!(after.len(), 30);
     assert!(after.iter().all(|hit| !gone.contains(&&hit["document_id"])));
     let by_document = sandbox.hits("t", json!({"document_id": best[27]["document_id"]})).await;
-    assert!(by_document.len() == 10 && by_document.iter().all(|hit| hit["document_id"] != best[27]["document_id"]));
+    assert!(
+        by_document.len() == 10
+            && by_document.iter().all(|hit| hit["document_id"] != best[27]["document_id"])
+    );
 
     sandbox.restart().await;
     sandbox.eventually(0, "/api/v1/tables/t/stats", is_indexed).await;

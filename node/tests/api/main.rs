@@ -6,6 +6,7 @@ mod cluster;
 mod consistency;
 mod description;
 mod documents;
+mod filters;
 mod graphs;
 mod hostile;
 #[path = "../support/ports.rs"]

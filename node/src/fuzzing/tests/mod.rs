@@ -28,12 +28,13 @@ struct Target {
     sample: fn(&mut SmallRng) -> Vec<u8>,
 }
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     Target { name: "log_segment", check: log_segment, sample: samples::log_segment },
     Target { name: "manifest", check: manifest, sample: samples::manifest },
     Target { name: "replica_meta", check: replica_meta, sample: samples::replica_meta },
     Target { name: "session_token", check: session_token, sample: samples::session_token },
     Target { name: "shard_record", check: shard_record, sample: samples::shard_record },
+    Target { name: "filter", check: filter, sample: samples::filter },
 ];
 
 impl Target {
@@ -117,6 +118,11 @@ fn changed_session_tokens_keep_their_promises() {
 #[test]
 fn changed_shard_records_keep_their_promises() {
     TARGETS[4].bear_changes(1);
+}
+
+#[test]
+fn changed_filters_keep_their_promises() {
+    TARGETS[5].bear_changes(1);
 }
 
 /// A length that a file claims is no reason to allocate it.

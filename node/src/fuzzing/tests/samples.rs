@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use prost::Message as _;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 use vectorsphere_proto::meta;
 
+use crate::filter::{reference, strategies};
 use crate::fuzzing::manifest::ID;
 use crate::fuzzing::session_token::table;
 use crate::ids::{Epoch, Lsn, OpId, ReplicaId, Revision, ShardId, ShardIndex};
@@ -150,6 +153,16 @@ pub(super) fn session_token(random: &mut SmallRng) -> Vec<u8> {
         token.see(ShardIndex(random.random_range(0..1_024)), position);
     }
     token.encode().into_bytes()
+}
+
+/// A filter, a line break, metadata.
+pub(super) fn filter(random: &mut SmallRng) -> Vec<u8> {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &random.random::<[u8; 32]>());
+    let mut runner = TestRunner::new_with_rng(Default::default(), rng);
+    let both = (strategies::filter(), strategies::object()).new_tree(&mut runner);
+    let (filter, object) = both.expect("nothing is rejected for ever").current();
+    let object = serde_json::to_string(&object).expect("JSON");
+    format!("{}\n{object}", reference::to_json(&filter)).into_bytes()
 }
 
 fn replica_ids(random: &mut SmallRng) -> Vec<ReplicaId> {

@@ -8,6 +8,7 @@ use vectorsphere_proto::v1::search_service_server::SearchService;
 use super::super::validate::{self, SearchDraft};
 use super::Api;
 use super::convert::{metadata_message, read_draft, vector_draft, vector_message};
+use crate::filter::wire;
 
 #[tonic::async_trait]
 impl SearchService for Api {
@@ -23,6 +24,7 @@ impl SearchService for Api {
                 exact: request.exact,
                 ef: (request.ef > 0).then_some(u64::from(request.ef)),
                 threshold: request.threshold,
+                filter: request.filter.map(wire::draft),
                 with_metadata: request.with_metadata,
                 with_vector: request.with_vector,
                 allow_partial: request.allow_partial,

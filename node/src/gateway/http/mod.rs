@@ -4,6 +4,7 @@ mod admin;
 mod answers;
 mod cluster;
 mod documents;
+mod filter;
 mod middleware;
 mod probes;
 mod problem;

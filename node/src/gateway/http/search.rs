@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::super::{ApiGateway, json, validate};
 use super::answers::SearchBody;
 use super::documents::{IdText, VectorText};
+use super::filter::FilterText;
 use super::problem::{Problem, ProblemBody};
 use super::request::{Context, Names, json_body, names};
 
@@ -30,6 +31,8 @@ struct SearchRequestBody {
     ef: Option<u32>,
     /// cosine and dot: score of at least; l2: distance of at most.
     threshold: Option<f64>,
+    /// Only documents whose metadata passes.
+    filter: Option<FilterText>,
     /// Return the metadata of hits.
     with_metadata: Option<bool>,
     /// Return the vectors of hits.

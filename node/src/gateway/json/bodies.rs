@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 use super::super::limits::BATCH_DOCUMENTS_MAX;
 use super::super::validate::{self, DocumentDraft, SearchDraft, TableDraft};
 use super::super::violations::Place;
+use super::filter;
 use super::metadata;
-use super::object::{IdText, Object, ObjectSeed, WholeNumber, at_body, at_document};
+use super::object::{At, IdText, Object, ObjectSeed, WholeNumber};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, parse};
 use crate::document::Metadata;
@@ -98,7 +99,7 @@ pub(in crate::gateway) fn delete(body: &[u8]) -> Result<DeleteBody, Error> {
 }
 
 pub(super) fn object<T>(target: T, reader: &Reader) -> ObjectSeed<'_, T> {
-    ObjectSeed { target, reader, pointer: at_body, index: 0 }
+    ObjectSeed { target, reader, at: At::Body }
 }
 
 fn empty_batch(name: &str) -> String {
@@ -148,6 +149,7 @@ impl<'de> Object<'de> for SearchBody {
         "exact",
         "ef",
         "threshold",
+        "filter",
         "with_metadata",
         "with_vector",
         "allow_partial",
@@ -173,6 +175,7 @@ impl<'de> Object<'de> for SearchBody {
             "exact" => draft.exact = flag(map)?,
             "ef" => draft.ef = number(map)?,
             "threshold" => draft.threshold = map.next_value()?,
+            "filter" => draft.filter = filter::read(map, reader)?,
             "with_metadata" => draft.with_metadata = flag(map)?,
             "with_vector" => draft.with_vector = flag(map)?,
             "allow_partial" => draft.allow_partial = flag(map)?,
@@ -323,7 +326,7 @@ impl<'de> Visitor<'de> for DocumentsSeed<'_> {
         let mut documents = Vec::new();
         for index in 0.. {
             let target = DocumentBody::new(self.schema);
-            let seed = ObjectSeed { target, reader: self.reader, pointer: at_document, index };
+            let seed = ObjectSeed { target, reader: self.reader, at: At::Document(index) };
             let item = self.reader.passing(seq.next_element_seed(seed), Segment::Item(index))?;
             let Some(item) = item else { break };
             if index == BATCH_DOCUMENTS_MAX {

@@ -7,6 +7,7 @@
 
 mod admin;
 mod bodies;
+mod filter;
 mod metadata;
 mod object;
 mod vector;
@@ -19,6 +20,8 @@ use serde::de::DeserializeSeed;
 use super::violations::Violations;
 use crate::error_code::Error;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::filter::filter;
 pub(super) use admin::{drain, force_primary, hand_over, move_replica};
 pub(super) use bodies::{batch_too_large, delete, metadata_change, search, table, upsert, upserts};
 
@@ -31,6 +34,10 @@ struct Reader {
     /// Where a failed parse stood, innermost part first: filled while the error passes outwards, so that a parse that
     /// succeeds pays nothing.
     trail: RefCell<Vec<Segment>>,
+    /// JSON pointer of the part of a filter that is being read.
+    inside: RefCell<String>,
+    /// Conditions of a filter so far.
+    conditions: Cell<usize>,
 }
 
 /// A step of a JSON pointer.

@@ -22,23 +22,33 @@ pub(super) trait Object<'de> {
     ) -> Result<(), A::Error>;
 }
 
-/// Reads an object into `target`. `pointer` is the object's own place.
+/// Reads an object into `target`.
 pub(super) struct ObjectSeed<'a, T> {
     pub(super) target: T,
     pub(super) reader: &'a Reader,
-    pub(super) pointer: fn(usize) -> String,
-    /// Given to `pointer`: the object's index in its batch.
-    pub(super) index: usize,
+    pub(super) at: At,
 }
 
-/// Pointer of an object that is the body itself.
-pub(super) fn at_body(_: usize) -> String {
-    String::new()
+/// An object's own place.
+#[derive(Clone, Copy)]
+pub(super) enum At {
+    /// It is the body itself.
+    Body,
+    /// A document in a batch.
+    Document(usize),
+    /// Somewhere inside the filter of a search: the reader knows where.
+    Filter,
 }
 
-/// Pointer of a document in a batch.
-pub(super) fn at_document(index: usize) -> String {
-    format!("/documents/{index}")
+impl At {
+    /// JSON pointer of a field of the object.
+    fn field(self, name: &str, reader: &Reader) -> String {
+        match self {
+            At::Body => format!("/{name}"),
+            At::Document(index) => format!("/documents/{index}/{name}"),
+            At::Filter => format!("{}/{name}", reader.inside.borrow()),
+        }
+    }
 }
 
 impl<'de, T: Object<'de>> DeserializeSeed<'de> for ObjectSeed<'_, T> {
@@ -68,12 +78,12 @@ impl<'de, T: Object<'de>> Visitor<'de> for ObjectSeed<'_, T> {
                 }
                 Field::Known(index) => {
                     let name = T::FIELDS[index];
-                    let pointer = format!("{}/{name}", (self.pointer)(self.index));
+                    let pointer = self.at.field(name, self.reader);
                     self.reader.violation(pointer, format!("{name} is given twice"));
                     map.next_value::<IgnoredAny>()?;
                 }
                 Field::Unknown(name) => {
-                    let pointer = format!("{}/{}", (self.pointer)(self.index), escaped(&name));
+                    let pointer = self.at.field(&escaped(&name), self.reader);
                     let known = T::FIELDS.join(", ");
                     let hint = nearest(&name, T::FIELDS);
                     let end = if hint.is_empty() { ";" } else { "" };

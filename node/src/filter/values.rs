@@ -1,0 +1,83 @@
+//! The values that `match` compares with.
+
+use super::Number;
+
+/// Lists up to here are read through; longer ones are searched.
+const SHORT: usize = 8;
+
+/// A set of texts, numbers and booleans.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    /// Ascending bytes, each once.
+    texts: Vec<Box<str>>,
+    /// Ascending, each once.
+    numbers: Vec<Number>,
+    /// False, true.
+    bools: [bool; 2],
+}
+
+/// One value of metadata that is neither null nor holds others.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// A text.
+    Text(Box<str>),
+    /// A number.
+    Number(Number),
+    /// A boolean.
+    Bool(bool),
+}
+
+impl Values {
+    /// The set of some values.
+    pub(super) fn new(scalars: impl IntoIterator<Item = Scalar>) -> Values {
+        let mut values = Values::default();
+        for scalar in scalars {
+            match scalar {
+                Scalar::Text(text) => values.texts.push(text),
+                Scalar::Number(number) => values.numbers.push(number),
+                Scalar::Bool(word) => values.bools[usize::from(word)] = true,
+            }
+        }
+        values.texts.sort_unstable();
+        values.texts.dedup();
+        values.numbers.sort_unstable();
+        values.numbers.dedup();
+        values
+    }
+
+    /// Texts in it, ascending.
+    pub fn texts(&self) -> &[Box<str>] {
+        &self.texts
+    }
+
+    /// Numbers in it, ascending.
+    pub fn numbers(&self) -> &[Number] {
+        &self.numbers
+    }
+
+    /// True when this boolean is in it.
+    pub fn has_bool(&self, word: bool) -> bool {
+        self.bools[usize::from(word)]
+    }
+
+    /// True when this text, UTF-8, is in it.
+    pub fn has_text(&self, text: &[u8]) -> bool {
+        if self.texts.len() <= SHORT {
+            return self.texts.iter().any(|known| known.as_bytes() == text);
+        }
+        self.texts.binary_search_by(|known| known.as_bytes().cmp(text)).is_ok()
+    }
+
+    /// True when this number is in it.
+    pub fn has_number(&self, number: Number) -> bool {
+        self.numbers.binary_search(&number).is_ok()
+    }
+
+    /// All of them: texts, numbers, booleans.
+    pub(super) fn scalars(&self) -> impl Iterator<Item = Scalar> {
+        let texts = self.texts.iter().cloned().map(Scalar::Text);
+        let numbers = self.numbers.iter().copied().map(Scalar::Number);
+        let bools = [false, true].into_iter().filter(|word| self.has_bool(*word)).map(Scalar::Bool);
+        texts.chain(numbers).chain(bools)
+    }
+}
