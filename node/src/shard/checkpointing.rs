@@ -85,7 +85,8 @@ impl Owner {
 
     /// True when the log is long enough, and the store here and well.
     pub(super) fn wants_checkpoint(&self) -> bool {
-        let long = *self.checkpoint_log_bytes.borrow();
+        let scanned = self.indexing.log_bytes_max(self.sync_began.elapsed());
+        let long = scanned.min(*self.checkpoint_log_bytes.borrow());
         self.lane.store().is_some_and(|store| !store.is_poisoned() && store.checkpoint_debt_bytes() >= long)
     }
 

@@ -2,7 +2,7 @@
 //! first, one build at a time on a node.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -20,10 +20,14 @@ use crate::storage::indexing::{IndexPlace, IndexPlan};
 use crate::storage::segment::SegmentView;
 use crate::table::{IndexKind, TableSchema};
 
-/// Segments with fewer bytes of vectors are scanned: reading 4 MiB takes some hundred microseconds.
-const AUTO_BYTES_MIN: usize = 4 << 20;
+/// Segments with fewer bytes of vectors are scanned: reading 1 MiB takes about 100 us, a walk some tens.
+const AUTO_BYTES_MIN: usize = 1 << 20;
 /// The same where a graph was asked for.
-const HNSW_BYTES_MIN: usize = 1 << 20;
+const HNSW_BYTES_MIN: usize = 256 << 10;
+/// What is not in a segment yet is scanned: a log of this size starts a checkpoint, however long it may get elsewhere.
+const SCANNED_LOG_BYTES_MAX: u64 = 8 << 20;
+/// A replica that took no write for so long makes a segment of what would be worth a graph.
+const REST: Duration = Duration::from_secs(1);
 
 /// How the graphs of a table are built; `None`: it has none.
 pub(super) fn index_plan(schema: &TableSchema, kernels: Kernels) -> Option<IndexPlan> {
@@ -60,6 +64,15 @@ impl Indexing {
     /// Segments may have come.
     pub(super) fn look_again(&mut self) {
         self.is_due = true;
+    }
+
+    /// The size of a log that starts a checkpoint, after so long without a write.
+    pub(super) fn log_bytes_max(&self, rested: Duration) -> u64 {
+        match &self.plan {
+            None => u64::MAX,
+            Some(plan) if rested >= REST => plan.bytes_min as u64,
+            Some(_) => SCANNED_LOG_BYTES_MAX,
+        }
     }
 
     /// Waits until a graph is there; for ever when none is awaited. Cancel-safe.

@@ -39,8 +39,8 @@ async fn recall(sandbox: &Sandbox, ef: Option<u32>) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
-    let mut sandbox = Sandbox::with(&["auto"], &[("checkpoint_log_bytes", "1048576")]).await;
-    sandbox.table("t", DIMENSION as u32, json!({"index_type": "hnsw"})).await;
+    let mut sandbox = Sandbox::with(&["auto"], &[("checkpoint_log_bytes", "524288")]).await;
+    sandbox.table("t", DIMENSION as u32, json!({"index_type": "hnsw", "shards": 1})).await;
     assert_eq!(sandbox.get("/api/v1/tables/t").await.ok(200)["index_type"], "hnsw");
     let documents: Vec<Value> = (0..DOCUMENTS)
         .map(|number| json!({"document_id": number, "vector": vector(number), "metadata": {"n": number}}))
