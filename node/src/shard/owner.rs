@@ -85,7 +85,7 @@ pub(super) struct Owner {
     disk_stage: SharedDiskStage,
     told_condition: DiskCondition,
     slow_disk: SlowDisk,
-    sync_began: Instant,
+    pub(super) sync_began: Instant,
     debt_bytes: u64,
     pub(super) metrics: ShardMetrics,
     cancel: CancellationToken,
