@@ -39,7 +39,7 @@ impl Pool {
         (self.width, self.next) = (width, 0);
     }
 
-    /// Takes a candidate in if it is among the nearest.
+    /// Takes a candidate in if it is among the nearest; true when it is the one that is expanded next, as it looks now.
     #[inline(always)]
     pub(super) fn insert(&mut self, candidate: Candidate) -> bool {
         let len = self.candidates.len();
@@ -54,8 +54,9 @@ impl Pool {
         } else {
             self.candidates.insert(at, candidate);
         }
+        let is_next = at <= self.next;
         self.next = self.next.min(at);
-        true
+        is_next
     }
 
     /// The cost from which on nothing is taken in.

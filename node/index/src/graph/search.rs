@@ -21,7 +21,7 @@ const SCANNED_KEPT_MAX: usize = 512;
 /// errors.
 const MARGIN: f64 = 2.5;
 /// Rows that are asked for ahead of the one that is scored.
-const AHEAD: usize = 6;
+const AHEAD: usize = 3;
 /// A walk looks at a vertex at random, a scan of matching rows at the codes of one after the other: so many of the latter
 /// cost as much as one of the former.
 const SCANNED_PER_VISITED: usize = 5;

@@ -81,8 +81,8 @@ impl WalkScratch {
             let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
             space.costs(batch, costs);
             for (vertex, cost) in batch.iter().zip(&*costs) {
-                if *cost < self.pool.bar() {
-                    self.pool.insert(Candidate::new(*vertex, *cost));
+                if *cost < self.pool.bar() && self.pool.insert(Candidate::new(*vertex, *cost)) {
+                    links.prefetch(*vertex);
                 }
             }
             self.hops += 1;
