@@ -18,6 +18,12 @@ mod avx512_codes;
 mod avx512_halves;
 pub(crate) mod codes;
 pub(crate) mod halves;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_codes;
+#[cfg(target_arch = "aarch64")]
+mod neon_halves;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -40,6 +46,10 @@ enum Tier {
     AvxVnni(avx2::Avx2, avx2_codes::AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    NeonDotProd(neon::Neon, neon_codes::DotProd),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     Scalar,
 }
 
@@ -54,8 +64,8 @@ pub struct UnknownTier {
 }
 
 impl Kernels {
-    /// The best kernels of this processor, or those of the tier asked for: `avx512vnni`, `avx512`, `avxvnni`, `avx2` or
-    /// `scalar`.
+    /// The best kernels of this processor, or those of the tier asked for: `avx512vnni`, `avx512`, `avxvnni` or `avx2`,
+    /// on 64-bit Arm `neondotprod` or `neon`, and `scalar` everywhere.
     ///
     /// # Errors
     /// When the tier does not exist or the processor lacks it.
@@ -88,6 +98,12 @@ impl Kernels {
                 .map(|(floats, codes)| Tier::AvxVnni(floats, codes)),
             #[cfg(target_arch = "x86_64")]
             avx2::Avx2::detect().map(Tier::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            neon::Neon::detect()
+                .zip(neon_codes::DotProd::detect())
+                .map(|(floats, codes)| Tier::NeonDotProd(floats, codes)),
+            #[cfg(target_arch = "aarch64")]
+            neon::Neon::detect().map(Tier::Neon),
             Some(Tier::Scalar),
         ];
         tiers.into_iter().flatten().map(Kernels)
@@ -104,6 +120,10 @@ impl Kernels {
             Tier::AvxVnni(..) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2(_) => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(..) => "neondotprod",
+            #[cfg(target_arch = "aarch64")]
+            Tier::Neon(_) => "neon",
             Tier::Scalar => "scalar",
         }
     }
@@ -119,6 +139,8 @@ impl Kernels {
             Tier::Avx512Vnni(proof, _) | Tier::Avx512(proof, _) => proof.dots(query, rows, out),
             #[cfg(target_arch = "x86_64")]
             Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => proof.dots(query, rows, out),
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(proof, _) | Tier::Neon(proof) => proof.dots(query, rows, out),
             Tier::Scalar => scalar::dots(query, rows, out),
         }
     }
@@ -134,6 +156,8 @@ impl Kernels {
             Tier::Avx512Vnni(proof, _) | Tier::Avx512(proof, _) => proof.squared_distances(query, rows, out),
             #[cfg(target_arch = "x86_64")]
             Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => proof.squared_distances(query, rows, out),
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(proof, _) | Tier::Neon(proof) => proof.squared_distances(query, rows, out),
             Tier::Scalar => scalar::squared_distances(query, rows, out),
         }
     }
@@ -154,6 +178,10 @@ impl Kernels {
             }
             #[cfg(target_arch = "x86_64")]
             Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => avx2_halves::dots(proof, kind, query, rows, out),
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(proof, _) | Tier::Neon(proof) => {
+                neon_halves::dots(proof, kind, query, rows, out);
+            }
             Tier::Scalar => scalar::half_dots(kind, query, rows, out),
         }
     }
@@ -180,6 +208,10 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => {
                 avx2_halves::squared_distances(proof, kind, query, rows, out);
+            }
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(proof, _) | Tier::Neon(proof) => {
+                neon_halves::squared_distances(proof, kind, query, rows, out);
             }
             Tier::Scalar => scalar::half_squared_distances(kind, query, rows, out),
         }
@@ -208,6 +240,10 @@ impl Kernels {
             Tier::Avx512(_, proof) | Tier::Avx2(proof) => {
                 avx2_codes::code_dots(proof, width, query, codes, rows, out);
             }
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(_, proof) => proof.code_dots(width, query, codes, rows, out),
+            #[cfg(target_arch = "aarch64")]
+            Tier::Neon(proof) => neon_codes::code_dots(proof, width, query, codes, rows, out),
             Tier::Scalar => scalar::code_dots(width, query, codes, rows, out),
         }
     }
@@ -221,6 +257,9 @@ impl Kernels {
             Tier::Avx512Vnni(proof, _) | Tier::Avx512(proof, _) => proof.run(work),
             #[cfg(target_arch = "x86_64")]
             Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => proof.run(work),
+            // All code for 64-bit Arm is compiled for NEON.
+            #[cfg(target_arch = "aarch64")]
+            Tier::NeonDotProd(..) | Tier::Neon(_) => work(),
             Tier::Scalar => work(),
         }
     }
