@@ -1,6 +1,7 @@
 //! The kernels in plain Rust: what the others mean, and what runs where they cannot.
 
 use super::codes::{CodeLine, CodeWidth, QueryLine, code_of};
+use super::halves::{HalfKind, HalfLine};
 use crate::line::{LINE, Line};
 
 /// See [`super::Kernels::dots`].
@@ -20,6 +21,38 @@ fn each_row(query: &[Line], rows: &[Line], out: &mut [f32], term: impl Fn(f32, f
         for (a, b) in query.iter().zip(row) {
             for (sum, (a, b)) in sums.iter_mut().zip(a.0.iter().zip(&b.0)) {
                 *sum += term(*a, *b);
+            }
+        }
+        *estimate = sums.iter().sum();
+    }
+}
+
+/// See [`super::Kernels::half_dots`].
+pub(super) fn half_dots(kind: HalfKind, query: &[Line], rows: &[HalfLine], out: &mut [f32]) {
+    each_half_row(kind, query, rows, out, |a, b| a * b);
+}
+
+/// See [`super::Kernels::half_squared_distances`].
+pub(super) fn half_squared_distances(kind: HalfKind, query: &[Line], rows: &[HalfLine], out: &mut [f32]) {
+    each_half_row(kind, query, rows, out, |a, b| (a - b) * (a - b));
+}
+
+#[inline(always)]
+fn each_half_row(
+    kind: HalfKind,
+    query: &[Line],
+    rows: &[HalfLine],
+    out: &mut [f32],
+    term: impl Fn(f32, f32) -> f32,
+) {
+    let (query, _) = query.as_chunks::<2>();
+    for (row, estimate) in rows.chunks_exact(query.len()).zip(out) {
+        let mut sums = [0.0; LINE];
+        for (pair, line) in query.iter().zip(row) {
+            for (query, bits) in pair.iter().zip(line.0.as_chunks::<LINE>().0) {
+                for (sum, (a, bits)) in sums.iter_mut().zip(query.0.iter().zip(bits)) {
+                    *sum += term(*a, kind.widened(*bits));
+                }
             }
         }
         *estimate = sums.iter().sum();
