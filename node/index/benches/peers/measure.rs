@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use vectorsphere_index::{Kernels, Metric};
+use vectorsphere_index::{Kernels, Metric, RowMask};
 
 use crate::engine::{Engine, Scratch};
 use crate::files::{self, Truth};
-use crate::truth::{Mask, matches, recall};
+use crate::truth::{matches, recall};
 
 /// Hits that a search returns.
 const K: usize = 10;
@@ -85,7 +85,11 @@ impl Task {
         let numbers = (self.first..set.queries.len()).step_by(2);
         let queries: Vec<(usize, &[f32])> =
             numbers.map(|number| (number, set.queries.row(number as u32))).collect();
-        let probe = Probe { engine: &engine, metric, queries: &queries, truth: &truth, mask: mask.as_ref() };
+        let rows = engine.rows().len() as u32;
+        let mask_of = |bitmap: &[u8]| RowMask::of(rows, |row| matches(bitmap, row));
+        let masks =
+            mask.map(|mask| queries.iter().map(|(number, _)| mask_of(mask.of_query(*number))).collect());
+        let probe = Probe { engine: &engine, metric, queries: &queries, truth: &truth, masks };
         for setting in &self.settings {
             let recall = probe.recall(self, *setting);
             let (qps, processor_qps) = probe.rates(self, *setting);
@@ -118,16 +122,16 @@ struct Probe<'a> {
     metric: Metric,
     queries: &'a [(usize, &'a [f32])],
     truth: &'a Truth,
-    mask: Option<&'a Mask>,
+    /// One for each query.
+    masks: Option<Vec<RowMask>>,
 }
 
 impl Probe<'_> {
     fn search(&self, task: &Task, setting: usize, query: usize, scratch: &mut Scratch) -> Vec<u32> {
-        let (number, vector) = self.queries[query];
-        match self.mask.map(|mask| mask.of_query(number)) {
-            None => self.engine.search(vector, K, setting, |_| true, scratch),
-            Some(bitmap) if task.scan => self.engine.scan(vector, K, |row| matches(bitmap, row)),
-            Some(bitmap) => self.engine.search(vector, K, setting, |row| matches(bitmap, row), scratch),
+        let (_, vector) = self.queries[query];
+        match self.masks.as_ref().map(|masks| &masks[query]) {
+            Some(mask) if task.scan => self.engine.scan(vector, K, mask),
+            mask => self.engine.search(vector, K, setting, mask, scratch),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) struct TableBody {
     dimension: u32,
     /// `cosine`, `l2` or `dot`.
     metric: &'static str,
-    /// `flat`.
+    /// `auto`, `flat` or `hnsw`.
     index_type: &'static str,
     /// Parts of the table.
     shards: u32,
