@@ -37,7 +37,8 @@ pub struct IndexPlan {
 impl IndexPlan {
     fn is_worth(&self, segment: &SegmentView) -> bool {
         let rows = segment.rows();
-        segment.is_by_id() && rows.len() * rows.dimension() * size_of::<f32>() >= self.bytes_min.max(1)
+        let bytes = rows.len() * rows.dimension() * size_of::<f32>();
+        segment.is_by_id() && bytes >= self.bytes_min.max(1) && Graph::fits(rows, self.metric)
     }
 }
 

@@ -37,6 +37,9 @@ use crate::{Kernels, Metric, RowsView};
 /// Vertices that a thread takes at once.
 const SHARE: usize = 64;
 
+/// Norms whose squares, and sums of those, are far from the ends of single precision.
+const NORMS: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
+
 /// How a graph is built.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GraphOptions {
@@ -111,6 +114,13 @@ impl Graph {
         let renumbered = |vertex: u32| numbers[vertex as usize];
         let pivots = Pivots::new(kernels, &chosen, metric, &rotation, &table, renumbered);
         Some(Graph { metric, rotation, table, degree: options.degree, links, rows: vertex_rows, pivots })
+    }
+
+    /// True when single precision can tell the distances of these rows: under L2 and dot, vectors of very different lengths would
+    /// lose what the shorter ones say.
+    pub fn fits(rows: &RowsView, metric: Metric) -> bool {
+        let is_usual = |row| rows.norm(row) == 0.0 || NORMS.contains(&rows.norm(row));
+        metric == Metric::Cosine || (0..rows.len() as u32).all(is_usual)
     }
 
     /// Vertices: distinct vectors.

@@ -261,11 +261,13 @@ impl Graph {
         for candidate in &found[..found.len().min(wanted + AHEAD)] {
             rows.prefetch(self.rows.first(candidate.vertex()));
         }
-        let margin = space.query.cost_of(MARGIN * f64::from(self.table.error) * query.norm());
+        let cost_of = |value: f64| space.query.cost_of(value).unwrap_or(f64::INFINITY);
+        let margin = MARGIN * f64::from(self.table.error) * query.norm();
         let mut offers = Offers::new(kernels, rows, query, lines);
         for (index, candidate) in found.iter().enumerate() {
-            let needed = top.bar().map_or(f64::INFINITY, |bar| space.query.cost_of(query.value_of(bar)));
-            if f64::from(candidate.cost) - margin > needed {
+            if let Some(bar) = top.bar()
+                && f64::from(candidate.cost) > cost_of(query.value_of(bar) + margin)
+            {
                 break;
             }
             if let Some(ahead) = found.get(index + AHEAD).filter(|_| index >= wanted) {

@@ -8,6 +8,10 @@ use crate::distance::codes::{CodeLine, CodeWidth, code_of};
 use crate::memory::{HugeSlice, prefetch};
 use crate::{Kernels, Metric};
 
+/// Squared norms weigh no more than this in a cost, however short the query is: single precision must still tell apart
+/// what dot products add to them.
+const ADD_SCALE_MAX: f32 = 1e6;
+
 /// What makes a cost of a dot product: `add / |query's step| − mul · (dot − offset)`, up to the query's scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -41,12 +45,13 @@ pub(super) struct TableQuery {
 impl TableQuery {
     pub(super) fn encode(&mut self, kernels: Kernels, width: CodeWidth, rotated: &[f32]) {
         self.encoded.encode(kernels, width, rotated);
-        self.add_scale = if self.encoded.scale > 0.0 { 1.0 / self.encoded.scale } else { 0.0 };
+        self.add_scale = (1.0 / self.encoded.scale).min(ADD_SCALE_MAX);
     }
 
-    /// The cost of a value that [`TableQuery::cost`] estimates: of −⟨q, x⟩, or of |x|² − 2⟨q, x⟩.
-    pub(super) fn cost_of(&self, value: f64) -> f64 {
-        value * f64::from(self.add_scale)
+    /// The cost of a value that [`TableQuery::cost`] estimates: of −⟨q, x⟩, or of |x|² − 2⟨q, x⟩. `None` for a query that is so
+    /// short that costs are not to its scale.
+    pub(super) fn cost_of(&self, value: f64) -> Option<f64> {
+        (self.add_scale < ADD_SCALE_MAX).then_some(value * f64::from(self.add_scale))
     }
 
     #[inline(always)]

@@ -172,6 +172,41 @@ fn one_row_equal_rows_and_zero_rows_make_graphs() {
 }
 
 #[test]
+fn queries_of_any_length_find_the_same_directions() {
+    let rows = clustered(3_000, 40, 13);
+    for metric in METRICS {
+        let graph = build(&rows, metric, &GraphOptions::default());
+        for scale in [1e-30f32, 1e-9, 1e-3, 1e3, 1e9, 1e18] {
+            let mut sum = 0.0;
+            for number in 0..20 {
+                let vector: Vec<f32> = rows.row(number * 131).iter().map(|x| x * scale).collect();
+                let query = Query::new(metric, &vector, None);
+                let exact = exact(&rows, &query, 10, |_| true);
+                sum += recall(&found(&graph, &rows, &query, (10, 100), Selection::All, |_| true), &exact);
+            }
+            assert!(sum / 20.0 > 0.9, "{metric:?}, scale {scale}: recall {}", sum / 20.0);
+        }
+    }
+    for metric in [Metric::L2, Metric::Dot] {
+        let graph = build(&rows, metric, &GraphOptions::default());
+        let zero = [0.0; 40];
+        let query = Query::new(metric, &zero, None);
+        let found = found(&graph, &rows, &query, (10, 100), Selection::All, |_| true);
+        assert!(found.len() == 10 && recall(&found, &exact(&rows, &query, 10, |_| true)) > 0.8, "{metric:?}");
+    }
+}
+
+#[test]
+fn rows_that_single_precision_cannot_compare_get_no_graph() {
+    let mut rows = Rows::new(2);
+    rows.push(&[1.0, 2.0]);
+    rows.push(&[0.0, 0.0]);
+    assert!(METRICS.iter().all(|metric| Graph::fits(&rows, *metric)));
+    rows.push(&[1e18, 0.0]);
+    assert_eq!(METRICS.map(|metric| Graph::fits(&rows, metric)), [true, false, false]);
+}
+
+#[test]
 fn every_vertex_is_reached() {
     // Tight clusters far from each other: a link between them is the exception.
     let mut random = ChaCha8Rng::seed_from_u64(2);
