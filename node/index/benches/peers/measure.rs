@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::json;
 use vectorsphere_index::{Kernels, Metric, RowMask};
 
@@ -163,6 +165,7 @@ impl Probe<'_> {
     }
 
     fn repeat(&self, task: &Task, setting: usize, thread: usize, deadline: Instant) -> (u64, f64) {
+        pin(if task.threads == 1 { 1 } else { thread });
         let mut scratch = Scratch::default();
         let share: Vec<usize> = (thread..self.queries.len()).step_by(task.threads).collect();
         let before = processor_seconds();
@@ -177,6 +180,16 @@ impl Probe<'_> {
             }
         }
         (count, processor_seconds() - before)
+    }
+}
+
+/// Keeps this thread on one core, where there is such a core: one thread goes to the second, as the first serves most
+/// interrupts.
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    if cores.set(core).is_ok() {
+        // A machine with fewer cores refuses; the thread then runs where it may.
+        let _ = sched_setaffinity(Pid::from_raw(0), &cores);
     }
 }
 
