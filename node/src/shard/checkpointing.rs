@@ -138,6 +138,7 @@ impl Owner {
             Ok(report) => report,
             Err(error) => return self.checkpoint_failed(error),
         };
+        self.indexing.look_again();
         self.metrics.checkpoints.inc();
         self.metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
         self.metrics.merged_segments.inc_by(report.merged as u64);

@@ -1,24 +1,41 @@
-//! Exact search over one snapshot: pieces of it in parallel, then their best together. The hits of several shards are
-//! read out only when it is known which of them are among the best of all.
+//! Search over one snapshot: pieces of it in parallel, then their best together. Segments with a graph are walked, the
+//! others are scanned. The hits of several shards are read out only when it is known which of them are among the best of
+//! all.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
-use vectorsphere_index::{Kernels, Metric, Query, TopK, scan};
+use vectorsphere_index::{Graph, Kernels, Metric, Query, Scratch, Selection, TopK, scan};
 
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit};
 use crate::storage::Snapshot;
+use crate::storage::segment::SegmentView;
 
 /// A piece has this many values (rows times dimension) or more: below, a hand-over between threads costs more than it
 /// saves (4 MiB of rows are read in about 100 us).
 const PIECE_VALUES: usize = 1 << 20;
 
+/// Candidates of a walk, unless the search says how many: at least, and for each hit that is wanted.
+const WIDTH_MIN: usize = 96;
+const WIDTH_PER_HIT: usize = 2;
+/// Pivots that a walk begins at.
+const ENTRIES: usize = 4;
+/// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
+const INLINE_VALUES: usize = 1 << 17;
+/// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
+const VALUES_PER_CANDIDATE: usize = 512;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 /// What a shard is asked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardQuery {
     /// Of the table's dimension, finite, not zero under cosine.
     pub vector: Vec<f32>,
@@ -32,6 +49,22 @@ pub struct ShardQuery {
     pub with_vector: bool,
     /// Left out of the answer.
     pub exclude: Option<DocumentId>,
+    /// Scan all rows.
+    pub exact: bool,
+    /// Candidates of a walk; 0: as many as usual.
+    pub ef: usize,
+}
+
+impl ShardQuery {
+    fn width(&self) -> usize {
+        let least = if self.ef == 0 { WIDTH_MIN.max(WIDTH_PER_HIT * self.top_k) } else { self.ef };
+        // What is left out must not take the place of a hit.
+        least.max(self.top_k + usize::from(self.exclude.is_some()))
+    }
+
+    fn graph<'s>(&self, segment: &'s SegmentView) -> Option<&'s Graph> {
+        segment.graph().filter(|_| !self.exact)
+    }
 }
 
 /// How a shard's rows are compared, and by what.
@@ -59,7 +92,14 @@ pub async fn search(
 ) -> Result<Ranking, PoolError> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
-    let runs = pieces(&snapshot, pool.threads()).into_iter().map(|piece| {
+    let pieces = pieces(&snapshot, &query, pool.threads());
+    if let [piece] = &pieces[..]
+        && values_of(&snapshot, &query, piece) < INLINE_VALUES
+    {
+        let best = best_of(engine, &snapshot, &query, piece, &stop);
+        return Ok(Ranking { metric: engine.metric, snapshot, best });
+    }
+    let runs = pieces.into_iter().map(|piece| {
         let (snapshot, query, stop) = (snapshot.clone(), query.clone(), stop.clone());
         pool.run(move || best_of(engine, &snapshot, &query, &piece, &stop))
     });
@@ -118,31 +158,72 @@ fn rows_min(dimension: usize) -> u32 {
     (PIECE_VALUES / dimension).max(1) as u32
 }
 
-/// Cuts a snapshot into at most `count` pieces of about equal size.
-fn pieces(snapshot: &Snapshot, count: usize) -> Vec<Piece> {
+/// Cuts a snapshot into at most `count` pieces of about equal size. A segment with a graph stays whole: it takes as long as
+/// few rows.
+fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
     let Some(dimension) = snapshot.segments.first().map(|segment| segment.rows().dimension()) else {
         return Vec::new();
     };
-    let count = (snapshot.rows() / u64::from(rows_min(dimension))).clamp(1, count.max(1) as u64);
-    let rows_each = snapshot.rows().div_ceil(count);
-    let (mut pieces, mut piece, mut room) = (Vec::new(), Piece::new(), rows_each);
+    let walked_rows = (query.width() * VALUES_PER_CANDIDATE / dimension).max(1) as u64;
+    let weight = |segment: &SegmentView| match query.graph(segment) {
+        Some(_) => walked_rows,
+        None => u64::from(segment.len()),
+    };
+    let rows: u64 = snapshot.segments.iter().map(weight).sum();
+    let count = (rows / u64::from(rows_min(dimension))).clamp(1, count.max(1) as u64);
+    let rows_each = rows.div_ceil(count).max(1);
+    let mut cut = Cut { pieces: Vec::new(), piece: Piece::new(), room: rows_each, rows_each };
     for (index, segment) in snapshot.segments.iter().enumerate() {
+        if query.graph(segment).is_some() {
+            cut.add((index, 0..segment.len()), walked_rows);
+            continue;
+        }
         let mut first = 0;
         while first < segment.len() {
-            let end = (u64::from(first) + room).min(u64::from(segment.len())) as u32;
-            piece.push((index, first..end));
-            room -= u64::from(end - first);
+            let end = (u64::from(first) + cut.room).min(u64::from(segment.len())) as u32;
+            cut.add((index, first..end), u64::from(end - first));
             first = end;
-            if room == 0 {
-                pieces.push(std::mem::take(&mut piece));
-                room = rows_each;
-            }
         }
     }
-    if !piece.is_empty() {
-        pieces.push(piece);
+    cut.end()
+}
+
+struct Cut {
+    pieces: Vec<Piece>,
+    piece: Piece,
+    /// Rows that the piece has room for, one at least.
+    room: u64,
+    rows_each: u64,
+}
+
+impl Cut {
+    fn add(&mut self, part: (usize, Range<u32>), rows: u64) {
+        self.piece.push(part);
+        self.room = self.room.saturating_sub(rows);
+        if self.room == 0 {
+            self.pieces.push(std::mem::take(&mut self.piece));
+            self.room = self.rows_each;
+        }
     }
-    pieces
+
+    fn end(mut self) -> Vec<Piece> {
+        if !self.piece.is_empty() {
+            self.pieces.push(self.piece);
+        }
+        self.pieces
+    }
+}
+
+/// Values that searching a piece reads, about.
+fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
+    let values = |(index, range): &(usize, Range<u32>)| {
+        let segment = &snapshot.segments[*index];
+        match query.graph(segment) {
+            Some(_) => query.width() * VALUES_PER_CANDIDATE,
+            None => range.len() * segment.rows().dimension(),
+        }
+    };
+    piece.iter().map(values).sum()
 }
 
 fn document_id(snapshot: &Snapshot, (segment, row): Place) -> &str {
@@ -187,11 +268,19 @@ fn best_of(
     let mut top = TopK::new(engine.metric, query.top_k);
     for (index, range) in piece {
         let segment = &snapshot.segments[*index];
-        let visible = |row: u32| {
-            segment.is_visible(row, snapshot.lsn)
-                && exclude.is_none_or(|excluded| segment.document_id(row) != excluded)
-        };
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
+        let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
+        if let Some(graph) = query.graph(segment) {
+            let dead = segment.dead_rows() as usize;
+            let selection = if dead == 0 { Selection::All } else { Selection::AllBut(dead) };
+            let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
+            let (rows, width) = (segment.rows(), (query.width(), ENTRIES));
+            SCRATCH.with_borrow_mut(|scratch| {
+                graph.search(engine.kernels, rows, &target, width, selection, visible, key, &mut top, scratch)
+            });
+            continue;
+        }
+        let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row);
         let step = rows_min(query.vector.len());
         let mut first = range.start;
         while first < range.end && !stop.is_cancelled() {
@@ -269,7 +358,7 @@ mod tests {
         for (rows, dimension, expected_pieces) in [(500, 3, 1), (3_000, 1_500, 3), (0, 4, 0)] {
             let snapshot = Arc::new(snapshot(rows, dimension));
             let pool = ComputePool::new(3);
-            assert_eq!(pieces(&snapshot, pool.threads()).len(), expected_pieces);
+            assert_eq!(pieces(&snapshot, &ShardQuery::default(), pool.threads()).len(), expected_pieces);
             for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
                 let vector: Vec<f32> = (0..dimension).map(|value| (value % 3) as f32 + 0.5).collect();
                 for (threshold, exclude) in [(None, None), (Some(2.0), Some(id(3)))] {
@@ -281,6 +370,7 @@ mod tests {
                         with_metadata: true,
                         with_vector: false,
                         exclude,
+                        ..ShardQuery::default()
                     };
                     let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric };
                     let expected = reference(metric, &snapshot, &query);
@@ -305,9 +395,10 @@ mod tests {
             with_metadata: false,
             with_vector: false,
             exclude: None,
+            ..ShardQuery::default()
         };
         let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
-        let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, 1).remove(0));
+        let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, &query, 1).remove(0));
         assert_eq!(best_of(engine, &snapshot, &query, &whole, &stop).len(), 50);
         stop.cancel();
         assert!(best_of(engine, &snapshot, &query, &whole, &stop).is_empty());
@@ -327,6 +418,7 @@ mod tests {
             with_metadata: true,
             with_vector: false,
             exclude: None,
+            ..ShardQuery::default()
         });
         let mut rankings = Vec::new();
         for shard in 0..2 {

@@ -6,6 +6,7 @@ mod cluster;
 mod consistency;
 mod description;
 mod documents;
+mod graphs;
 mod hostile;
 #[path = "../support/ports.rs"]
 mod ports;

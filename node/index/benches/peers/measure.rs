@@ -7,14 +7,16 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
-use vectorsphere_index::{Kernels, Metric};
+use vectorsphere_index::{Kernels, Metric, RowMask, Scratch};
 
-use crate::engine::{Engine, Scratch};
+use crate::engine::{Engine, Gathered};
 use crate::files::{self, Truth};
 use crate::truth::{Mask, matches, recall};
 
 /// Hits that a search returns.
 const K: usize = 10;
+/// Queries whose matching rows are copied, to be read.
+const GATHERED_MAX: usize = 60;
 /// Queries between two looks at the clock.
 const STRIDE: usize = 16;
 /// Efforts that are tried where none are given.
@@ -87,9 +89,9 @@ impl Task {
         let numbers = (self.first..set.queries.len()).step_by(2);
         let queries: Vec<(usize, &[f32])> =
             numbers.map(|number| (number, set.queries.row(number as u32))).collect();
-        let probe = Probe { engine: &engine, metric, queries: &queries, truth: &truth, mask: mask.as_ref() };
+        let probe = Probe::new(self, &engine, metric, &queries, &truth, mask.as_ref());
         for setting in &self.settings {
-            let recall = probe.recall(self, *setting);
+            let recall = probe.recall(*setting);
             let (qps, processor_qps) = probe.rates(self, *setting);
             let line = json!({
                 "name": Engine::NAME,
@@ -120,24 +122,47 @@ struct Probe<'a> {
     metric: Metric,
     queries: &'a [(usize, &'a [f32])],
     truth: &'a Truth,
-    mask: Option<&'a Mask>,
+    /// Of each query, or the same for all, or none.
+    masks: Vec<RowMask>,
+    /// Their rows, where these are read instead of searched.
+    gathered: Vec<Gathered>,
 }
 
-impl Probe<'_> {
-    fn search(&self, task: &Task, setting: usize, query: usize, scratch: &mut Scratch) -> Vec<u32> {
-        let (number, vector) = self.queries[query];
-        match self.mask.map(|mask| mask.of_query(number)) {
-            None => self.engine.search(vector, K, setting, |_| true, scratch),
-            Some(bitmap) if task.scan => self.engine.scan(vector, K, |row| matches(bitmap, row)),
-            Some(bitmap) => self.engine.search(vector, K, setting, |row| matches(bitmap, row), scratch),
-        }
+impl<'a> Probe<'a> {
+    fn new(
+        task: &Task,
+        engine: &'a Engine,
+        metric: Metric,
+        queries: &'a [(usize, &'a [f32])],
+        truth: &'a Truth,
+        mask: Option<&Mask>,
+    ) -> Probe<'a> {
+        let queries = if task.scan { &queries[..queries.len().min(GATHERED_MAX)] } else { queries };
+        let bitmaps: Vec<&[u8]> = match mask {
+            None => Vec::new(),
+            Some(mask) if mask.bitmaps.len() == 1 => vec![&mask.bitmaps[0]],
+            Some(mask) => queries.iter().map(|(number, _)| mask.bitmaps[*number].as_slice()).collect(),
+        };
+        let rows = engine.rows().len() as u32;
+        let masks: Vec<RowMask> =
+            bitmaps.iter().map(|bitmap| RowMask::of(rows, |row| matches(bitmap, row))).collect();
+        let gathered = masks.iter().filter(|_| task.scan).map(|mask| engine.gather(mask)).collect();
+        Probe { engine, metric, queries, truth, masks, gathered }
     }
 
-    fn recall(&self, task: &Task, setting: usize) -> f64 {
+    fn search(&self, setting: usize, query: usize, scratch: &mut Scratch) -> Vec<u32> {
+        let (_, vector) = self.queries[query];
+        if let Some(gathered) = of_query(&self.gathered, query) {
+            return self.engine.scan(vector, K, gathered);
+        }
+        self.engine.search(vector, K, setting, of_query(&self.masks, query), scratch)
+    }
+
+    fn recall(&self, setting: usize) -> f64 {
         let mut scratch = Scratch::default();
         let mut sum = 0.0;
         for (query, (number, vector)) in self.queries.iter().enumerate() {
-            let found = self.search(task, setting, query, &mut scratch);
+            let found = self.search(setting, query, &mut scratch);
             let best = &self.truth.scores[*number];
             sum += recall(self.metric, self.engine.rows(), vector, &found, best, K);
         }
@@ -168,7 +193,7 @@ impl Probe<'_> {
         let mut count = 0;
         for part in share.chunks(STRIDE).cycle() {
             for query in part {
-                std::hint::black_box(self.search(task, setting, *query, &mut scratch));
+                std::hint::black_box(self.search(setting, *query, &mut scratch));
             }
             count += part.len() as u64;
             if Instant::now() >= deadline {
@@ -177,6 +202,11 @@ impl Probe<'_> {
         }
         (count, processor_seconds() - before)
     }
+}
+
+/// What belongs to a query among what each has, or all share, or none has.
+fn of_query<T>(items: &[T], query: usize) -> Option<&T> {
+    if items.len() == 1 { items.first() } else { items.get(query) }
 }
 
 /// Keeps this thread on one core, where there is such a core: one thread goes to the second, as the first serves most

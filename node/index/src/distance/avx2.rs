@@ -24,6 +24,13 @@ impl Avx2 {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
     }
 
+    /// Runs `work`, compiled for this instruction set.
+    #[inline(always)]
+    pub(super) fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: `self` exists only if `detect` found the features.
+        unsafe { call(work) }
+    }
+
     pub(super) fn dots(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
         // SAFETY: `self` exists only if `detect` found AVX2 and FMA.
         unsafe { each_row::<false>(query, rows, out) }
@@ -33,6 +40,11 @@ impl Avx2 {
         // SAFETY: `self` exists only if `detect` found AVX2 and FMA.
         unsafe { each_row::<true>(query, rows, out) }
     }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn call<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 /// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.

@@ -23,6 +23,13 @@ impl Avx512 {
         is_x86_feature_detected!("avx512f").then_some(Avx512(()))
     }
 
+    /// Runs `work`, compiled for this instruction set.
+    #[inline(always)]
+    pub(super) fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: `self` exists only if `detect` found the features.
+        unsafe { call(work) }
+    }
+
     pub(super) fn dots(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
         // SAFETY: `self` exists only if `detect` found AVX-512F.
         unsafe { each_row::<false>(query, rows, out) }
@@ -32,6 +39,11 @@ impl Avx512 {
         // SAFETY: `self` exists only if `detect` found AVX-512F.
         unsafe { each_row::<true>(query, rows, out) }
     }
+}
+
+#[target_feature(enable = "avx512f")]
+fn call<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 /// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.

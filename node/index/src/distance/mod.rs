@@ -1,4 +1,5 @@
-//! Single-precision kernels: estimates of dot products and squared distances, as fast as memory delivers rows.
+//! Kernels: estimates of dot products and squared distances in single precision, as fast as memory delivers rows, and exact
+//! dot products of small integers, the codes that stand for rows.
 //!
 //! One table of functions for each instruction set, chosen once. An estimate's error is bounded whatever the order of
 //! its sums (see [`crate::scan`]), so the kernels need not agree with each other to the last bit.
@@ -6,9 +7,15 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_codes;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_codes;
+pub(crate) mod codes;
 mod scalar;
 
+use self::codes::{CodeLine, CodeWidth, QueryLine};
 use crate::line::Line;
 
 /// The kernels of one instruction set. Holding a value proves that the processor has it.
@@ -18,7 +25,11 @@ pub struct Kernels(Tier);
 #[derive(Clone, Copy, Debug)]
 enum Tier {
     #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Avx512),
+    Avx512Vnni(avx512::Avx512, avx512_codes::Avx512Vnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512, avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(avx2::Avx2, avx2_codes::AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
     Scalar,
@@ -35,7 +46,8 @@ pub struct UnknownTier {
 }
 
 impl Kernels {
-    /// The best kernels of this processor, or those of the tier asked for: `avx512`, `avx2` or `scalar`.
+    /// The best kernels of this processor, or those of the tier asked for: `avx512vnni`, `avx512`, `avxvnni`, `avx2` or
+    /// `scalar`.
     ///
     /// # Errors
     /// When the tier does not exist or the processor lacks it.
@@ -55,7 +67,17 @@ impl Kernels {
     pub fn available() -> impl Iterator<Item = Kernels> {
         let tiers = [
             #[cfg(target_arch = "x86_64")]
-            avx512::Avx512::detect().map(Tier::Avx512),
+            avx512::Avx512::detect()
+                .zip(avx512_codes::Avx512Vnni::detect())
+                .map(|(floats, codes)| Tier::Avx512Vnni(floats, codes)),
+            #[cfg(target_arch = "x86_64")]
+            avx512::Avx512::detect()
+                .zip(avx2::Avx2::detect())
+                .map(|(floats, codes)| Tier::Avx512(floats, codes)),
+            #[cfg(target_arch = "x86_64")]
+            avx2::Avx2::detect()
+                .zip(avx2_codes::AvxVnni::detect())
+                .map(|(floats, codes)| Tier::AvxVnni(floats, codes)),
             #[cfg(target_arch = "x86_64")]
             avx2::Avx2::detect().map(Tier::Avx2),
             Some(Tier::Scalar),
@@ -67,7 +89,11 @@ impl Kernels {
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512(_) => "avx512",
+            Tier::Avx512Vnni(..) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512(..) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Tier::AvxVnni(..) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2(_) => "avx2",
             Tier::Scalar => "scalar",
@@ -82,9 +108,9 @@ impl Kernels {
         assert_eq!(rows.len(), query.len() * out.len(), "rows of another dimension or number");
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512(proof) => proof.dots(query, rows, out),
+            Tier::Avx512Vnni(proof, _) | Tier::Avx512(proof, _) => proof.dots(query, rows, out),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2(proof) => proof.dots(query, rows, out),
+            Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => proof.dots(query, rows, out),
             Tier::Scalar => scalar::dots(query, rows, out),
         }
     }
@@ -97,10 +123,50 @@ impl Kernels {
         assert_eq!(rows.len(), query.len() * out.len(), "rows of another dimension or number");
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512(proof) => proof.squared_distances(query, rows, out),
+            Tier::Avx512Vnni(proof, _) | Tier::Avx512(proof, _) => proof.squared_distances(query, rows, out),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2(proof) => proof.squared_distances(query, rows, out),
+            Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => proof.squared_distances(query, rows, out),
             Tier::Scalar => scalar::squared_distances(query, rows, out),
+        }
+    }
+
+    /// The dot products of a query with the codes of `rows`, numbers of rows in `codes`, into `out`: exact.
+    ///
+    /// # Panics
+    /// Unless there are as many results as rows, and a row is in `codes`.
+    #[inline]
+    pub(crate) fn code_dots(
+        self,
+        width: CodeWidth,
+        query: &[QueryLine],
+        codes: &[CodeLine],
+        rows: &[u32],
+        out: &mut [i32],
+    ) {
+        assert_eq!(rows.len(), out.len(), "a result for each row");
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni(_, proof) => proof.code_dots(width, query, codes, rows, out),
+            #[cfg(target_arch = "x86_64")]
+            Tier::AvxVnni(_, proof) => proof.code_dots(width, query, codes, rows, out),
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512(_, proof) | Tier::Avx2(proof) => {
+                avx2_codes::code_dots(proof, width, query, codes, rows, out);
+            }
+            Tier::Scalar => scalar::code_dots(width, query, codes, rows, out),
+        }
+    }
+
+    /// Runs a loop over numbers with this processor's widest vectors. The loop's result does not depend on that: nothing
+    /// is fused or reordered.
+    #[inline(always)]
+    pub(crate) fn vectorized<T>(self, work: impl FnOnce() -> T) -> T {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni(proof, _) | Tier::Avx512(proof, _) => proof.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Tier::AvxVnni(proof, _) | Tier::Avx2(proof) => proof.run(work),
+            Tier::Scalar => work(),
         }
     }
 }
@@ -171,5 +237,33 @@ mod tests {
         assert_eq!(Kernels::detect(Some("scalar")).map(Kernels::name), Ok("scalar"));
         let error = Kernels::detect(Some("abacus")).expect_err("no such tier");
         assert!(error.to_string().contains("abacus") && error.to_string().contains("scalar"), "{error}");
+    }
+
+    #[test]
+    fn code_dots_are_the_same_integers_everywhere() {
+        // Extremes too: sums of the widest products.
+        let number = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
+        let cases = [(1, false), (2, false), (3, true), (7, false), (16, true), (17, true), (64, true)];
+        for (lines, extreme) in cases {
+            let code = |i| CodeLine(std::array::from_fn(|j| if extreme { 255 } else { number(i * 64 + j) }));
+            let codes: Vec<CodeLine> = (0..lines * 11).map(code).collect();
+            for width in [CodeWidth::Four, CodeWidth::Eight] {
+                let value = |i: usize| {
+                    if extreme { codes::QUERY_MAX } else { (i16::from(number(i * 31 + 5) % 129) - 64) as i8 }
+                };
+                let query: Vec<QueryLine> = (0..width.query_lines(lines))
+                    .map(|i| QueryLine(std::array::from_fn(|j| value(i * 64 + j))))
+                    .collect();
+                for rows in [&[][..], &[3], &[0, 10, 5], &[1, 2, 3, 4], &[9, 8, 7, 6, 5, 4, 3, 2, 1]] {
+                    let mut expected = vec![0; rows.len()];
+                    scalar::code_dots(width, &query, &codes, rows, &mut expected);
+                    for kernels in Kernels::available() {
+                        let mut dots = vec![-1; rows.len()];
+                        kernels.code_dots(width, &query, &codes, rows, &mut dots);
+                        assert_eq!(dots, expected, "{} {width:?} {lines} lines", kernels.name());
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The kernels in plain Rust: what the others mean, and what runs where they cannot.
 
+use super::codes::{CodeLine, CodeWidth, QueryLine, code_of};
 use crate::line::{LINE, Line};
 
 /// See [`super::Kernels::dots`].
@@ -23,4 +24,36 @@ fn each_row(query: &[Line], rows: &[Line], out: &mut [f32], term: impl Fn(f32, f
         }
         *estimate = sums.iter().sum();
     }
+}
+
+/// See [`super::Kernels::code_dots`].
+pub(super) fn code_dots(
+    width: CodeWidth,
+    query: &[QueryLine],
+    codes: &[CodeLine],
+    rows: &[u32],
+    out: &mut [i32],
+) {
+    let stride = match width {
+        CodeWidth::Four => query.len() / 2,
+        CodeWidth::Eight => query.len(),
+    };
+    for (row, out) in rows.iter().zip(out) {
+        let code = code_of(codes, stride, *row);
+        *out = match width {
+            CodeWidth::Eight => query.iter().zip(code).map(|(q, c)| dot(q, c, |byte| byte)).sum(),
+            CodeWidth::Four => {
+                let (pairs, _) = query.as_chunks::<2>();
+                let halves = |([low, high], c): (&[QueryLine; 2], &CodeLine)| {
+                    dot(low, c, |byte| byte & 15) + dot(high, c, |byte| byte >> 4)
+                };
+                pairs.iter().zip(code).map(halves).sum()
+            }
+        };
+    }
+}
+
+#[inline(always)]
+fn dot(query: &QueryLine, code: &CodeLine, value: impl Fn(u8) -> u8) -> i32 {
+    query.0.iter().zip(&code.0).map(|(q, c)| i32::from(*q) * i32::from(value(*c))).sum()
 }
