@@ -22,7 +22,7 @@ from bars import BARS, BUILD_AT_MOST, BYTES_AT_MOST, CLUSTERED, CONTROL, FAR, FA
 HERE = Path(__file__).parent
 # The first is the control.
 PEERS = [CONTROL, "symqg", "vsag", "svs", "faiss", "scann", "usearch"]
-QUICK_PEERS = [CONTROL, "symqg", "svs", "faiss"]
+QUICK_PEERS = [CONTROL, "symqg", "faiss"]
 # Those of them that can filter.
 FILTERING = [CONTROL, "faiss"]
 RECALLS = (0.95, 0.99)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 K = 10
-EF = [10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400, 512, 640, 800, 1024]
+EF = [*range(10, 32, 2), *range(32, 48, 4), *range(48, 96, 8), 96, 112, 128, 160, 192, 224, 256, 320, 400, 512, 640, 800, 1024]
 
 
 def rows_of(path):
@@ -69,8 +69,6 @@ class Data:
 
 class Peer:
     """What a library must do. `variant` is one way to build, a dict; a setting is one way to search."""
-
-    quick = slice(0, 1)  # the variants that a quick run builds
 
     def __init__(self, data, variant):
         self.data, self.variant = data, variant
@@ -475,7 +473,7 @@ PEERS = {"glass": Glass, "vsag": Vsag, "hnswlib": Hnswlib, "faiss": Faiss, "usea
 
 def variants_of(peer, data, quick):
     variants = peer.variants_of(data) if hasattr(peer, "variants_of") else peer.variants
-    return variants[peer.quick] if quick and data.masks is None else variants
+    return variants[: 1 if data.masks is None else 2] if quick else variants
 
 
 def label(variant):

@@ -19,10 +19,10 @@ const K: usize = 10;
 const GATHERED_MAX: usize = 60;
 /// Queries between two looks at the clock.
 const STRIDE: usize = 16;
-/// Efforts that are tried where none are given.
-const EFFORTS: [usize; 26] = [
-    10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400, 512, 640,
-    800, 1024,
+/// Efforts that are tried where none are given; those of `scripts/peers/peers.py`.
+const EFFORTS: [usize; 34] = [
+    10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160,
+    192, 224, 256, 320, 400, 512, 640, 800, 1024,
 ];
 
 /// What to measure, as the command line tells it.
