@@ -5,8 +5,10 @@ pinned process. What a peer builds and its tuning are kept for later runs, ours 
 """
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from bars import BARS, BUILD_AT_MOST, BYTES_AT_MOST, CLUSTERED, CONTROL, FAR, FA
 
 HERE = Path(__file__).parent
 # The first is the control.
-PEERS = [CONTROL, "symqg", "faiss", "svs", "usearch", "scann"]
-QUICK_PEERS = [CONTROL, "symqg", "svs", "scann", "faiss"]
+PEERS = [CONTROL, "symqg", "vsag", "svs", "faiss", "scann", "usearch"]
+QUICK_PEERS = [CONTROL, "symqg", "faiss"]
 # Those of them that can filter.
 FILTERING = [CONTROL, "faiss"]
 RECALLS = (0.95, 0.99)
@@ -43,8 +45,7 @@ class Bench:
         self.tier = arguments.tier or best_tier()
         self.peers = QUICK_PEERS if self.quick else PEERS
         self.cache = Path(arguments.cache)
-        self.indexes = self.cache / "bench-indexes" / f"{self.tier}{'-quick' if self.quick else ''}"
-        self.indexes.mkdir(parents=True, exist_ok=True)
+        self.indexes = kept_folder(self.cache / "bench-indexes", f"{self.tier}-{'quick' if self.quick else 'full'}")
         self.folders = {}
         self.sweeps = {}  # (engine, case): the lines of its tuning
         self.turns = {}  # (engine, case, recall): its line of each round
@@ -160,6 +161,17 @@ class Bench:
     def bytes_ratio(self, case):
         line = self.sweep(OURS, case)[0]
         return line["bytes"] / line["rows_bytes"]
+
+
+def kept_folder(root, name):
+    """Where indexes and tunings of these very versions and classes are kept; those of others are removed."""
+    made_of = b"".join(path.read_bytes() for path in sorted(HERE.glob("requirements*.txt")) + [HERE / "peers.py"])
+    folder = root / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}"
+    for other in root.glob(f"{name}-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def by_variant(engine, case, chosen):
