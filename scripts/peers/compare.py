@@ -148,8 +148,8 @@ class Bench:
                     for (recall, _), line in zip(asked, lines, strict=True):
                         self.turns.setdefault((engine, case, recall), []).append(line)
 
-    def rates(self, engine, case, recall):
-        return [line["qps"] for line in self.turns.get((engine, case, recall), [])]
+    def lines(self, engine, case, recall):
+        return self.turns.get((engine, case, recall), [])
 
     def build_ratio(self, case):
         """Seconds of our build over those of the control's, both on two threads and in turn."""
@@ -242,7 +242,7 @@ def main():
     if is_wanted(ONE):
         filtered = [(engine, case) for case in RANDOM.values() for engine in (OURS, *FILTERING)]
         bench.compare([(CONTROL, ONE), (OURS, ONE), *filtered, (OURS, FAR), (OURS, FAR_SCAN)], (0.95,))
-    judge = Judge(bench.rates, bench.peers, bench.tier)
+    judge = Judge(bench.lines, bench.peers, bench.tier)
     verdicts = [judge.speed(bar) for bar in BARS if is_wanted(bar.case)]
     for case in filter(is_wanted, (ONE, CLUSTERED)):
         bytes_ratio, build_ratio = bench.bytes_ratio(case), bench.build_ratio(case)
