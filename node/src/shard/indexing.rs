@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use vectorsphere_index::{GraphOptions, Kernels};
 
 use super::metrics::ShardMetrics;
@@ -155,7 +155,14 @@ impl Job {
             place.build(&segment, &plan, &|| stop.is_cancelled())?;
             Some(place.save(&segment))
         });
-        let Some(Some(saved)) = built.await else { return };
+        let saved = match built.await {
+            Some(Some(saved)) => saved,
+            Some(None) => return,
+            None => {
+                error!(shard = %self.shard, rows = self.segment.len(), "building a graph panicked, its segment is scanned");
+                return self.place.give_up(&self.segment);
+            }
+        };
         let Some(bytes) = self.told(saved, "graph of a segment was not saved") else { return };
         let elapsed = started.elapsed();
         self.metrics.index_builds.inc();

@@ -326,7 +326,8 @@ impl Walk<'_> {
         let row_of = |index: u32| (u64::from(index) * u64::from(rows) / u64::from(sampled)) as u32;
         let passed = (0..sampled).filter(|index| passes(row_of(*index))).count();
         if passed >= FILTER_COMMON {
-            let hidden = rows as usize - rows as usize * passed / sampled as usize;
+            // A sample in which all pass does not say that all do.
+            let hidden = (rows as usize - rows as usize * passed / sampled as usize).max(1);
             return self.search(Selection::AllBut(hidden), passes, key, top);
         }
         let mask = RowMask::of(rows, passes);

@@ -38,7 +38,7 @@ impl IndexPlan {
     fn is_worth(&self, segment: &SegmentView) -> bool {
         let rows = segment.rows();
         let bytes = rows.len() * rows.dimension() * size_of::<f32>();
-        segment.is_by_id() && bytes >= self.bytes_min.max(1) && Graph::fits(rows, self.metric)
+        segment.awaits_graph() && bytes >= self.bytes_min.max(1)
     }
 }
 
@@ -53,8 +53,7 @@ impl IndexPlace {
     /// The largest segment that should have a graph and has none.
     pub fn next(&self, plan: &IndexPlan) -> Option<SegmentView> {
         let snapshot = self.reader.snapshot();
-        let without =
-            snapshot.segments.iter().filter(|segment| segment.graph().is_none() && plan.is_worth(segment));
+        let without = snapshot.segments.iter().filter(|segment| plan.is_worth(segment));
         without.max_by_key(|segment| segment.len()).cloned()
     }
 
@@ -64,10 +63,11 @@ impl IndexPlace {
     /// When it is damaged: it has to be built.
     pub fn load(&self, segment: &SegmentView, plan: &IndexPlan) -> Result<bool, StorageError> {
         let graph = graph_file::read(self.disk.as_ref(), &self.home, segment, plan.metric)?;
-        Ok(graph.map(|graph| segment.set_graph(graph)).is_some())
+        Ok(graph.map(|graph| segment.set_graph(Some(graph))).is_some())
     }
 
-    /// Builds a segment's graph. `None` when `stop` became true meanwhile. [`IndexPlace::save`] writes it to its file.
+    /// Builds a segment's graph, unless its rows can have none. `None` when `stop` became true meanwhile.
+    /// [`IndexPlace::save`] writes it to its file.
     pub fn build(
         &self,
         segment: &SegmentView,
@@ -75,9 +75,18 @@ impl IndexPlace {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Option<()> {
         let IndexPlan { kernels, metric, options, threads, .. } = plan;
-        let graph = Graph::build(*kernels, segment.rows(), *metric, options, *threads, stop)?;
+        let rows = segment.rows();
+        let graph = match Graph::fits(rows, *metric) {
+            true => Some(Graph::build(*kernels, rows, *metric, options, *threads, stop)?),
+            false => None,
+        };
         segment.set_graph(graph);
         Some(())
+    }
+
+    /// Lets a segment be scanned for good: its graph could not be built.
+    pub fn give_up(&self, segment: &SegmentView) {
+        segment.set_graph(None);
     }
 
     /// Writes a segment's graph to its file, unless the segment is not in use any more. Returns its size.

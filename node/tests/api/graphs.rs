@@ -58,6 +58,17 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
         sandbox.hits("t", json!({"vector": vector(5), "top_k": 10, "offset": 20, "exact": true})).await;
     assert_eq!(page, best[20..]);
 
+    // A filter that only the nearest do not pass leaves others to find.
+    for query in 0..8 {
+        let vector = vector(query * 577 + 3);
+        let nearest =
+            sandbox.hits("t", json!({"vector": vector, "top_k": 15, "with_metadata": true, "exact": true}));
+        let numbers: Vec<Value> = nearest.await.iter().map(|hit| hit["metadata"]["n"].clone()).collect();
+        let filter = json!({"must_not": [{"key": "n", "match": {"any": numbers}}]});
+        let others = sandbox.hits("t", json!({"vector": vector, "ef": 12, "filter": filter})).await;
+        assert_eq!(others.len(), 10, "query {query}");
+    }
+
     // What is deleted or replaced is never found again, whatever the graph says.
     let gone: Vec<&Value> = best.iter().take(25).map(|hit| &hit["document_id"]).collect();
     sandbox.call("POST", "/api/v1/tables/t/documents:delete", json!({"document_ids": gone})).await.ok(200);

@@ -211,7 +211,7 @@ impl Links for Builder<'_> {
 
 impl<'f> Builder<'f> {
     pub(super) fn new(field: &'f Field, shape: Shape) -> Builder<'f> {
-        assert!((1..=DEGREE_MAX).contains(&shape.degree), "a degree within bounds");
+        assert!((4..=DEGREE_MAX).contains(&shape.degree), "a degree within bounds");
         let count = field.places.len();
         let capacity = shape.degree / 2 * 3;
         let links = (0..count * capacity).map(|_| AtomicU32::new(NONE)).collect();

@@ -134,8 +134,8 @@ impl Graph {
         Some(Graph { metric, rotation, table, degree: options.degree, links, rows: vertex_rows, pivots })
     }
 
-    /// True when single precision can tell the distances of these rows: under L2 and dot, vectors of very different lengths would
-    /// lose what the shorter ones say.
+    /// True when single precision can tell the distances of these rows: under L2 and dot, vectors of very different lengths
+    /// would lose what the shorter ones say.
     pub fn fits(rows: &RowsView, metric: Metric) -> bool {
         let is_usual = |row| rows.norm(row) == 0.0 || NORMS.contains(&rows.norm(row));
         metric == Metric::Cosine || (0..rows.len() as u32).all(is_usual)
@@ -144,12 +144,6 @@ impl Graph {
     /// Vertices: distinct vectors.
     pub fn vertices(&self) -> usize {
         self.rows.len()
-    }
-
-    /// Mean number of neighbours.
-    pub fn mean_degree(&self) -> f64 {
-        let links = self.links.iter().filter(|link| **link != NONE).count();
-        links as f64 / self.vertices() as f64
     }
 
     /// Bytes in memory.

@@ -75,11 +75,8 @@ pub enum Plan {
 /// What a search touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touched {
-    /// How the search was done, and how it was begun: a walk that does not find enough, or costs as much as a scan, is
-    /// given up for one.
+    /// How the search was done: a walk that does not find enough, or costs as much as a scan, is given up for one.
     pub plan: Plan,
-    /// See above.
-    pub planned: Plan,
     /// Vertices whose neighbours were looked at.
     pub hops: usize,
     /// Vertices that codes were compared with.
@@ -131,6 +128,7 @@ struct Search<'s, F> {
     scored: usize,
     /// Rows that count, about.
     matches: usize,
+    mask: Option<&'s RowMask>,
     counts: F,
 }
 
@@ -189,22 +187,34 @@ impl<F: Fn(u32) -> bool> Search<'_, F> {
                     }
                 }
             }
-            Plan::Scan => {}
+            Plan::Scan => walk.reset(self.graph.vertices(), 1),
         }
         // The fewer count, the farther they may be, where distances lie close together and codes cannot tell them apart.
         walk.results.reset(self.scored.max((self.matches / 4).min(SCANNED_KEPT_MAX)));
-        let rows = (0..self.graph.rows.row_count() as u32).filter(|row| (self.counts)(*row));
-        scan_codes(&self.space, &self.graph.rows, rows, &self.counts, &mut walk.results);
+        let count = |row: &u32| (self.counts)(*row);
+        let (vertex_rows, results) = (&self.graph.rows, &mut walk.results);
+        match self.mask {
+            Some(mask) => {
+                scan_codes(&self.space, vertex_rows, mask.iter().filter(count), &self.counts, results);
+            }
+            None => {
+                let rows = 0..vertex_rows.row_count() as u32;
+                scan_codes(&self.space, vertex_rows, rows.filter(count), &self.counts, results);
+            }
+        }
         Plan::Scan
     }
 }
 
 impl Graph {
     /// How a search of `width` candidates is done best when `matches` of the rows count.
-    pub fn plan(&self, matches: usize, width: usize) -> Plan {
+    fn plan(&self, matches: usize, width: usize) -> Plan {
         let rows = self.rows.row_count();
         let visited = VISITED_BASE + VISITED_PER_WIDTH * width;
-        if matches == rows {
+        if visited >= rows {
+            // So wide a walk would see every vertex, at random.
+            Plan::Scan
+        } else if matches == rows {
             Plan::Walk
         } else if matches <= visited * SCANNED_PER_VISITED {
             Plan::Scan
@@ -252,10 +262,10 @@ impl Graph {
             wanted,
             scored,
             matches,
+            mask,
             counts: &counts,
         };
-        let planned = self.plan(matches, width);
-        let plan = search.run(planned, entry_scratch, walk);
+        let plan = search.run(self.plan(matches, width), entry_scratch, walk);
         let found = if plan == Plan::Walk { &walk.pool } else { &walk.results };
         let found = found.candidates();
         for candidate in &found[..found.len().min(wanted + AHEAD)] {
@@ -277,7 +287,7 @@ impl Graph {
                 offers.offer(*row, counts, &key, top);
             }
         }
-        Touched { plan, planned, hops: walk.hops, vertices: walk.visited.len(), rows: offers.scored() }
+        Touched { plan, hops: walk.hops, vertices: walk.visited.len(), rows: offers.scored() }
     }
 }
 
@@ -285,13 +295,12 @@ impl Graph {
 fn scan_codes(
     space: &TableSpace<'_>,
     vertex_rows: &VertexRows,
-    rows: impl Iterator<Item = u32>,
+    mut rows: impl Iterator<Item = u32>,
     counts: impl Fn(u32) -> bool,
     results: &mut Pool,
 ) {
     let (mut batch, mut costs) = ([0; BATCH_MAX], [0.0; BATCH_MAX]);
-    let mut rows = rows.peekable();
-    while rows.peek().is_some() {
+    loop {
         let mut count = 0;
         while count < BATCH_MAX
             && let Some(row) = rows.next()
@@ -305,6 +314,9 @@ fn scan_codes(
             space.prefetch(vertex);
             batch[count] = vertex;
             count += 1;
+        }
+        if count == 0 {
+            break;
         }
         let (batch, costs) = (&batch[..count], &mut costs[..count]);
         space.costs(batch, costs);

@@ -139,6 +139,35 @@ fn rows_far_from_the_query_are_found_when_only_they_count() {
 }
 
 #[test]
+fn rows_near_the_query_that_do_not_count_take_no_place_of_those_that_do() {
+    // All of the nearest are hidden, though nearly all rows count: a plain walk would end among them.
+    let rows = clustered(6_000, 48, 17);
+    let graph = build(&rows, Metric::L2, &GraphOptions::default());
+    for number in 0..20 {
+        let query = Query::new(Metric::L2, rows.row(number * 71), None);
+        let hidden: Vec<u32> =
+            exact(&rows, &query, 60, |_| true).into_iter().map(|ranked| ranked.key).collect();
+        let visible = |row: u32| !hidden.contains(&row);
+        let found = found(&graph, &rows, &query, (10, 12), Selection::AllBut(1), visible);
+        assert!(found.len() == 10 && found.iter().all(|ranked| visible(ranked.key)), "query {number}");
+    }
+}
+
+#[test]
+fn a_walk_that_would_see_every_vertex_is_a_scan() {
+    let rows = clustered(3_000, 20, 19);
+    let graph = build(&rows, Metric::L2, &GraphOptions::default());
+    let query = Query::new(Metric::L2, rows.row(5), None);
+    let (mut top, mut scratch) = (TopK::new(Metric::L2, 10), Scratch::default());
+    for (width, plan) in [(64, Plan::Walk), (10_000, Plan::Scan)] {
+        let (effort, all) = ((width, 2), Selection::All);
+        let touched =
+            graph.search(kernels(), &rows, &query, effort, all, |_| true, |row| row, &mut top, &mut scratch);
+        assert_eq!((touched.plan, touched.hops == 0), (plan, plan == Plan::Scan));
+    }
+}
+
+#[test]
 fn a_threshold_is_exact_and_ties_go_to_the_smaller_key() {
     let rows = clustered(2_000, 32, 11);
     let graph = build(&rows, Metric::Cosine, &GraphOptions::default());

@@ -99,6 +99,32 @@ impl WalkScratch {
         allowed: impl Fn(u32) -> bool,
         budget: usize,
     ) -> bool {
+        self.keep_allowed(&allowed, budget, space, |walk, vertex| walk.gather(vertex, space, links))
+    }
+
+    /// Walks among the allowed vertices only: where a neighbour is not, its neighbours stand in for it (Patel et al.,
+    /// ACORN, SIGMOD 2024, 5). Else as [`WalkScratch::walk_for`].
+    #[inline(always)]
+    pub(super) fn walk_within(
+        &mut self,
+        space: &impl Space,
+        links: &impl Links,
+        allowed: impl Fn(u32) -> bool,
+        budget: usize,
+    ) -> bool {
+        let gather = |walk: &mut WalkScratch, vertex| walk.gather_within(vertex, space, links, &allowed);
+        self.keep_allowed(&allowed, budget, space, gather)
+    }
+
+    /// A walk over what `gather` puts into the batch for each vertex.
+    #[inline(always)]
+    fn keep_allowed(
+        &mut self,
+        allowed: &impl Fn(u32) -> bool,
+        budget: usize,
+        space: &impl Space,
+        gather: impl Fn(&mut WalkScratch, u32) -> usize,
+    ) -> bool {
         self.seen_allowed = 0;
         for entry in self.pool.candidates() {
             if allowed(entry.vertex()) {
@@ -110,7 +136,7 @@ impl WalkScratch {
             if self.visited.len() > budget {
                 return false;
             }
-            let count = self.gather(vertex, space, links);
+            let count = gather(self, vertex);
             let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
             space.costs(batch, costs);
             for (vertex, cost) in batch.iter().zip(&*costs) {
@@ -136,42 +162,6 @@ impl WalkScratch {
             Some(last) => last.cost <= self.pool.bar(),
             None => false,
         }
-    }
-
-    /// Walks among the allowed vertices only: where a neighbour is not, its neighbours stand in for it (Patel et al.,
-    /// ACORN, SIGMOD 2024, 5). `results` holds what was found. Gives up and returns false once `budget` vertices were
-    /// seen.
-    #[inline(always)]
-    pub(super) fn walk_within(
-        &mut self,
-        space: &impl Space,
-        links: &impl Links,
-        allowed: impl Fn(u32) -> bool,
-        budget: usize,
-    ) -> bool {
-        for entry in self.pool.candidates() {
-            if allowed(entry.vertex()) {
-                self.results.insert(*entry);
-            }
-        }
-        while let Some(vertex) = self.pool.expand() {
-            if self.visited.len() > budget {
-                return false;
-            }
-            let count = self.gather_within(vertex, space, links, &allowed);
-            let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
-            space.costs(batch, costs);
-            for (vertex, cost) in batch.iter().zip(&*costs) {
-                if *cost < self.pool.bar() {
-                    self.pool.insert(Candidate::new(*vertex, *cost));
-                }
-                if *cost < self.results.bar() {
-                    self.results.insert(Candidate::new(*vertex, *cost));
-                }
-            }
-            self.hops += 1;
-        }
-        true
     }
 
     /// Puts the neighbours that were not seen yet into the batch and asks for their codes.

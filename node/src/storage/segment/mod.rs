@@ -38,7 +38,8 @@ pub struct SegmentView {
 #[derive(Debug)]
 struct Sealed {
     dead: DeadRows,
-    graph: OnceLock<Graph>,
+    /// `Some(None)`: it gets none.
+    graph: OnceLock<Option<Graph>>,
 }
 
 /// A segment that rows are appended to. One owner.
@@ -209,11 +210,16 @@ impl SegmentView {
 
     /// The graph over the rows, if they have one by now.
     pub fn graph(&self) -> Option<&Graph> {
-        self.sealed.as_ref()?.graph.get()
+        self.sealed.as_ref()?.graph.get()?.as_ref()
     }
 
-    /// Sets the graph over the rows; the first one stays.
-    pub(super) fn set_graph(&self, graph: Graph) {
+    /// True while the rows, which are for good, may still get a graph.
+    pub(super) fn awaits_graph(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.graph.get().is_none())
+    }
+
+    /// Sets the graph over the rows, or that they get none; what was set first stays.
+    pub(super) fn set_graph(&self, graph: Option<Graph>) {
         if let Some(sealed) = &self.sealed {
             let _ = sealed.graph.set(graph);
         }

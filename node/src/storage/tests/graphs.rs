@@ -154,6 +154,19 @@ fn a_crash_at_any_operation_of_saving_leaves_the_documents_and_a_graph_or_none()
 }
 
 #[test]
+fn rows_that_can_have_no_graph_are_looked_at_once() {
+    let disk = MemoryDisk::new(6);
+    format(&disk);
+    let mut store = open_and_lead(&disk).expect("fresh");
+    let documents = (0..10).map(|number| upsert(document(&format!("id{number}"), 1e18)));
+    commit(&mut store, vec![batch(documents.collect())]).expect("the disk is well");
+    store.checkpoint().expect("the disk is well").expect("there is something to do");
+    let segment = build(&store.index_place()).expect("the disk is well");
+    assert!(segment.graph().is_none() && graph_files(&disk).is_empty());
+    assert!(store.index_place().next(&plan()).is_none(), "it is not tried again");
+}
+
+#[test]
 fn a_damaged_graph_is_told_and_built_again() {
     let disk = MemoryDisk::new(5);
     build(&replica(&disk).index_place()).expect("the disk is well");
