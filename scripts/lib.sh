@@ -4,6 +4,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export VECTORSPHERE_CACHE=${VECTORSPHERE_CACHE:-$HOME/.cache/vectorsphere}
 # Build products stay outside of the checkout, so that a fresh clone builds fast.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$VECTORSPHERE_CACHE/target}
+# Checkouts share the build products, and what the compiler keeps of one checkout's sources can make it fail on another's
+# ("encountered incremental compilation error"). It also takes more room than everything else.
+export CARGO_INCREMENTAL=0
 export PATH="$PATH:$HOME/.cargo/bin"
 BIN=$CARGO_TARGET_DIR/debug
 
