@@ -15,13 +15,14 @@ use super::index_service::IndexService;
 use super::parse;
 use super::replica::Replica;
 use super::search::{Engine, Ranking, ShardQuery, read_out, search};
+use super::snapshot_filter::SnapshotFilter;
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
 use crate::search::{ANSWER_BYTES_MAX, Hit, TOP_K_MAX};
-use crate::storage::Batch;
+use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
 const PAGE_DOCUMENTS_MAX: u32 = 1_000;
@@ -180,9 +181,27 @@ impl IndexService {
         let snapshot = replica.snapshot(epoch, parse::read_rule(part.rule.as_ref())?).await?;
         let position = position(&replica, snapshot.lsn);
         let engine = Engine { kernels: self.kernels, metric: replica.metric() };
-        let ranking = search(&self.compute, engine, snapshot, query).await;
+        let filter = self.filter(&replica, &snapshot, &query).await?;
+        let ranking = search(&self.compute, engine, snapshot, query, filter).await;
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
         ranking.map(|ranking| (ranking, position)).map_err(pool_error)
+    }
+
+    /// The query's filter for a snapshot.
+    async fn filter(
+        &self,
+        replica: &Replica,
+        snapshot: &Arc<Snapshot>,
+        query: &ShardQuery,
+    ) -> Result<Option<Arc<SnapshotFilter>>, Error> {
+        let Some(matcher) = query.filter.clone() else { return Ok(None) };
+        let (snapshot, indexes) = (snapshot.clone(), replica.indexes.clone());
+        let has_none = indexes.is_empty();
+        let select = move || Arc::new(SnapshotFilter::new(matcher, &snapshot, &indexes));
+        if has_none {
+            return Ok(Some(select()));
+        }
+        self.compute.run(select).await.map(Some).map_err(pool_error)
     }
 
     fn shard_statistics(&self, wanted: proto::ShardRef) -> Result<proto::ShardStatistics, Error> {

@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::{Kernels, Metric, Query, TopK, scan};
 
+use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
@@ -27,7 +28,7 @@ pub struct ShardQuery {
     pub top_k: usize,
     /// Hits must be as good as this.
     pub threshold: Option<f64>,
-    /// Only rows whose metadata passes.
+    /// Only rows whose metadata passes: over a snapshot, as a [`SnapshotFilter`].
     pub filter: Option<Arc<Matcher>>,
     /// Return metadata.
     pub with_metadata: bool,
@@ -59,12 +60,14 @@ pub async fn search(
     engine: Engine,
     snapshot: Arc<Snapshot>,
     query: Arc<ShardQuery>,
+    filter: Option<Arc<SnapshotFilter>>,
 ) -> Result<Ranking, PoolError> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
     let runs = pieces(&snapshot, pool.threads()).into_iter().map(|piece| {
         let (snapshot, query, stop) = (snapshot.clone(), query.clone(), stop.clone());
-        pool.run(move || best_of(engine, &snapshot, &query, &piece, &stop))
+        let filter = filter.clone();
+        pool.run(move || best_of(engine, &snapshot, &query, filter.as_deref(), &piece, &stop))
     });
     let mut found = try_join_all(runs).await?;
     if found.len() <= 1 {
@@ -182,6 +185,7 @@ fn best_of(
     engine: Engine,
     snapshot: &Snapshot,
     query: &ShardQuery,
+    filter: Option<&SnapshotFilter>,
     piece: &Piece,
     stop: &CancellationToken,
 ) -> Vec<(f64, Place)> {
@@ -193,7 +197,7 @@ fn best_of(
         let visible = |row: u32| {
             segment.is_visible(row, snapshot.lsn)
                 && exclude.is_none_or(|excluded| segment.document_id(row) != excluded)
-                && query.filter.as_ref().is_none_or(|filter| filter.matches(segment.metadata_json(row)))
+                && filter.is_none_or(|filter| filter.passes(*index, segment, row))
         };
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
         let step = rows_min(query.vector.len());
@@ -291,7 +295,7 @@ mod tests {
                     let expected = reference(metric, &snapshot, &query);
                     let query = Arc::new(query);
                     let ranking =
-                        search(&pool, engine, snapshot.clone(), query.clone()).await.expect("no panic");
+                        search(&pool, engine, snapshot.clone(), query.clone(), None).await.expect("no panic");
                     let hits = read_out(&[&ranking], &query).remove(0);
                     let found: Vec<_> = hits.into_iter().map(|hit| (hit.id.to_string(), hit.score)).collect();
                     assert_eq!(found, expected, "{metric:?}");
@@ -314,9 +318,9 @@ mod tests {
         };
         let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
         let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, 1).remove(0));
-        assert_eq!(best_of(engine, &snapshot, &query, &whole, &stop).len(), 50);
+        assert_eq!(best_of(engine, &snapshot, &query, None, &whole, &stop).len(), 50);
         stop.cancel();
-        assert!(best_of(engine, &snapshot, &query, &whole, &stop).is_empty());
+        assert!(best_of(engine, &snapshot, &query, None, &whole, &stop).is_empty());
     }
 
     #[tokio::test]
@@ -344,7 +348,7 @@ mod tests {
                 documents.apply(Lsn(u64::from(row) + 1), &Effect::Upsert(document)).expect("fits");
             }
             let snapshot = Arc::new(documents.snapshot());
-            rankings.push(search(&pool, engine, snapshot, query.clone()).await.expect("no panic"));
+            rankings.push(search(&pool, engine, snapshot, query.clone(), None).await.expect("no panic"));
         }
         let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query);
         assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");

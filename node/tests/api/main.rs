@@ -8,6 +8,7 @@ mod description;
 mod documents;
 mod filters;
 mod hostile;
+mod metadata_indexes;
 #[path = "../support/ports.rs"]
 mod ports;
 mod replication;

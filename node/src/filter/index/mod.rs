@@ -13,6 +13,7 @@ mod row_set;
 mod selection;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use row_set::RowMask;
 pub use selection::{Applied, FilterReport, Selection};
@@ -21,8 +22,8 @@ use self::field::{FieldBuilder, FieldIndex};
 use super::KeyPath;
 use super::walk::PathTree;
 
-/// Rows between two looks at whether the indexes are still wanted.
-const ROWS_A_STEP: u32 = 4_096;
+/// Most indexed fields of a table.
+pub const FIELDS_MAX: usize = 64;
 
 /// What an index holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,10 +46,19 @@ pub enum FieldKind {
 pub type IndexedFields = BTreeMap<KeyPath, FieldKind>;
 
 /// The indexes of one segment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FieldIndexes {
     rows: u32,
-    fields: BTreeMap<KeyPath, (FieldKind, FieldIndex)>,
+    fields: BTreeMap<KeyPath, (FieldKind, Arc<FieldIndex>)>,
+}
+
+/// Builds the indexes of one segment, some rows at a time.
+#[derive(Debug)]
+pub struct FieldIndexesBuilder {
+    paths: PathTree,
+    fields: Vec<(KeyPath, FieldKind, FieldBuilder)>,
+    row: u32,
+    rows: u32,
 }
 
 impl FieldKind {
@@ -80,31 +90,50 @@ impl FieldKind {
     }
 }
 
-impl FieldIndexes {
-    /// The indexes of a segment with so many rows; `metadata` gives a row's JSON text. `None` when `is_wanted` says so on
-    /// the way.
-    pub fn build<'m>(
-        fields: &IndexedFields,
-        rows: u32,
-        metadata: impl Fn(u32) -> &'m [u8],
-        is_wanted: impl Fn() -> bool,
-    ) -> Option<FieldIndexes> {
-        let mut paths = PathTree::default();
-        let mut builders: Vec<FieldBuilder> = Vec::with_capacity(fields.len());
+impl FieldIndexesBuilder {
+    /// Begins the indexes of a segment with so many rows; at most [`FIELDS_MAX`] fields.
+    pub fn new(fields: &IndexedFields, rows: u32) -> FieldIndexesBuilder {
+        let mut builder =
+            FieldIndexesBuilder { paths: PathTree::default(), fields: Vec::new(), row: 0, rows };
         for (key, kind) in fields {
-            let leaf = u16::try_from(builders.len()).expect("a table has few indexes");
-            paths.add(key, leaf);
-            builders.push(FieldBuilder::new(*kind));
+            let leaf = u16::try_from(builder.fields.len()).expect("a table has few indexes");
+            builder.paths.add(key, leaf);
+            builder.fields.push((key.clone(), *kind, FieldBuilder::new(*kind)));
         }
-        for row in 0..rows {
-            if row % ROWS_A_STEP == 0 && !is_wanted() {
-                return None;
-            }
-            paths.walk(metadata(row), &mut |leaf, value| builders[usize::from(leaf)].add(value, row));
+        builder
+    }
+
+    /// Reads the next rows, up to `count`; `metadata` gives a row's JSON text. True when all are read.
+    pub fn read<'m>(&mut self, count: u32, metadata: impl Fn(u32) -> &'m [u8]) -> bool {
+        let FieldIndexesBuilder { paths, fields, row, rows } = self;
+        let end = row.saturating_add(count).min(*rows);
+        for row in *row..end {
+            paths.walk(metadata(row), &mut |leaf, value| fields[usize::from(leaf)].2.add(value, row));
         }
-        let finished = fields.iter().zip(builders);
-        let fields = finished.map(|((key, kind), builder)| (key.clone(), (*kind, builder.finish(rows))));
-        Some(FieldIndexes { rows, fields: fields.collect() })
+        *row = end;
+        end == *rows
+    }
+
+    /// The indexes, when all rows are read.
+    pub fn finish(self) -> FieldIndexes {
+        assert_eq!(self.row, self.rows, "an index knows every row");
+        let fields = self.fields.into_iter();
+        let fields = fields.map(|(key, kind, builder)| (key, (kind, Arc::new(builder.finish(self.rows)))));
+        FieldIndexes { rows: self.rows, fields: fields.collect() }
+    }
+}
+
+impl FieldIndexes {
+    /// The indexes of a segment with so many rows; `metadata` gives a row's JSON text.
+    pub fn build<'m>(fields: &IndexedFields, rows: u32, metadata: impl Fn(u32) -> &'m [u8]) -> FieldIndexes {
+        let mut builder = FieldIndexesBuilder::new(fields, rows);
+        builder.read(rows, metadata);
+        builder.finish()
+    }
+
+    /// No index at all, of a segment with so many rows.
+    pub fn none(rows: u32) -> FieldIndexes {
+        FieldIndexes { rows, fields: BTreeMap::new() }
     }
 
     /// Rows of the segment.
@@ -112,10 +141,26 @@ impl FieldIndexes {
         self.rows
     }
 
-    /// True when there is an index for each of these fields, and no other.
+    /// The fields of these that there is no index for.
+    pub fn missing(&self, fields: &IndexedFields) -> IndexedFields {
+        let is_missing = |(key, kind): &(&KeyPath, &FieldKind)| !self.has(key, **kind);
+        fields.iter().filter(is_missing).map(|(key, kind)| (key.clone(), *kind)).collect()
+    }
+
+    /// Takes over indexes of the same segment, and drops those that are not for one of `fields`.
+    pub fn take_over(&mut self, other: FieldIndexes, fields: &IndexedFields) {
+        assert_eq!(self.rows, other.rows, "indexes of the same segment");
+        self.fields.extend(other.fields);
+        self.fields.retain(|key, (kind, _)| fields.get(key) == Some(kind));
+    }
+
+    /// True when every index is for one of these fields, and none is missing.
     pub fn are_for(&self, fields: &IndexedFields) -> bool {
-        self.fields.len() == fields.len()
-            && fields.iter().all(|(key, kind)| self.fields.get(key).is_some_and(|(own, _)| own == kind))
+        self.fields.len() == fields.len() && self.missing(fields).is_empty()
+    }
+
+    fn has(&self, key: &KeyPath, kind: FieldKind) -> bool {
+        self.fields.get(key).is_some_and(|(own, _)| *own == kind)
     }
 
     /// Bytes in memory, about.
@@ -124,7 +169,7 @@ impl FieldIndexes {
     }
 
     fn field(&self, key: &KeyPath) -> Option<&FieldIndex> {
-        self.fields.get(key).map(|(_, field)| field)
+        self.fields.get(key).map(|(_, field)| &**field)
     }
 }
 

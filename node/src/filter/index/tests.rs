@@ -13,7 +13,7 @@ use crate::filter::{
 
 fn build(fields: &IndexedFields, texts: &[String]) -> FieldIndexes {
     let metadata = |row: u32| texts[row as usize].as_bytes();
-    FieldIndexes::build(fields, texts.len() as u32, metadata, || true).expect("wanted")
+    FieldIndexes::build(fields, texts.len() as u32, metadata)
 }
 
 fn kind() -> impl Strategy<Value = FieldKind> {
@@ -152,14 +152,26 @@ fn what_no_index_answers_is_read_in_few_rows() {
 }
 
 #[test]
-fn an_index_that_is_not_wanted_any_more_is_not_built() {
+fn indexes_are_built_in_steps_and_change_one_by_one() {
     let texts = packages(10);
-    let fields = [(path("section"), FieldKind::Keyword)].into();
-    assert!(FieldIndexes::build(&fields, 10, |row| texts[row as usize].as_bytes(), || false).is_none());
-    let indexes = build(&fields, &texts);
-    assert!(indexes.are_for(&fields));
-    assert!(!indexes.are_for(&IndexedFields::new()));
-    assert!(!indexes.are_for(&[(path("section"), FieldKind::Bool)].into()));
+    let metadata = |row: u32| texts[row as usize].as_bytes();
+    let section: IndexedFields = [(path("section"), FieldKind::Keyword)].into();
+    let both: IndexedFields = section.clone().into_iter().chain([(path("size"), FieldKind::Float)]).collect();
+    let mut builder = FieldIndexesBuilder::new(&both, 10);
+    assert!(!builder.read(9, metadata));
+    assert!(builder.read(9, metadata));
+    let mut indexes = FieldIndexes::none(10);
+    assert_eq!(indexes.missing(&both), both);
+    indexes.take_over(builder.finish(), &both);
+    assert!(indexes.are_for(&both) && !indexes.are_for(&section));
+    let other: IndexedFields =
+        [(path("section"), FieldKind::Keyword), (path("size"), FieldKind::Integer)].into();
+    let missing = indexes.missing(&other);
+    assert_eq!(missing, [(path("size"), FieldKind::Integer)].into(), "another type is another index");
+    indexes.take_over(build(&missing, &texts), &other);
+    assert!(indexes.are_for(&other));
+    indexes.take_over(FieldIndexes::none(10), &section);
+    assert!(indexes.are_for(&section));
 }
 
 #[test]

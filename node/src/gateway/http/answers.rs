@@ -1,5 +1,7 @@
 //! The bodies of answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -29,6 +31,8 @@ pub(super) struct TableBody {
     replicas: u32,
     /// In-sync copies that a write needs.
     min_isr: u32,
+    /// Indexed fields of metadata and the type of each index.
+    metadata_indexes: BTreeMap<String, String>,
     /// `creating`, `active` or `deleting`.
     state: &'static str,
 }
@@ -45,6 +49,7 @@ impl From<&Table> for TableBody {
             shards: schema.shards,
             replicas: schema.replicas,
             min_isr: schema.min_isr,
+            metadata_indexes: schema.metadata_index_words().collect(),
             state: table.state.as_str(),
         }
     }
