@@ -10,6 +10,9 @@ use crate::ids::{DocumentId, NodeId, ShardIndex};
 /// Most hits of one search.
 pub const TOP_K_MAX: u32 = 10_000;
 
+/// Most candidates of a walk.
+pub const EF_MAX: u32 = 10_000;
+
 /// Most bytes of ids, metadata and vectors in one answer. A page of a listing ends early; a search with more is refused,
 /// wherever its hits are.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -21,6 +24,12 @@ pub struct SearchRequest {
     pub target: SearchTarget,
     /// Hits wanted, `1..=10_000`.
     pub top_k: u32,
+    /// Best hits that are left out; with `top_k` at most 10,000.
+    pub offset: u32,
+    /// Compare with every row.
+    pub exact: bool,
+    /// Candidates of a walk through a graph, `1..=10_000`; `None`: the default.
+    pub ef: Option<u32>,
     /// Cosine and dot: keeps score ≥ threshold; l2: keeps distance ≤ threshold. Finite.
     pub threshold: Option<f64>,
     /// Only documents whose metadata passes.

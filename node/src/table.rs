@@ -50,8 +50,12 @@ pub struct Table {
 /// Kinds of index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexKind {
+    /// Chosen by size: small segments are scanned, large ones get a graph.
+    Auto,
     /// Exact scan of all rows.
     Flat,
+    /// A graph for all but the smallest segments.
+    Hnsw,
 }
 
 /// Where a table stands in its life.
@@ -67,19 +71,21 @@ pub enum TableState {
 
 impl IndexKind {
     /// Every kind, for messages that say what is allowed.
-    pub const ALL: [IndexKind; 1] = [IndexKind::Flat];
+    pub const ALL: [IndexKind; 3] = [IndexKind::Auto, IndexKind::Flat, IndexKind::Hnsw];
 
     /// The word that users write.
     pub const fn as_str(self) -> &'static str {
         match self {
+            IndexKind::Auto => "auto",
             IndexKind::Flat => "flat",
+            IndexKind::Hnsw => "hnsw",
         }
     }
 
     /// The kind of a word; empty means the default.
     pub fn parse(word: &str) -> Option<IndexKind> {
         if word.is_empty() {
-            return Some(IndexKind::Flat);
+            return Some(IndexKind::Auto);
         }
         IndexKind::ALL.into_iter().find(|kind| kind.as_str() == word)
     }

@@ -7,16 +7,23 @@
 //!
 //! Nothing here knows documents, shards or files, and nothing here waits: no IO, no clock, no threads.
 
+mod codes;
 mod distance;
+mod graph;
 mod line;
+mod memory;
 mod metric;
+mod row_mask;
 mod rows;
 mod scan;
 mod score;
 mod top_k;
 
+pub use distance::codes::CodeWidth;
 pub use distance::{Kernels, UnknownTier};
+pub use graph::{Graph, GraphOptions, LoadError, Plan, Scratch, Selection, Touched};
 pub use metric::Metric;
+pub use row_mask::RowMask;
 pub use rows::{Rows, RowsView};
 pub use scan::{Query, scan};
 pub use score::{norm, score};

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::line::{self, Line, lines_of};
+use crate::memory::{HugeSlice, prefetch};
 use crate::norm;
 
 /// Bytes of a block: what one append may have to copy.
@@ -27,10 +28,17 @@ pub struct RowsView {
     dimension: usize,
     rows_per_block: usize,
     /// Pieces of `BLOCKS_PER_CHUNK` blocks' rows each.
-    chunks: Arc<Vec<Arc<Piece>>>,
+    chunks: Arc<Vec<Arc<Chunk>>>,
     /// Pieces of `rows_per_block` rows, of which the last may have fewer; never a whole chunk of them.
     blocks: Arc<Vec<Arc<Piece>>>,
     len: usize,
+}
+
+/// Consecutive rows that never change, in huge pages: searches read them at random.
+#[derive(Debug)]
+struct Chunk {
+    lines: HugeSlice<Line>,
+    norms: Vec<f64>,
 }
 
 /// Consecutive rows. Each fills whole lines.
@@ -70,7 +78,7 @@ impl Rows {
         Arc::make_mut(last).push(row, view.rows_per_block);
         view.len += 1;
         if view.len.is_multiple_of(rows_per_chunk) {
-            Arc::make_mut(&mut view.chunks).push(Arc::new(Piece::joined(blocks)));
+            Arc::make_mut(&mut view.chunks).push(Arc::new(Chunk::joined(blocks)));
             blocks.clear();
         }
         number
@@ -124,9 +132,17 @@ impl RowsView {
         norms[0]
     }
 
+    /// Asks for row `number` ahead of its use.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        let (lines, _) = self.run_from(number);
+        prefetch(&lines[..lines_of(self.dimension)]);
+    }
+
     /// Bytes that the rows hold in memory, unused space included.
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().chain(self.blocks.iter()).map(|piece| piece.bytes()).sum()
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes()).sum();
+        chunks + self.blocks.iter().map(|piece| piece.bytes()).sum::<usize>()
     }
 
     /// Lines and norms of the rows from `number` to the end of their piece, at least one row.
@@ -137,15 +153,37 @@ impl RowsView {
         let number = number as usize;
         assert!(number < self.len, "row {number} of {}", self.len);
         let (chunk, in_chunk) = (number / self.rows_per_chunk(), number % self.rows_per_chunk());
-        let (piece, index) = match self.chunks.get(chunk) {
-            Some(piece) => (piece, in_chunk),
-            None => (&self.blocks[in_chunk / self.rows_per_block], in_chunk % self.rows_per_block),
-        };
-        (&piece.lines[index * lines_of(self.dimension)..], &piece.norms[index..])
+        let stride = lines_of(self.dimension);
+        match self.chunks.get(chunk) {
+            Some(chunk) => (&chunk.lines[in_chunk * stride..], &chunk.norms[in_chunk..]),
+            None => {
+                let block = &self.blocks[in_chunk / self.rows_per_block];
+                let index = in_chunk % self.rows_per_block;
+                (&block.lines[index * stride..], &block.norms[index..])
+            }
+        }
     }
 
     fn rows_per_chunk(&self) -> usize {
         self.rows_per_block * BLOCKS_PER_CHUNK
+    }
+}
+
+impl Chunk {
+    fn joined(pieces: &[Arc<Piece>]) -> Chunk {
+        let mut lines = HugeSlice::zeroed(pieces.iter().map(|piece| piece.lines.len()).sum());
+        let mut rest = &mut lines[..];
+        for piece in pieces {
+            let (into, after) = rest.split_at_mut(piece.lines.len());
+            into.copy_from_slice(&piece.lines);
+            rest = after;
+        }
+        let norms: Vec<&[f64]> = pieces.iter().map(|piece| piece.norms.as_slice()).collect();
+        Chunk { lines, norms: norms.concat() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.lines.bytes() + self.norms.capacity() * size_of::<f64>()
     }
 }
 
@@ -159,12 +197,6 @@ impl Piece {
         }
         line::append(row, &mut self.lines);
         self.norms.push(norm(row));
-    }
-
-    fn joined(pieces: &[Arc<Piece>]) -> Piece {
-        let lines: Vec<&[Line]> = pieces.iter().map(|piece| piece.lines.as_slice()).collect();
-        let norms: Vec<&[f64]> = pieces.iter().map(|piece| piece.norms.as_slice()).collect();
-        Piece { lines: lines.concat(), norms: norms.concat() }
     }
 
     fn bytes(&self) -> usize {

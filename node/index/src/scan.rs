@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-use crate::{Kernels, Metric, RowsView, TopK, line, norm, score};
+use crate::line::{self, Line};
+use crate::{Kernels, Metric, RowsView, TopK, norm, score};
 
 /// Rows that a kernel estimates in one call.
 const BLOCK: usize = 64;
@@ -26,6 +27,31 @@ impl<'q> Query<'q> {
     /// A vector of finite values, and the score that hits must reach.
     pub fn new(metric: Metric, vector: &'q [f32], threshold: Option<f64>) -> Query<'q> {
         Query { vector, norm: norm(vector), metric, threshold }
+    }
+
+    /// Its norm.
+    pub(crate) fn norm(&self) -> f64 {
+        self.norm
+    }
+
+    /// What codes estimate, for a row of this score: −⟨q, x⟩, under cosine with x of length 1, or |x|² − 2⟨q, x⟩.
+    pub(crate) fn value_of(&self, score: f64) -> f64 {
+        match self.metric {
+            Metric::Cosine => -score * self.norm,
+            Metric::Dot => -score,
+            Metric::L2 => score * score - self.norm * self.norm,
+        }
+    }
+
+    /// The metric.
+    #[cfg(test)]
+    pub(crate) fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// The vector.
+    pub(crate) fn vector(&self) -> &'q [f32] {
+        self.vector
     }
 }
 
@@ -75,6 +101,71 @@ pub fn scan<K: Ord>(
             }
         }
         first += count as u32;
+    }
+}
+
+/// Scores single rows exactly, those that could be among the best.
+pub(crate) struct Offers<'o> {
+    kernels: Kernels,
+    rows: &'o RowsView,
+    query: &'o Query<'o>,
+    filter: Filter,
+    vector: &'o [Line],
+    scored: usize,
+}
+
+impl<'o> Offers<'o> {
+    /// `vector` keeps the query as the kernels take it.
+    pub(crate) fn new(
+        kernels: Kernels,
+        rows: &'o RowsView,
+        query: &'o Query<'o>,
+        vector: &'o mut Vec<Line>,
+    ) -> Offers<'o> {
+        vector.clear();
+        line::append(query.vector, vector);
+        Offers { kernels, rows, query, filter: Filter::new(query), vector, scored: 0 }
+    }
+
+    /// Offers a row if it is visible and reaches the threshold.
+    pub(crate) fn offer<K: Ord>(
+        &mut self,
+        row: u32,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) {
+        if !visible(row) {
+            return;
+        }
+        let Query { vector, norm: query_norm, metric, threshold } = *self.query;
+        let (lines, norms) = self.rows.run_from(row);
+        let (line, norm) = (&lines[..self.vector.len()], norms[0]);
+        let needed = top.bar();
+        if needed.or(threshold).is_some() {
+            let mut estimate = [0.0];
+            match metric {
+                Metric::Cosine | Metric::Dot => self.kernels.dots(self.vector, line, &mut estimate),
+                Metric::L2 => self.kernels.squared_distances(self.vector, line, &mut estimate),
+            }
+            if self.filter.bar(needed).excludes(estimate[0], norm) {
+                return;
+            }
+        }
+        self.scored += 1;
+        let values = &line::values(line)[..vector.len()];
+        let exact = self.kernels.vectorized(
+            #[inline(always)]
+            || score(metric, vector, query_norm, values, norm),
+        );
+        if threshold.is_none_or(|threshold| metric.reaches(exact, threshold)) {
+            top.offer(exact, key(row));
+        }
+    }
+
+    /// Rows that were scored.
+    pub(crate) fn scored(&self) -> usize {
+        self.scored
     }
 }
 

@@ -8,6 +8,7 @@ use crate::Metric;
 const LANES: usize = 8;
 
 /// Euclidean norm of a row of finite values.
+#[inline(always)]
 pub fn norm(row: &[f32]) -> f64 {
     dot(row, row).sqrt()
 }
@@ -19,6 +20,7 @@ pub fn norm(row: &[f32]) -> f64 {
 ///
 /// # Panics
 /// When the dimensions differ.
+#[inline(always)]
 pub fn score(metric: Metric, query: &[f32], query_norm: f64, row: &[f32], row_norm: f64) -> f64 {
     match metric {
         Metric::Cosine if query_norm == 0.0 || row_norm == 0.0 => 0.0,
@@ -28,10 +30,12 @@ pub fn score(metric: Metric, query: &[f32], query_norm: f64, row: &[f32], row_no
     }
 }
 
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     lanes(a, b, |x, y| f64::from(x) * f64::from(y))
 }
 
+#[inline(always)]
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     lanes(a, b, |x, y| {
         let difference = f64::from(x) - f64::from(y);

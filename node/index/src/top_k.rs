@@ -43,6 +43,11 @@ impl<K: Ord> TopK<K> {
         self.k == 0
     }
 
+    /// How many are wanted.
+    pub fn wanted(&self) -> usize {
+        self.k
+    }
+
     /// The score that an offer must reach to have a chance; `None` while there is room for any.
     ///
     /// An offer of exactly this score may still win by its key.

@@ -149,7 +149,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "kernel_tier",
-        Kind::Word(&["", "avx512", "avx2", "scalar"]),
+        Kind::Word(&["", "avx512vnni", "avx512", "avxvnni", "avx2", "neondotprod", "neon", "scalar"]),
         "",
         RESTART,
         "Instruction set of the distance kernels; empty: the best there is.",

@@ -22,7 +22,7 @@ use crate::error_code::{Error, ErrorCode};
 use crate::filter::{Filter, FilterDraft};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
-use crate::search::{Consistency, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
+use crate::search::{Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
 use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
 use indexed_fields::indexed_fields;
@@ -65,6 +65,9 @@ pub(super) struct SearchDraft {
     pub(super) vector: Option<VectorDraft>,
     pub(super) document_id: Option<String>,
     pub(super) top_k: Option<u64>,
+    pub(super) offset: Option<u64>,
+    pub(super) exact: bool,
+    pub(super) ef: Option<u64>,
     pub(super) threshold: Option<f64>,
     pub(super) filter: Option<FilterDraft>,
     pub(super) with_metadata: bool,
@@ -266,6 +269,16 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
     if draft.with_vector {
         answer_fits("top_k", top_k, schema, &mut violations);
     }
+    let offset = draft.offset.unwrap_or_default();
+    let offset_max = TOP_K_MAX - top_k;
+    if offset > u64::from(offset_max) {
+        let message = format!("offset is {offset}, with top_k {top_k} it must be 0 to {offset_max}");
+        violations.add("/offset", message);
+    }
+    let ef = draft.ef.map(|ef| ranged("ef", ef, EF_MAX, &mut violations));
+    if draft.exact && ef.is_some() {
+        violations.add("/ef", "ef excludes exact, which looks at every row");
+    }
     if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {
         violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
     }
@@ -276,6 +289,9 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
     Ok(SearchRequest {
         target,
         top_k,
+        offset: offset as u32,
+        exact: draft.exact,
+        ef,
         threshold: draft.threshold,
         filter,
         with_metadata: draft.with_metadata,

@@ -120,6 +120,10 @@ pub struct ShardCounts {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
+    /// Bytes of graphs in memory.
+    pub index_bytes: u64,
+    /// Rows in segments with a graph; searches scan the others.
+    pub indexed_rows: u64,
     /// Bytes on disk: log and segments.
     pub disk_bytes: u64,
     /// Sealed segments.
@@ -137,6 +141,10 @@ pub struct Totals {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
+    /// Bytes of graphs in memory.
+    pub index_bytes: u64,
+    /// Rows in segments with a graph; searches scan the others.
+    pub indexed_rows: u64,
     /// Bytes on disk: logs and segments.
     pub disk_bytes: u64,
     /// Shards.
@@ -157,6 +165,8 @@ impl Totals {
             self.documents += counts.documents;
             self.deleted_rows += counts.deleted_rows;
             self.vector_bytes += counts.vector_bytes;
+            self.index_bytes += counts.index_bytes;
+            self.indexed_rows += counts.indexed_rows;
             self.disk_bytes += counts.disk_bytes;
         }
     }

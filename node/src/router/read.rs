@@ -164,6 +164,8 @@ impl Router {
             documents: counts.documents,
             deleted_rows: counts.deleted_rows,
             vector_bytes: counts.vector_bytes,
+            index_bytes: counts.index_bytes,
+            indexed_rows: counts.indexed_rows,
             disk_bytes: counts.disk_bytes,
             segments: counts.segments,
             last_lsn: Lsn(counts.last_lsn),

@@ -42,7 +42,8 @@ impl Router {
         {
             return Err(incomplete(table, *shard, missing.len(), error));
         }
-        let hits = merge(table.schema.metric, lists, request.top_k as usize);
+        let mut hits = merge(table.schema.metric, lists, (request.offset + request.top_k) as usize);
+        hits.drain(..hits.len().min(request.offset as usize));
         check_size(&request, &hits)?;
         let missing = missing.into_iter().map(|(shard, error)| self.missing(table, shard, error)).collect();
         Ok(SearchResult { hits, missing, session_token: query.token.encode() })
@@ -96,12 +97,14 @@ impl Query<'_> {
         proto::SearchRequest {
             parts: shards.into_iter().map(part).collect(),
             vector: self.vector.clone(),
-            top_k: self.request.top_k,
+            top_k: self.request.offset + self.request.top_k,
             threshold: self.request.threshold,
             filter: self.request.filter.as_deref().map(wire::message),
             with_metadata: self.request.with_metadata,
             with_vector: self.request.with_vector,
             exclude_id: self.exclude_id.clone(),
+            exact: self.request.exact,
+            ef: self.request.ef.unwrap_or_default(),
         }
     }
 }
@@ -158,6 +161,9 @@ mod tests {
         let request = SearchRequest {
             target: SearchTarget::Vector(vec![1.0]),
             top_k: 3,
+            offset: 0,
+            exact: false,
+            ef: None,
             threshold: None,
             filter: None,
             with_metadata: true,

@@ -342,6 +342,9 @@ async fn a_copy_that_does_not_answer_is_not_waited_for() {
     let search = SearchRequest {
         target: SearchTarget::Vector(vec![1.0]),
         top_k: 1,
+        offset: 0,
+        exact: false,
+        ef: None,
         threshold: None,
         filter: None,
         with_metadata: false,
@@ -413,6 +416,9 @@ async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failur
     let search = |allow_partial| SearchRequest {
         target: SearchTarget::Vector(vec![1.0]),
         top_k: 1,
+        offset: 0,
+        exact: false,
+        ef: None,
         threshold: None,
         filter: None,
         with_metadata: false,

@@ -1,6 +1,7 @@
 //! What every layer runs on: tasks, clocks, disks, the network, threads for what blocks and computes.
 
 pub mod acceptor;
+mod background;
 mod blocking;
 pub mod clock;
 mod compute_pool;
@@ -10,6 +11,7 @@ mod readiness;
 pub(crate) mod sync;
 mod task_group;
 
+pub use background::in_background;
 pub use blocking::{simulate_threads, spawn_blocking};
 pub use compute_pool::{ComputePool, PoolError};
 pub use readiness::{Conditions, Readiness};

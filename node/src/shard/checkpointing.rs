@@ -85,7 +85,8 @@ impl Owner {
 
     /// True when the log is long enough, and the store here and well.
     pub(super) fn wants_checkpoint(&self) -> bool {
-        let long = *self.checkpoint_log_bytes.borrow();
+        let scanned = self.indexing.log_bytes_max(self.sync_began.elapsed());
+        let long = scanned.min(*self.checkpoint_log_bytes.borrow());
         self.lane.store().is_some_and(|store| !store.is_poisoned() && store.checkpoint_debt_bytes() >= long)
     }
 
@@ -138,6 +139,7 @@ impl Owner {
             Ok(report) => report,
             Err(error) => return self.checkpoint_failed(error),
         };
+        self.indexing.look_again();
         self.metrics.checkpoints.inc();
         self.metrics.checkpoint_seconds.observe(elapsed.as_secs_f64());
         self.metrics.merged_segments.inc_by(report.merged as u64);

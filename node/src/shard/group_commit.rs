@@ -95,6 +95,8 @@ fn employed(disk: &MemoryDisk, registry: &mut Registry, cancel: &CancellationTok
         links: Arc::new(Links::new(Arc::new(comm), TaskGroup::new(CancellationToken::new()))),
         checkpoint_log_bytes: watch::channel(u64::MAX).1,
         checkpoint_permits: Arc::new(Semaphore::new(1)),
+        index: None,
+        index_permits: Arc::new(Semaphore::new(1)),
         catch_up_permits: Arc::new(Semaphore::new(1)),
         pace: Pace::new(1 << 30),
         disk_stage: SharedDiskStage::default(),

@@ -14,6 +14,7 @@ use super::describing::describe_closed;
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::fetch::fetch;
 use super::index_service::{Found, IndexServiceParts, SharedTable};
+use super::indexing::index_plan;
 use super::links::Links;
 use super::owner::{Ending, OwnerFailure};
 use super::pace::Pace;
@@ -33,6 +34,8 @@ const TICK: Duration = Duration::from_secs(1);
 const OPENS_MAX: usize = 4;
 /// Reads of old log records for copies that are behind, at once.
 const CATCH_UP_READS_MAX: usize = 2;
+/// Graphs that are built at once: a build uses all cores.
+const INDEX_BUILDS_MAX: usize = 1;
 /// Snapshots that are fetched at once.
 const FETCHES_MAX: usize = 1;
 
@@ -46,6 +49,7 @@ pub(super) struct Keeper {
     owners: JoinSet<(CopyId, Result<Ending, OwnerFailure>)>,
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
+    index_permits: Arc<Semaphore>,
     catch_up_permits: Arc<Semaphore>,
     pace: Pace,
     fetch_permits: Arc<Semaphore>,
@@ -92,6 +96,7 @@ impl Keeper {
             owners: JoinSet::new(),
             open_permits: permits(OPENS_MAX),
             checkpoint_permits,
+            index_permits: permits(INDEX_BUILDS_MAX),
             catch_up_permits: permits(CATCH_UP_READS_MAX),
             pace,
             fetch_permits: permits(FETCHES_MAX),
@@ -375,6 +380,7 @@ impl Keeper {
             "replica opened"
         );
         let cancel = self.cancel.child_token();
+        let index = index_plan(&wanted.schema, self.parts.kernels);
         let (tell, record) = watch::channel(wanted.record);
         let (tell_fields, fields) = watch::channel(wanted.schema.metadata_indexes);
         let settings = &self.parts.settings;
@@ -387,6 +393,8 @@ impl Keeper {
             links: self.links.clone(),
             checkpoint_log_bytes: settings.checkpoint_log_bytes.clone(),
             checkpoint_permits: self.checkpoint_permits.clone(),
+            index,
+            index_permits: self.index_permits.clone(),
             catch_up_permits: self.catch_up_permits.clone(),
             pace: self.pace.clone(),
             disk_stage: self.disk_stage.clone(),

@@ -32,6 +32,10 @@ pub struct ShardMetrics {
     pub checkpoint_seconds: Histogram,
     /// Segments merged away.
     pub merged_segments: Counter,
+    /// Graphs that were built.
+    pub index_builds: Counter,
+    /// Time to build and write a graph.
+    pub index_build_seconds: Histogram,
     /// Time of one shard's part of a search.
     pub search_seconds: Histogram,
     /// Bytes of metadata indexes in memory.
@@ -59,6 +63,8 @@ impl ShardMetrics {
             checkpoint_failures: Counter::default(),
             checkpoint_seconds: seconds(),
             merged_segments: Counter::default(),
+            index_builds: Counter::default(),
+            index_build_seconds: seconds(),
             search_seconds: seconds(),
             metadata_index_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
@@ -77,6 +83,7 @@ impl ShardMetrics {
         registry.register("commit_batches", "Batches of one group commit", self.commit_batches.clone());
         registry.register("checkpoints", "Checkpoints that took effect", self.checkpoints.clone());
         registry.register("checkpoint_failures", "Checkpoints that failed", self.checkpoint_failures.clone());
+        registry.register("index_builds", "Graphs built", self.index_builds.clone());
         registry.register("merged_segments", "Segments merged away", self.merged_segments.clone());
         registry.register(
             "disk_stage",
@@ -87,6 +94,7 @@ impl ShardMetrics {
             ("open", "Time to open a replica", &self.open_seconds),
             ("commit", "Time of one group commit", &self.commit_seconds),
             ("checkpoint", "Time to write a checkpoint", &self.checkpoint_seconds),
+            ("index_build", "Time to build and write a graph", &self.index_build_seconds),
             ("search", "Time of one shard's part of a search", &self.search_seconds),
         ];
         for (name, help, timer) in timers {

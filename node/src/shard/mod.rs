@@ -15,6 +15,7 @@ pub mod disk_stage;
 mod effects;
 mod fetch;
 pub mod index_service;
+mod indexing;
 
 mod keeper;
 mod links;

@@ -18,6 +18,7 @@ use super::catch_up::CatchUp;
 use super::checkpointing::Checkpointing;
 use super::configuration::configuration_of;
 use super::disk_stage::{DiskStage, SharedDiskStage};
+use super::indexing::Indexing;
 use super::links::Links;
 use super::marks::Marks;
 use super::metrics::ShardMetrics;
@@ -34,6 +35,7 @@ use crate::replication::driver::{Driver, Letter, NotWritten, Prelude, Write};
 use crate::replication::{DiskCondition, Event, NotAdmitted, Now, Outcome, Standing, Ticket};
 use crate::runtime::clock::{boot_time, monotonic_time};
 use crate::runtime::sync::spawn_blocking;
+use crate::storage::indexing::IndexPlan;
 use crate::storage::{Batch, Operation, StorageError, Store};
 
 /// Messages that may wait for one replica.
@@ -72,6 +74,7 @@ pub(super) struct Owner {
     pub(super) checkpoint_permits: Arc<Semaphore>,
     pub(super) checkpoint: Checkpointing,
     pub(super) no_checkpoint_before: Option<Instant>,
+    pub(super) indexing: Indexing,
     pins: VecDeque<PinReply>,
     /// Its content differs from that of another copy: it stops.
     pub(super) diverged: Option<OwnerFailure>,
@@ -82,7 +85,7 @@ pub(super) struct Owner {
     disk_stage: SharedDiskStage,
     told_condition: DiskCondition,
     slow_disk: SlowDisk,
-    sync_began: Instant,
+    pub(super) sync_began: Instant,
     debt_bytes: u64,
     pub(super) metrics: ShardMetrics,
     cancel: CancellationToken,
@@ -106,6 +109,8 @@ pub(super) struct OwnerParts {
     pub(super) links: Arc<Links>,
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
+    pub(super) index: Option<IndexPlan>,
+    pub(super) index_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,
     pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
@@ -175,6 +180,7 @@ impl Owner {
             driver: parts.driver,
             catch_up: CatchUp::new(store.log_reader(), parts.catch_up_permits, parts.pace),
             debt_bytes: store.checkpoint_debt_bytes(),
+            indexing: Indexing::new(store.index_place(), parts.index, parts.index_permits),
             lane: Lane::new(store),
             writes: parts.writes,
             intake: VecDeque::new(),
@@ -223,6 +229,7 @@ impl Owner {
         self.refuse_waiting();
         // It writes files that nothing names yet; whoever opens the replica next must not meet it.
         std::mem::take(&mut self.checkpoint).abandon().await;
+        self.indexing.abandon().await;
         let ending = outcome?;
         while self.lane.store().is_none() {
             self.lane.progress().await?;
@@ -259,6 +266,7 @@ impl Owner {
                 return Ok(Ending::NeedsSnapshot(from));
             }
             self.begin_turn_if_due();
+            self.begin_indexing_if_due();
             self.publish();
             if self.lane.is_in_prelude() {
                 // Short, and the log is ahead of what the protocol knows: nothing comes in between.
@@ -273,6 +281,7 @@ impl Owner {
                 () = self.cancel.cancelled() => return Ok(Ending::Cancelled),
                 progress = self.lane.progress() => self.on_progress(progress?)?,
                 progress = self.checkpoint.progress() => self.checkpoint = progress,
+                () = self.indexing.progress() => {}
                 Ok(()) = self.record.changed() => self.take_record(),
                 Ok(()) = self.session.changed() => {}
                 Some(changed) = self.changes.join_next() => self.on_changed(changed.map_err(|_| OwnerFailure::Panicked)?),

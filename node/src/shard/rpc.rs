@@ -21,7 +21,7 @@ use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
-use crate::search::{ANSWER_BYTES_MAX, Hit, TOP_K_MAX};
+use crate::search::{ANSWER_BYTES_MAX, EF_MAX, Hit, TOP_K_MAX};
 use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
@@ -139,6 +139,8 @@ impl IndexService {
             with_metadata: request.with_metadata,
             with_vector: request.with_vector,
             exclude,
+            exact: request.exact,
+            ef: request.ef.min(EF_MAX) as usize,
         });
         let mut tables =
             request.parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| &shard.table_id);
@@ -213,6 +215,8 @@ impl IndexService {
             documents: statistics.documents,
             deleted_rows: statistics.deleted_rows,
             vector_bytes: statistics.vector_bytes,
+            index_bytes: statistics.index_bytes,
+            indexed_rows: statistics.indexed_rows,
             disk_bytes: state.disk_bytes,
             segments: statistics.segments,
             last_lsn: statistics.last_lsn.0,

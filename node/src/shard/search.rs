@@ -1,26 +1,51 @@
-//! Exact search over one snapshot: pieces of it in parallel, then their best together. The hits of several shards are
-//! read out only when it is known which of them are among the best of all.
+//! Search over one snapshot: pieces of it in parallel, then their best together. Segments with a graph are walked, the
+//! others are scanned. The hits of several shards are read out only when it is known which of them are among the best of
+//! all.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
-use vectorsphere_index::{Kernels, Metric, Query, TopK, scan};
+use vectorsphere_index::{Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, scan};
 
 use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
+use crate::filter::index::Selection as FilterSelection;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit};
 use crate::storage::Snapshot;
+use crate::storage::segment::SegmentView;
 
 /// A piece has this many values (rows times dimension) or more: below, a hand-over between threads costs more than it
 /// saves (4 MiB of rows are read in about 100 us).
 const PIECE_VALUES: usize = 1 << 20;
 
+/// Candidates of a walk, unless the search says how many: at least, and for each hit that is wanted.
+const WIDTH_MIN: usize = 96;
+const WIDTH_PER_HIT: usize = 2;
+/// Pivots that a walk begins at.
+const ENTRIES: usize = 4;
+/// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
+const INLINE_VALUES: usize = 1 << 17;
+/// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
+const VALUES_PER_CANDIDATE: usize = 512;
+
+/// Rows whose metadata are looked at to see how many pass a filter, and how many of them make it worth looking at metadata
+/// on the way only: elsewhere every row's are read before.
+const FILTER_SAMPLE: u32 = 256;
+const FILTER_COMMON: usize = 26;
+/// Reading metadata of a row takes as long as reading so many values.
+const VALUES_PER_FILTERED_ROW: usize = 1 << 11;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 /// What a shard is asked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardQuery {
     /// Of the table's dimension, finite, not zero under cosine.
     pub vector: Vec<f32>,
@@ -36,6 +61,22 @@ pub struct ShardQuery {
     pub with_vector: bool,
     /// Left out of the answer.
     pub exclude: Option<DocumentId>,
+    /// Scan all rows.
+    pub exact: bool,
+    /// Candidates of a walk; 0: as many as usual.
+    pub ef: usize,
+}
+
+impl ShardQuery {
+    fn width(&self) -> usize {
+        let least = if self.ef == 0 { WIDTH_MIN.max(WIDTH_PER_HIT * self.top_k) } else { self.ef };
+        // What is left out must not take the place of a hit.
+        least.max(self.top_k + usize::from(self.exclude.is_some()))
+    }
+
+    fn graph<'s>(&self, segment: &'s SegmentView) -> Option<&'s Graph> {
+        segment.graph().filter(|_| !self.exact)
+    }
 }
 
 /// How a shard's rows are compared, and by what.
@@ -64,7 +105,14 @@ pub async fn search(
 ) -> Result<Ranking, PoolError> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
-    let runs = pieces(&snapshot, pool.threads()).into_iter().map(|piece| {
+    let pieces = pieces(&snapshot, &query, pool.threads());
+    if let [piece] = &pieces[..]
+        && values_of(&snapshot, &query, piece) < INLINE_VALUES
+    {
+        let best = best_of(engine, &snapshot, &query, filter.as_deref(), piece, &stop);
+        return Ok(Ranking { metric: engine.metric, snapshot, best });
+    }
+    let runs = pieces.into_iter().map(|piece| {
         let (snapshot, query, stop) = (snapshot.clone(), query.clone(), stop.clone());
         let filter = filter.clone();
         pool.run(move || best_of(engine, &snapshot, &query, filter.as_deref(), &piece, &stop))
@@ -124,31 +172,73 @@ fn rows_min(dimension: usize) -> u32 {
     (PIECE_VALUES / dimension).max(1) as u32
 }
 
-/// Cuts a snapshot into at most `count` pieces of about equal size.
-fn pieces(snapshot: &Snapshot, count: usize) -> Vec<Piece> {
+/// Cuts a snapshot into at most `count` pieces of about equal size. A segment with a graph stays whole: it takes as long as
+/// few rows.
+fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
     let Some(dimension) = snapshot.segments.first().map(|segment| segment.rows().dimension()) else {
         return Vec::new();
     };
-    let count = (snapshot.rows() / u64::from(rows_min(dimension))).clamp(1, count.max(1) as u64);
-    let rows_each = snapshot.rows().div_ceil(count);
-    let (mut pieces, mut piece, mut room) = (Vec::new(), Piece::new(), rows_each);
+    let walked_rows = (query.width() * VALUES_PER_CANDIDATE / dimension).max(1) as u64;
+    let weight = |segment: &SegmentView| match query.graph(segment) {
+        Some(_) => walked_rows,
+        None => u64::from(segment.len()),
+    };
+    let rows: u64 = snapshot.segments.iter().map(weight).sum();
+    let count = (rows / u64::from(rows_min(dimension))).clamp(1, count.max(1) as u64);
+    let rows_each = rows.div_ceil(count).max(1);
+    let mut cut = Cut { pieces: Vec::new(), piece: Piece::new(), room: rows_each, rows_each };
     for (index, segment) in snapshot.segments.iter().enumerate() {
+        if query.graph(segment).is_some() {
+            cut.add((index, 0..segment.len()), walked_rows);
+            continue;
+        }
         let mut first = 0;
         while first < segment.len() {
-            let end = (u64::from(first) + room).min(u64::from(segment.len())) as u32;
-            piece.push((index, first..end));
-            room -= u64::from(end - first);
+            let end = (u64::from(first) + cut.room).min(u64::from(segment.len())) as u32;
+            cut.add((index, first..end), u64::from(end - first));
             first = end;
-            if room == 0 {
-                pieces.push(std::mem::take(&mut piece));
-                room = rows_each;
-            }
         }
     }
-    if !piece.is_empty() {
-        pieces.push(piece);
+    cut.end()
+}
+
+struct Cut {
+    pieces: Vec<Piece>,
+    piece: Piece,
+    /// Rows that the piece has room for, one at least.
+    room: u64,
+    rows_each: u64,
+}
+
+impl Cut {
+    fn add(&mut self, part: (usize, Range<u32>), rows: u64) {
+        self.piece.push(part);
+        self.room = self.room.saturating_sub(rows);
+        if self.room == 0 {
+            self.pieces.push(std::mem::take(&mut self.piece));
+            self.room = self.rows_each;
+        }
     }
-    pieces
+
+    fn end(mut self) -> Vec<Piece> {
+        if !self.piece.is_empty() {
+            self.pieces.push(self.piece);
+        }
+        self.pieces
+    }
+}
+
+/// Values that searching a piece reads, about.
+fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
+    let values = |(index, range): &(usize, Range<u32>)| {
+        let segment = &snapshot.segments[*index];
+        match query.graph(segment) {
+            _ if query.filter.is_some() => range.len() * VALUES_PER_FILTERED_ROW,
+            Some(_) => query.width() * VALUES_PER_CANDIDATE,
+            None => range.len() * segment.rows().dimension(),
+        }
+    };
+    piece.iter().map(values).sum()
 }
 
 fn document_id(snapshot: &Snapshot, (segment, row): Place) -> &str {
@@ -194,21 +284,105 @@ fn best_of(
     let mut top = TopK::new(engine.metric, query.top_k);
     for (index, range) in piece {
         let segment = &snapshot.segments[*index];
-        let visible = |row: u32| {
-            segment.is_visible(row, snapshot.lsn)
-                && exclude.is_none_or(|excluded| segment.document_id(row) != excluded)
-                && filter.is_none_or(|filter| filter.passes(*index, segment, row))
-        };
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
+        let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
+        if let Some(graph) = query.graph(segment) {
+            let filter = filter.map(|filter| (filter, *index));
+            let walk = Walk { engine, segment, graph, snapshot, query, filter, target: &target };
+            walk.run(is_wanted, key, &mut top);
+            continue;
+        }
+        let passes = |row: u32| filter.is_none_or(|filter| filter.passes(*index, segment, row));
+        let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
         let step = rows_min(query.vector.len());
-        let mut first = range.start;
-        while first < range.end && !stop.is_cancelled() {
-            let end = first.saturating_add(step).min(range.end);
-            scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
-            first = end;
+        let runs = match filter {
+            Some(filter) => filter.runs(*index, range.clone()),
+            None => vec![range.clone()],
+        };
+        for run in runs {
+            let mut first = run.start;
+            while first < run.end && !stop.is_cancelled() {
+                let end = first.saturating_add(step).min(run.end);
+                scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
+                first = end;
+            }
         }
     }
     top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect()
+}
+
+/// A search of one segment through its graph.
+struct Walk<'w> {
+    engine: Engine,
+    segment: &'w SegmentView,
+    graph: &'w Graph,
+    snapshot: &'w Snapshot,
+    query: &'w ShardQuery,
+    /// With the segment's place in the snapshot.
+    filter: Option<(&'w SnapshotFilter, usize)>,
+    target: &'w Query<'w>,
+}
+
+impl Walk<'_> {
+    fn run<K: Ord>(&self, is_wanted: impl Fn(u32) -> bool, key: impl Fn(u32) -> K, top: &mut TopK<K>) {
+        let Walk { segment, snapshot, .. } = self;
+        let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
+        let Some((filter, place)) = self.filter else {
+            let dead = segment.dead_rows() as usize;
+            let selection = if dead == 0 { Selection::All } else { Selection::AllBut(dead) };
+            return self.search(selection, visible, key, top);
+        };
+        if let Some(selection) = filter.selection(place) {
+            return self.run_selected(selection, visible, key, top);
+        }
+        let passes = |row: u32| visible(row) && filter.passes(place, segment, row);
+        let (rows, sampled) = (segment.len(), segment.len().min(FILTER_SAMPLE));
+        let row_of = |index: u32| (u64::from(index) * u64::from(rows) / u64::from(sampled)) as u32;
+        let passed = (0..sampled).filter(|index| passes(row_of(*index))).count();
+        if passed >= FILTER_COMMON {
+            let hidden = rows as usize - rows as usize * passed / sampled as usize;
+            return self.search(Selection::AllBut(hidden), passes, key, top);
+        }
+        let mask = RowMask::of(rows, passes);
+        self.search(Selection::Mask(&mask), |_| true, key, top);
+    }
+
+    /// The same where indexes know which rows pass, or most that do not.
+    fn run_selected<K: Ord>(
+        &self,
+        selected: &FilterSelection,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) {
+        let segment = self.segment;
+        let rows = segment.len();
+        let metadata = |row: u32| segment.metadata_json(row);
+        let passing = selected.estimate(metadata);
+        if passing * u64::from(FILTER_SAMPLE) >= u64::from(rows) * FILTER_COMMON as u64 {
+            let hidden = u64::from(rows) - passing;
+            let passes = |row: u32| visible(row) && selected.passes(row, || metadata(row));
+            return self.search(Selection::AllBut(hidden as usize), passes, key, top);
+        }
+        let mut mask = RowMask::none(rows);
+        let passes = |row: &u32| visible(*row) && selected.passes_possible(*row, || metadata(*row));
+        selected.possible().iter().filter(passes).for_each(|row| mask.insert(row));
+        self.search(Selection::Mask(&mask), |_| true, key, top);
+    }
+
+    fn search<K: Ord>(
+        &self,
+        selection: Selection<'_>,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) {
+        let (kernels, rows, width) =
+            (self.engine.kernels, self.segment.rows(), (self.query.width(), ENTRIES));
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.graph.search(kernels, rows, self.target, width, selection, visible, key, top, scratch)
+        });
+    }
 }
 
 #[cfg(test)]
@@ -277,7 +451,7 @@ mod tests {
         for (rows, dimension, expected_pieces) in [(500, 3, 1), (3_000, 1_500, 3), (0, 4, 0)] {
             let snapshot = Arc::new(snapshot(rows, dimension));
             let pool = ComputePool::new(3);
-            assert_eq!(pieces(&snapshot, pool.threads()).len(), expected_pieces);
+            assert_eq!(pieces(&snapshot, &ShardQuery::default(), pool.threads()).len(), expected_pieces);
             for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
                 let vector: Vec<f32> = (0..dimension).map(|value| (value % 3) as f32 + 0.5).collect();
                 for (threshold, exclude) in [(None, None), (Some(2.0), Some(id(3)))] {
@@ -290,6 +464,7 @@ mod tests {
                         with_metadata: true,
                         with_vector: false,
                         exclude,
+                        ..ShardQuery::default()
                     };
                     let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric };
                     let expected = reference(metric, &snapshot, &query);
@@ -315,9 +490,10 @@ mod tests {
             with_metadata: false,
             with_vector: false,
             exclude: None,
+            ..ShardQuery::default()
         };
         let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
-        let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, 1).remove(0));
+        let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, &query, 1).remove(0));
         assert_eq!(best_of(engine, &snapshot, &query, None, &whole, &stop).len(), 50);
         stop.cancel();
         assert!(best_of(engine, &snapshot, &query, None, &whole, &stop).is_empty());
@@ -338,6 +514,7 @@ mod tests {
             with_metadata: true,
             with_vector: false,
             exclude: None,
+            ..ShardQuery::default()
         });
         let mut rankings = Vec::new();
         for shard in 0..2 {

@@ -1,6 +1,7 @@
 //! A search's filter over the segments of one snapshot: by the indexes of those that have some, by reading the metadata of
 //! the others.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,9 @@ use crate::filter::Matcher;
 use crate::filter::index::{FieldIndexes, FilterReport, Selection};
 use crate::storage::Snapshot;
 use crate::storage::segment::SegmentView;
+
+/// Rows between two that may pass which are read along: beginning anew costs as much.
+const GAP_ROWS_MAX: u32 = 8;
 
 /// A filter that knows which rows of each segment pass, as far as indexes do.
 #[derive(Debug)]
@@ -44,6 +48,21 @@ impl SnapshotFilter {
             Some(selection) => selection.passes(row, || segment.metadata_json(row)),
             None => self.matcher.matches(segment.metadata_json(row)),
         }
+    }
+
+    /// The rows of a range that are worth a look: those that may pass, with what lies in small gaps between them.
+    pub fn runs(&self, place: usize, range: Range<u32>) -> Vec<Range<u32>> {
+        let Some(selection) = &self.selections[place] else { return vec![range] };
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        let mut possible = selection.possible().range(range);
+        while let Some(next) = possible.next_range() {
+            let end = next.end() + 1;
+            match runs.last_mut() {
+                Some(run) if next.start() - run.end <= GAP_ROWS_MAX => run.end = end,
+                _ => runs.push(*next.start()..end),
+            }
+        }
+        runs
     }
 
     /// How the filter is applied to each segment; reads the metadata of some rows where it is not known how many pass.

@@ -24,6 +24,7 @@ use crate::replication::driver::{Driver, Terms};
 use crate::replication::{EtcdPolicy, Rules, Timing};
 use crate::runtime::disk::Disk;
 use crate::runtime::spawn_blocking;
+use crate::storage::indexing::IndexPlan;
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
 use crate::table::TableSchema;
 
@@ -157,6 +158,9 @@ pub(super) struct OwnerContext {
     pub(super) links: Arc<Links>,
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
+    /// How graphs are built; `None`: there are none.
+    pub(super) index: Option<IndexPlan>,
+    pub(super) index_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,
     pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
@@ -222,6 +226,8 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         links: context.links,
         checkpoint_log_bytes: context.checkpoint_log_bytes,
         checkpoint_permits: context.checkpoint_permits,
+        index: context.index,
+        index_permits: context.index_permits,
         catch_up_permits: context.catch_up_permits,
         pace: context.pace,
         disk_stage: context.disk_stage,

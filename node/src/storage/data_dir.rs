@@ -11,6 +11,7 @@
 //!     g<generation>/                              what a format or a snapshot of another replica began
 //!         manifest-<id, 16 hex digits>            its segments, and which of their rows are deleted
 //!         segments/<id, 8 hex digits>.rows        immutable rows
+//!         segments/<id, 8 hex digits>.graph       the graph over them, if it was built
 //!         wal/<number, 16 hex digits>.log         the log
 //!         snapshot                                while it is being written: what it will be
 //! ```

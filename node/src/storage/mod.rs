@@ -15,6 +15,7 @@ pub mod digest;
 pub mod documents;
 pub mod effect;
 pub mod error;
+pub mod indexing;
 pub mod log;
 pub mod manifest;
 mod merge_plan;

@@ -76,7 +76,7 @@ async fn statistics_count_what_is_there() {
     let table = sandbox.get("/api/v1/tables/b/stats").await.ok(200);
     let shards = table["shards"].as_array().expect("shards");
     assert_eq!((&table["documents"], &table["unavailable_shards"], shards.len()), (&json!(60), &json!(0), 3));
-    for field in ["documents", "deleted_rows", "vector_bytes", "disk_bytes"] {
+    for field in ["documents", "deleted_rows", "vector_bytes", "index_bytes", "indexed_rows", "disk_bytes"] {
         let sum: u64 = shards.iter().map(|shard| shard[field].as_u64().expect("a count")).sum();
         assert_eq!(table[field], sum, "{field}");
     }

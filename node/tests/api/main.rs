@@ -7,6 +7,7 @@ mod consistency;
 mod description;
 mod documents;
 mod filters;
+mod graphs;
 mod hostile;
 mod metadata_indexes;
 #[path = "../support/ports.rs"]

@@ -49,7 +49,7 @@ async fn a_table_lives_from_create_to_delete_over_grpc() {
     };
     let created = grpc.tables.create_table(request.clone()).await.expect("created").into_inner();
     assert_eq!((created.dimension, created.metric(), created.shards), (4, proto::Metric::L2, 2));
-    assert_eq!((created.index_type.as_str(), created.state.as_str()), ("flat", "active"));
+    assert_eq!((created.index_type.as_str(), created.state.as_str()), ("auto", "active"));
     let again = grpc.tables.create_table(request).await;
     refused("a name that is taken", again, Code::AlreadyExists, "table_already_exists", "");
     let get = proto::GetTableRequest { table_name: "t".to_owned() };

@@ -23,6 +23,13 @@ impl Avx512 {
         is_x86_feature_detected!("avx512f").then_some(Avx512(()))
     }
 
+    /// Runs `work`, compiled for this instruction set.
+    #[inline(always)]
+    pub(super) fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: `self` exists only if `detect` found the features.
+        unsafe { call(work) }
+    }
+
     pub(super) fn dots(self, query: &[Line], rows: &[Line], out: &mut [f32]) {
         // SAFETY: `self` exists only if `detect` found AVX-512F.
         unsafe { each_row::<false>(query, rows, out) }
@@ -32,6 +39,11 @@ impl Avx512 {
         // SAFETY: `self` exists only if `detect` found AVX-512F.
         unsafe { each_row::<true>(query, rows, out) }
     }
+}
+
+#[target_feature(enable = "avx512f")]
+fn call<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 /// Sums of a·b, or of (a − b)² when `SQUARED_DISTANCE`, of the query and each row.
@@ -51,11 +63,13 @@ fn sum<const SQUARED_DISTANCE: bool>(query: &[Line], row: &[Line]) -> f32 {
     let (row_groups, row_rest) = row.as_chunks::<SUMS>();
     for (a, b) in query_groups.iter().zip(row_groups) {
         for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum = add_term::<SQUARED_DISTANCE>(*sum, a, b);
+            prefetch(b);
+            *sum = add_term::<SQUARED_DISTANCE>(*sum, load(a), load(b));
         }
     }
     for (sum, (a, b)) in sums.iter_mut().zip(query_rest.iter().zip(row_rest)) {
-        *sum = add_term::<SQUARED_DISTANCE>(*sum, a, b);
+        prefetch(b);
+        *sum = add_term::<SQUARED_DISTANCE>(*sum, load(a), load(b));
     }
     let [first, second, third, fourth] = sums;
     _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(first, second), _mm512_add_ps(third, fourth)))
@@ -63,9 +77,7 @@ fn sum<const SQUARED_DISTANCE: bool>(query: &[Line], row: &[Line]) -> f32 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_term<const SQUARED_DISTANCE: bool>(sum: __m512, a: &Line, b: &Line) -> __m512 {
-    prefetch(b);
-    let (a, b) = (load(a), load(b));
+pub(super) fn add_term<const SQUARED_DISTANCE: bool>(sum: __m512, a: __m512, b: __m512) -> __m512 {
     if SQUARED_DISTANCE {
         let difference = _mm512_sub_ps(a, b);
         _mm512_fmadd_ps(difference, difference, sum)
@@ -76,14 +88,14 @@ fn add_term<const SQUARED_DISTANCE: bool>(sum: __m512, a: &Line, b: &Line) -> __
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(line: &Line) -> __m512 {
+pub(super) fn load(line: &Line) -> __m512 {
     // SAFETY: a line is sixteen floats at an address that is a multiple of 64.
     unsafe { _mm512_load_ps(line.0.as_ptr()) }
 }
 
 /// Asks for what lies a page behind `line`.
 #[inline(always)]
-fn prefetch(line: &Line) {
+pub(super) fn prefetch<T>(line: &T) {
     // SAFETY: a prefetch neither reads nor faults, so it may name any address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(line).wrapping_byte_add(AHEAD_BYTES).cast()) };
 }

@@ -15,7 +15,6 @@ mod selection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use row_set::RowMask;
 pub use selection::{Applied, FilterReport, Selection};
 
 use self::field::{FieldBuilder, FieldIndex};

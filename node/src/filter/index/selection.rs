@@ -8,7 +8,6 @@ use roaring::RoaringBitmap;
 
 use super::FieldIndexes;
 use super::bounds::Bounds;
-use super::row_set::RowMask;
 use crate::filter::{Condition, Filter, KeyPath, Matcher};
 
 /// Rows that an estimate looks at.
@@ -149,17 +148,12 @@ impl Selection {
         self.rest.as_ref().map(|rest| &**rest.filter())
     }
 
-    /// [`Selection::possible`] with a bit for each row.
-    pub fn mask(&self) -> RowMask {
-        RowMask::of(self.possible(), self.rows)
-    }
-
     /// True when a row passes; `metadata` gives its JSON text, which is read only where the indexes do not know.
     pub fn passes<'m>(&self, row: u32, metadata: impl FnOnce() -> &'m [u8]) -> bool {
         self.possible().contains(row) && self.passes_possible(row, metadata)
     }
 
-    /// True when a row of [`Selection::possible`], for instance of its mask, passes.
+    /// True when a row of [`Selection::possible`], passes.
     pub fn passes_possible<'m>(&self, row: u32, metadata: impl FnOnce() -> &'m [u8]) -> bool {
         match &self.rest {
             None => true,

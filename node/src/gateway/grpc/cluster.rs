@@ -57,6 +57,8 @@ impl ClusterService for Api {
                 documents: totals.documents,
                 deleted_rows: totals.deleted_rows,
                 vector_bytes: totals.vector_bytes,
+                index_bytes: totals.index_bytes,
+                indexed_rows: totals.indexed_rows,
                 disk_bytes: totals.disk_bytes,
                 unavailable_shards: totals.unavailable_shards as u32,
             })

@@ -177,6 +177,8 @@ pub(super) fn shard_statistics(shard: &ShardStatistics) -> proto::ShardStatistic
         documents: counts.documents,
         deleted_rows: counts.deleted_rows,
         vector_bytes: counts.vector_bytes,
+        index_bytes: counts.index_bytes,
+        indexed_rows: counts.indexed_rows,
         disk_bytes: counts.disk_bytes,
         segments: counts.segments,
         last_lsn: counts.last_lsn.0,

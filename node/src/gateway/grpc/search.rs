@@ -20,6 +20,9 @@ impl SearchService for Api {
             let table = gateway.table(&request.table_name)?;
             let mut draft = SearchDraft {
                 top_k: (request.top_k > 0).then_some(u64::from(request.top_k)),
+                offset: Some(u64::from(request.offset)),
+                exact: request.exact,
+                ef: (request.ef > 0).then_some(u64::from(request.ef)),
                 threshold: request.threshold,
                 filter: request.filter.map(wire::draft),
                 with_metadata: request.with_metadata,

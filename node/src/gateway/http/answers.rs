@@ -23,7 +23,7 @@ pub(super) struct TableBody {
     dimension: u32,
     /// `cosine`, `l2` or `dot`.
     metric: &'static str,
-    /// `flat`.
+    /// `auto`, `flat` or `hnsw`.
     index_type: &'static str,
     /// Parts of the table.
     shards: u32,
@@ -228,6 +228,10 @@ pub(super) struct Totals {
     deleted_rows: u64,
     /// Bytes of vectors in memory.
     vector_bytes: u64,
+    /// Bytes of graphs in memory.
+    index_bytes: u64,
+    /// Rows in segments with a graph; searches scan the others.
+    indexed_rows: u64,
     /// Bytes on disk.
     disk_bytes: u64,
     /// Shards that did not answer.
@@ -245,6 +249,8 @@ struct ShardStatisticsBody {
     documents: u64,
     deleted_rows: u64,
     vector_bytes: u64,
+    index_bytes: u64,
+    indexed_rows: u64,
     disk_bytes: u64,
     segments: u32,
     last_lsn: u64,
@@ -265,11 +271,21 @@ impl From<router::Totals> for Totals {
             documents,
             deleted_rows,
             vector_bytes,
+            index_bytes,
+            indexed_rows,
             disk_bytes,
             shards: _,
             unavailable_shards,
         } = totals;
-        Totals { documents, deleted_rows, vector_bytes, disk_bytes, unavailable_shards }
+        Totals {
+            documents,
+            deleted_rows,
+            vector_bytes,
+            index_bytes,
+            indexed_rows,
+            disk_bytes,
+            unavailable_shards,
+        }
     }
 }
 
@@ -283,6 +299,8 @@ fn shard(statistics: &ShardStatistics) -> ShardStatisticsBody {
         documents: counts.documents,
         deleted_rows: counts.deleted_rows,
         vector_bytes: counts.vector_bytes,
+        index_bytes: counts.index_bytes,
+        indexed_rows: counts.indexed_rows,
         disk_bytes: counts.disk_bytes,
         segments: counts.segments,
         last_lsn: counts.last_lsn.0,

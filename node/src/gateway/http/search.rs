@@ -23,6 +23,12 @@ struct SearchRequestBody {
     document_id: Option<IdText>,
     /// 1 to 10,000, default 10.
     top_k: Option<u32>,
+    /// Best hits that are left out; with top_k up to 10,000. Default 0.
+    offset: Option<u32>,
+    /// Compare with every row; without it, large segments are searched through their graphs.
+    exact: Option<bool>,
+    /// Candidates of a walk, 1 to 10,000: more find more of the true best and take longer.
+    ef: Option<u32>,
     /// cosine and dot: score of at least; l2: distance of at most.
     threshold: Option<f64>,
     /// Only documents whose metadata passes.
@@ -41,7 +47,7 @@ struct SearchRequestBody {
     session_token: Option<String>,
 }
 
-/// The exact best hits.
+/// The best hits: with exact scores, the true best in small segments, nearly all of them in large ones.
 #[utoipa::path(post, path = "/api/v1/tables/{table}/search", tag = "search", request_body = SearchRequestBody,
     params(("table" = String, Path, description = "name of the table")),
     responses((status = 200, body = SearchBody<'_>), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>),

@@ -24,7 +24,7 @@ struct CreateTableBody {
     dimension: u32,
     /// `cosine` (default), `l2` or `dot`.
     metric: Option<String>,
-    /// `flat`.
+    /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read.
     index_type: Option<String>,
     /// 1 to 1,024; default: `default_shards` of the configuration.
     shards: Option<u32>,

@@ -5,12 +5,17 @@
 //! immutable file ([`file`]). Readers hold a [`SegmentView`], which never changes but for rows that get deleted at
 //! positions beyond the reader's.
 
+mod dead_rows;
 mod entries;
 pub mod file;
+pub(in crate::storage) mod graph_file;
+
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use vectorsphere_index::{Rows, RowsView};
+use vectorsphere_index::{Graph, Rows, RowsView};
 
+use self::dead_rows::DeadRows;
 use self::entries::{Entries, EntriesView};
 use super::digest;
 use crate::document::{Document, Metadata};
@@ -26,7 +31,14 @@ pub struct SegmentView {
     id: SegmentId,
     rows: RowsView,
     entries: EntriesView,
-    by_id: bool,
+    sealed: Option<Arc<Sealed>>,
+}
+
+/// What a segment has that takes no more rows: they are ordered by id, and all views share this.
+#[derive(Debug)]
+struct Sealed {
+    dead: DeadRows,
+    graph: OnceLock<Graph>,
 }
 
 /// A segment that rows are appended to. One owner.
@@ -56,12 +68,14 @@ impl MutableSegment {
 
     /// The rows as they are now.
     pub fn view(&self) -> SegmentView {
-        SegmentView { id: self.id, rows: self.rows.view(), entries: self.entries.view(), by_id: false }
+        SegmentView { id: self.id, rows: self.rows.view(), entries: self.entries.view(), sealed: None }
     }
 
     /// The rows for good, which were appended in ascending order of their ids.
     pub(super) fn into_ordered(self) -> SegmentView {
-        SegmentView { by_id: true, ..self.view() }
+        let dead = DeadRows::none(self.rows.len() as u32);
+        let sealed = Some(Arc::new(Sealed { dead, graph: OnceLock::new() }));
+        SegmentView { sealed, ..self.view() }
     }
 
     /// The segment's number.
@@ -174,16 +188,45 @@ impl SegmentView {
     /// Makes a row invisible from `lsn` on.
     pub fn delete(&self, row: u32, lsn: Lsn) {
         self.entries.delete(row, lsn);
+        if let Some(sealed) = &self.sealed {
+            sealed.dead.insert(row);
+        }
+    }
+
+    /// Rows that are deleted, at whatever position; of a segment that takes no more rows.
+    pub fn dead_rows(&self) -> u32 {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.dead.count())
+    }
+
+    /// The same as [`SegmentView::is_visible`] for a reader who sees all that was written to a segment that takes no more
+    /// rows: nearly always one look at one bit.
+    pub fn is_live(&self, row: u32, lsn: Lsn) -> bool {
+        match &self.sealed {
+            Some(sealed) => !sealed.dead.contains(row) || lsn < self.deleted(row),
+            None => self.is_visible(row, lsn),
+        }
+    }
+
+    /// The graph over the rows, if they have one by now.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.sealed.as_ref()?.graph.get()
+    }
+
+    /// Sets the graph over the rows; the first one stays.
+    pub(super) fn set_graph(&self, graph: Graph) {
+        if let Some(sealed) = &self.sealed {
+            let _ = sealed.graph.set(graph);
+        }
     }
 
     /// True when rows are ordered by id, one for each.
     pub fn is_by_id(&self) -> bool {
-        self.by_id
+        self.sealed.is_some()
     }
 
     /// The first row whose id is greater than `id`, in a segment ordered by id.
     pub fn first_after(&self, id: &str) -> u32 {
-        assert!(self.by_id, "the rows are not ordered");
+        assert!(self.is_by_id(), "the rows are not ordered");
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -219,7 +262,12 @@ impl SegmentView {
         self.rows.bytes()
     }
 
-    /// Bytes in memory.
+    /// Bytes of its graph in memory.
+    pub fn graph_bytes(&self) -> usize {
+        self.graph().map_or(0, Graph::bytes)
+    }
+
+    /// Bytes in memory, without the graph.
     pub fn bytes(&self) -> usize {
         self.rows.bytes() + self.entries.bytes()
     }

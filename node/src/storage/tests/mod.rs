@@ -4,6 +4,7 @@ mod broken_disks;
 mod checkpoints;
 mod decoders;
 mod followers;
+mod graphs;
 mod interleavings;
 mod primaries;
 mod snapshots;

@@ -1,0 +1,201 @@
+//! One process, one index, one setting after the other: recall and queries a second, a JSON line each.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_json::json;
+use vectorsphere_index::{Kernels, Metric, RowMask};
+
+use crate::engine::{Engine, Scratch};
+use crate::files::{self, Truth};
+use crate::truth::{matches, recall};
+
+/// Hits that a search returns.
+const K: usize = 10;
+/// Queries between two looks at the clock.
+const STRIDE: usize = 16;
+/// Efforts that are tried where none are given.
+const EFFORTS: [usize; 26] = [
+    10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400, 512, 640,
+    800, 1024,
+];
+
+/// What to measure, as the command line tells it.
+pub(crate) struct Task {
+    folder: PathBuf,
+    tier: Option<String>,
+    settings: Vec<usize>,
+    /// First query of the half that is used; every second one follows.
+    first: usize,
+    filter: Option<String>,
+    /// Read all matching rows instead of searching.
+    scan: bool,
+    threads: usize,
+    build_threads: usize,
+    seconds: f64,
+    /// Recall at which higher efforts are left out.
+    enough: f64,
+}
+
+impl Task {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Task> {
+        let mut task = Task {
+            folder: PathBuf::new(),
+            tier: None,
+            settings: EFFORTS.to_vec(),
+            first: 1,
+            filter: None,
+            scan: false,
+            threads: 1,
+            build_threads: 2,
+            seconds: 2.0,
+            enough: 2.0,
+        };
+        let (pairs, rest) = arguments.as_chunks::<2>();
+        ensure!(rest.is_empty(), "{:?} has no value", rest[0]);
+        for [key, value] in pairs {
+            let wrong = || format!("{key} cannot be {value:?}");
+            match key.as_str() {
+                "--folder" => task.folder = PathBuf::from(value),
+                "--tier" => task.tier = Some(value.clone()).filter(|tier| !tier.is_empty()),
+                "--settings" => task.settings = serde_json::from_str(value).with_context(wrong)?,
+                "--half" => task.first = usize::from(value != "tune"),
+                "--filter" => task.filter = Some(value.clone()),
+                "--plan" => task.scan = value == "scan",
+                "--threads" => task.threads = value.parse().with_context(wrong)?,
+                "--build-threads" => task.build_threads = value.parse().with_context(wrong)?,
+                "--seconds" => task.seconds = value.parse().with_context(wrong)?,
+                "--enough" => task.enough = value.parse().with_context(wrong)?,
+                _ => bail!("unknown option {key}"),
+            }
+        }
+        Ok(task)
+    }
+
+    pub(crate) fn run(&self) -> Result<()> {
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let metric = if name.starts_with("clustered") { Metric::L2 } else { Metric::Cosine };
+        let (set, truth, mask) = files::read(&self.folder, metric, self.filter.as_deref())?;
+        let kernels = Kernels::detect(self.tier.as_deref())?;
+        let rows_bytes = set.base.len() * set.base.dimension() * size_of::<f32>();
+        let started = Instant::now();
+        let engine = Engine::build(kernels, set.base, metric, self.build_threads);
+        let build_s = started.elapsed().as_secs_f64();
+        let numbers = (self.first..set.queries.len()).step_by(2);
+        let queries: Vec<(usize, &[f32])> =
+            numbers.map(|number| (number, set.queries.row(number as u32))).collect();
+        let rows = engine.rows().len() as u32;
+        let mask_of = |bitmap: &[u8]| RowMask::of(rows, |row| matches(bitmap, row));
+        let masks =
+            mask.map(|mask| queries.iter().map(|(number, _)| mask_of(mask.of_query(*number))).collect());
+        let probe = Probe { engine: &engine, metric, queries: &queries, truth: &truth, masks };
+        for setting in &self.settings {
+            let recall = probe.recall(self, *setting);
+            let (qps, processor_qps) = probe.rates(self, *setting);
+            let line = json!({
+                "name": Engine::NAME,
+                "data": name.split('-').next(),
+                "tier": kernels.name(),
+                "threads": self.threads,
+                "variant": {},
+                "setting": setting,
+                "recall": recall,
+                "qps": qps,
+                "cpu_qps": processor_qps,
+                "build_s": build_s,
+                "build_threads": self.build_threads,
+                "bytes": engine.bytes(),
+                "rows_bytes": rows_bytes,
+            });
+            println!("{line}");
+            if recall >= self.enough {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Probe<'a> {
+    engine: &'a Engine,
+    metric: Metric,
+    queries: &'a [(usize, &'a [f32])],
+    truth: &'a Truth,
+    /// One for each query.
+    masks: Option<Vec<RowMask>>,
+}
+
+impl Probe<'_> {
+    fn search(&self, task: &Task, setting: usize, query: usize, scratch: &mut Scratch) -> Vec<u32> {
+        let (_, vector) = self.queries[query];
+        match self.masks.as_ref().map(|masks| &masks[query]) {
+            Some(mask) if task.scan => self.engine.scan(vector, K, mask),
+            mask => self.engine.search(vector, K, setting, mask, scratch),
+        }
+    }
+
+    fn recall(&self, task: &Task, setting: usize) -> f64 {
+        let mut scratch = Scratch::default();
+        let mut sum = 0.0;
+        for (query, (number, vector)) in self.queries.iter().enumerate() {
+            let found = self.search(task, setting, query, &mut scratch);
+            let best = &self.truth.scores[*number];
+            sum += recall(self.metric, self.engine.rows(), vector, &found, best, K);
+        }
+        sum / self.queries.len() as f64
+    }
+
+    /// Queries a second of all threads together, by the clock and by the processor time they got; each thread takes its
+    /// own share of the queries over and over.
+    fn rates(&self, task: &Task, setting: usize) -> (f64, f64) {
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs_f64(task.seconds);
+        let parts: Vec<(u64, f64)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..task.threads)
+                .map(|thread| scope.spawn(move || self.repeat(task, setting, thread, deadline)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("no search panics")).collect()
+        });
+        let done = parts.iter().map(|(count, _)| *count as f64).sum::<f64>();
+        let processor_s = parts.iter().map(|(_, seconds)| seconds).sum::<f64>() / task.threads as f64;
+        (done / started.elapsed().as_secs_f64(), done / processor_s)
+    }
+
+    fn repeat(&self, task: &Task, setting: usize, thread: usize, deadline: Instant) -> (u64, f64) {
+        pin(if task.threads == 1 { 1 } else { thread });
+        let mut scratch = Scratch::default();
+        let share: Vec<usize> = (thread..self.queries.len()).step_by(task.threads).collect();
+        let before = processor_seconds();
+        let mut count = 0;
+        for part in share.chunks(STRIDE).cycle() {
+            for query in part {
+                std::hint::black_box(self.search(task, setting, *query, &mut scratch));
+            }
+            count += part.len() as u64;
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        (count, processor_seconds() - before)
+    }
+}
+
+/// Keeps this thread on one core, where there is such a core: one thread goes to the second, as the first serves most
+/// interrupts.
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    if cores.set(core).is_ok() {
+        // A machine with fewer cores refuses; the thread then runs where it may.
+        let _ = sched_setaffinity(Pid::from_raw(0), &cores);
+    }
+}
+
+/// Processor time that this thread has had.
+fn processor_seconds() -> f64 {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = times.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+    nanoseconds.unwrap_or(f64::NAN) / 1e9
+}

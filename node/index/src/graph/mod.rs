@@ -1,0 +1,268 @@
+//! The graph of a segment: finds the nearest rows by walking from neighbour to neighbour.
+//!
+//! One flat layer with entry points in place of upper layers. The walk decides by codes ([`CodeWidth`]); what it finds is
+//! scored again from the rows themselves, so scores are exact and only the choice of rows is approximate. A vertex is a
+//! vector, not a row: rows with identical vectors share one, so that thousands of copies neither hide each other nor
+//! fill a search's candidates.
+//!
+//! A graph never changes. It knows rows by number and nothing of documents, deletions or files: a search says which rows
+//! are visible.
+
+mod build;
+mod order;
+mod pivots;
+mod pool;
+mod search;
+mod stored;
+mod table;
+#[cfg(test)]
+mod tests;
+mod vertices;
+mod visited;
+mod walk;
+
+use std::sync::Mutex;
+
+use self::build::{BuildScratch, Builder, Entries, Field, NONE, Place, Shape};
+use self::pivots::{Chosen, Finder, Pivots};
+pub use self::search::{Plan, Scratch, Selection, Touched};
+pub use self::stored::LoadError;
+use self::table::CodeTable;
+use self::vertices::VertexRows;
+use crate::codes::{self, Rotation};
+use crate::distance::codes::CodeWidth;
+use crate::memory::HugeSlice;
+use crate::{Kernels, Metric, RowsView};
+
+/// Vertices that a thread takes at once.
+const SHARE: usize = 64;
+
+/// Norms whose squares, and sums of those, are far from the ends of single precision.
+const NORMS: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
+
+/// How a graph is built.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GraphOptions {
+    /// Most neighbours of a vertex, `4..=64`.
+    pub degree: usize,
+    /// Candidates that are looked at for each vertex, `8..=2_048`: more make a better graph and a longer build.
+    pub width: usize,
+    /// Keeps a neighbour unless another is nearer to it by this factor on squared distances, `1.0..=2.0`.
+    pub alpha: f32,
+    /// Codes that searches decide by.
+    pub codes: CodeWidth,
+    /// Of the rotation and of the order in which vertices are inserted.
+    pub seed: u64,
+}
+
+impl Default for GraphOptions {
+    fn default() -> GraphOptions {
+        GraphOptions { degree: 32, width: 128, alpha: 1.1, codes: CodeWidth::Four, seed: 0x5eed }
+    }
+}
+
+/// A graph over rows.
+#[derive(Debug)]
+pub struct Graph {
+    metric: Metric,
+    rotation: Rotation,
+    table: CodeTable,
+    degree: usize,
+    /// `degree` entries a vertex, the rest [`NONE`].
+    links: HugeSlice<u32>,
+    rows: VertexRows,
+    pivots: Pivots,
+}
+
+impl Graph {
+    /// Builds the graph of all of `rows`, with up to `threads` threads. `None` when `stop` became true meanwhile.
+    ///
+    /// # Panics
+    /// When there are no rows, or 2³¹ or more, or options are out of range.
+    pub fn build(
+        kernels: Kernels,
+        rows: &RowsView,
+        metric: Metric,
+        options: &GraphOptions,
+        threads: usize,
+        stop: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Graph> {
+        assert!(!rows.is_empty() && rows.len() < 1 << 31, "some rows, fewer than 2^31");
+        let threads = threads.max(1);
+        let vertex_rows = VertexRows::of(rows);
+        let rotation = Rotation::new(rows.dimension(), options.seed);
+        let mut chosen =
+            pivots::choose(kernels, rows, |v| vertex_rows.first(v), vertex_rows.len(), metric, threads);
+        let field = field(kernels, rows, &vertex_rows, &rotation, metric, threads);
+        let shape = Shape { degree: options.degree, width: options.width, alpha: options.alpha };
+        let roots: Vec<u32> = chosen.vertices().collect();
+        let centres = field.beside(&chosen.centres, &rotation, metric);
+        let finder = Finder::new(&chosen, centres);
+        let mut links = link(&field, shape, &chosen, &finder, options.seed, threads, stop)?;
+        drop(field);
+        let (order, islands) = order::breadth_first(&mut links, options.degree, &roots);
+        for island in islands {
+            chosen.add(kernels, island, rows.row(vertex_rows.first(island)));
+        }
+        let mut numbers = vec![0; order.len()];
+        for (number, vertex) in order.iter().enumerate() {
+            numbers[*vertex as usize] = number as u32;
+        }
+        let links = renumber(&links, options.degree, &order, &numbers);
+        let vertex_rows = vertex_rows.reordered(&order);
+        let table = encode(kernels, rows, &vertex_rows, &rotation, metric, options.codes, threads);
+        let renumbered = |vertex: u32| numbers[vertex as usize];
+        let pivots = Pivots::new(kernels, &chosen, metric, &rotation, &table, renumbered);
+        Some(Graph { metric, rotation, table, degree: options.degree, links, rows: vertex_rows, pivots })
+    }
+
+    /// True when single precision can tell the distances of these rows: under L2 and dot, vectors of very different lengths would
+    /// lose what the shorter ones say.
+    pub fn fits(rows: &RowsView, metric: Metric) -> bool {
+        let is_usual = |row| rows.norm(row) == 0.0 || NORMS.contains(&rows.norm(row));
+        metric == Metric::Cosine || (0..rows.len() as u32).all(is_usual)
+    }
+
+    /// Vertices: distinct vectors.
+    pub fn vertices(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Mean number of neighbours.
+    pub fn mean_degree(&self) -> f64 {
+        let links = self.links.iter().filter(|link| **link != NONE).count();
+        links as f64 / self.vertices() as f64
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        self.table.bytes() + self.links.bytes() + self.rows.bytes() + self.pivots.bytes()
+    }
+}
+
+/// Runs `work` on all parts, on all threads, each with its own scratch.
+fn in_parallel<T: Send, S: Default>(
+    parts: impl Iterator<Item = T> + Send,
+    threads: usize,
+    work: impl Fn(T, &mut S) + Sync,
+) {
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().expect("no panic under this lock").next();
+    let run = || {
+        let mut scratch = S::default();
+        while let Some(part) = next() {
+            work(part, &mut scratch);
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| _ = scope.spawn(run));
+        run();
+    });
+}
+
+/// The vectors as the build sees them.
+fn field(
+    kernels: Kernels,
+    rows: &RowsView,
+    vertices: &VertexRows,
+    rotation: &Rotation,
+    metric: Metric,
+    threads: usize,
+) -> Field {
+    let count = vertices.len();
+    let stride = CodeWidth::Eight.lines_of(rotation.padded());
+    let largest = match metric {
+        Metric::Dot => (0..rows.len() as u32).map(|row| rows.norm(row).powi(2)).fold(0.0, f64::max),
+        Metric::L2 | Metric::Cosine => 0.0,
+    };
+    let mut lines = HugeSlice::zeroed(stride * count);
+    let mut places = vec![Place::default(); count];
+    let parts = lines.chunks_mut(stride * SHARE).zip(places.chunks_mut(SHARE)).enumerate();
+    in_parallel(parts, threads, |(part, (lines, places)), rotated: &mut Vec<f32>| {
+        for (index, (lines, place)) in lines.chunks_mut(stride).zip(places).enumerate() {
+            let row = vertices.first((part * SHARE + index) as u32);
+            rotation.rotate(kernels, rows.row(row), rotated);
+            let mul = codes::encode(kernels, CodeWidth::Eight, rotated, lines).factor;
+            *place = Place::of(metric, lines, mul, rows.norm(row), largest);
+        }
+    });
+    Field { kernels, stride, lines, places, largest }
+}
+
+/// Inserts every vertex: the pivots first, from which all others are found.
+fn link(
+    field: &Field,
+    shape: Shape,
+    chosen: &Chosen,
+    finder: &Finder<'_>,
+    seed: u64,
+    threads: usize,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Option<Vec<u32>> {
+    let builder = Builder::new(field, shape);
+    let mut is_pivot = vec![false; field.places.len()];
+    let roots: Vec<u32> =
+        chosen.vertices().filter(|root| !std::mem::replace(&mut is_pivot[*root as usize], true)).collect();
+    in_parallel(roots.chunks(SHARE), threads, |roots_part, scratch: &mut BuildScratch| {
+        for root in roots_part {
+            builder.insert(*root, Entries::Vertex(roots[0]), scratch);
+        }
+    });
+    let mut others: Vec<u32> = (0..field.places.len() as u32).filter(|v| !is_pivot[*v as usize]).collect();
+    codes::shuffle(&mut others, seed);
+    in_parallel(others.chunks(SHARE), threads, |others, scratch: &mut BuildScratch| {
+        for vertex in others.iter().take_while(|_| !stop()) {
+            builder.insert(*vertex, Entries::Pivots(finder), scratch);
+        }
+    });
+    let vertices: Vec<u32> = (0..field.places.len() as u32).collect();
+    in_parallel(vertices.chunks(SHARE), threads, |vertices, scratch: &mut BuildScratch| {
+        for vertex in vertices.iter().take_while(|_| !stop()) {
+            builder.finish(*vertex, scratch);
+        }
+    });
+    (!stop()).then(|| builder.into_links())
+}
+
+/// The lists in the vertices' new order and numbers.
+fn renumber(links: &[u32], degree: usize, order: &[u32], numbers: &[u32]) -> HugeSlice<u32> {
+    let mut renumbered = HugeSlice::zeroed(links.len());
+    for (list, vertex) in renumbered.chunks_exact_mut(degree).zip(order) {
+        let old = &links[*vertex as usize * degree..][..degree];
+        for (link, old) in list.iter_mut().zip(old) {
+            *link = if *old == NONE { NONE } else { numbers[*old as usize] };
+        }
+    }
+    renumbered
+}
+
+/// The codes that searches decide by.
+fn encode(
+    kernels: Kernels,
+    rows: &RowsView,
+    vertices: &VertexRows,
+    rotation: &Rotation,
+    metric: Metric,
+    width: CodeWidth,
+    threads: usize,
+) -> CodeTable {
+    let mut table = CodeTable::zeroed(width, rotation.padded(), vertices.len());
+    let CodeTable { stride, lines, factors, .. } = &mut table;
+    let stride = *stride;
+    let variances = Mutex::new(0.0);
+    let parts = lines.chunks_mut(stride * SHARE).zip(factors.chunks_mut(SHARE)).enumerate();
+    in_parallel(parts, threads, |(part, (lines, factors)), rotated: &mut Vec<f32>| {
+        let mut sum = 0.0;
+        for (index, (lines, factors)) in lines.chunks_mut(stride).zip(factors).enumerate() {
+            let row = vertices.first((part * SHARE + index) as u32);
+            rotation.rotate(kernels, rows.row(row), rotated);
+            let (coded, variance) = table::encode(kernels, width, metric, rotated, lines);
+            *factors = coded;
+            sum += variance;
+        }
+        *variances.lock().expect("no panic under this lock") += sum;
+    });
+    let variance = variances.into_inner().expect("no panic under this lock") / vertices.len() as f64;
+    table.error = variance.sqrt() as f32;
+    table
+}

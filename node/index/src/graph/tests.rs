@@ -1,0 +1,289 @@
+//! A graph against scoring everything.
+
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{Query, Ranked, RowMask, Rows, TopK, scan};
+
+const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::Dot];
+
+fn kernels() -> Kernels {
+    Kernels::detect(None).expect("there is one")
+}
+
+/// Vectors around centres, one in ten of them a copy of an earlier one.
+fn clustered(rows: usize, dimension: usize, seed: u64) -> Rows {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut value = |spread: f32| random.random_range(-spread..spread);
+    let centres: Vec<Vec<f32>> =
+        (0..1 + rows / 100).map(|_| (0..dimension).map(|_| value(1.0)).collect()).collect();
+    let mut random = ChaCha8Rng::seed_from_u64(seed + 1);
+    let mut all = Rows::new(dimension);
+    for row in 0..rows {
+        let vector: Vec<f32> = if row > 0 && random.random_range(0..10) == 0 {
+            all.row(random.random_range(0..row as u32)).to_vec()
+        } else {
+            let centre = &centres[random.random_range(0..centres.len())];
+            centre.iter().map(|x| x + random.random_range(-0.5..0.5)).collect()
+        };
+        all.push(&vector);
+    }
+    all
+}
+
+fn build(rows: &RowsView, metric: Metric, options: &GraphOptions) -> Graph {
+    Graph::build(kernels(), rows, metric, options, 2, &|| false).expect("nobody stops it")
+}
+
+fn exact(rows: &RowsView, query: &Query<'_>, k: usize, counts: impl Fn(u32) -> bool) -> Vec<Ranked<u32>> {
+    let mut top = TopK::new(query.metric(), k);
+    scan(kernels(), rows, 0..rows.len() as u32, query, counts, |row| row, &mut top);
+    top.into_sorted()
+}
+
+fn found(
+    graph: &Graph,
+    rows: &RowsView,
+    query: &Query<'_>,
+    (k, width): (usize, usize),
+    selection: Selection<'_>,
+    visible: impl Fn(u32) -> bool,
+) -> Vec<Ranked<u32>> {
+    let (mut top, mut scratch) = (TopK::new(query.metric(), k), Scratch::default());
+    graph.search(kernels(), rows, query, (width, 2), selection, visible, |row| row, &mut top, &mut scratch);
+    top.into_sorted()
+}
+
+/// Share of the best scores that were found.
+fn recall(found: &[Ranked<u32>], exact: &[Ranked<u32>]) -> f64 {
+    let bar = exact.last().map(|last| last.score);
+    let near = |ranked: &&Ranked<u32>| {
+        bar.is_some_and(|bar| (ranked.score - bar).abs() < 1e-9 || exact.iter().any(|e| e.key == ranked.key))
+    };
+    found.iter().filter(near).count() as f64 / exact.len().max(1) as f64
+}
+
+#[test]
+fn nearly_all_of_the_best_are_found_with_exact_scores() {
+    for (metric, dimension) in METRICS.into_iter().zip([100, 64, 31]) {
+        let rows = clustered(4_000, dimension, 7);
+        for codes in [CodeWidth::Four, CodeWidth::Eight] {
+            let graph = build(&rows, metric, &GraphOptions { codes, ..GraphOptions::default() });
+            assert!(graph.vertices() < 3_800, "copies share a vertex");
+            let mut sum = 0.0;
+            for number in 0..100 {
+                let query = Query::new(metric, rows.row(number * 37), None);
+                let exact = exact(&rows, &query, 10, |_| true);
+                let found = found(&graph, &rows, &query, (10, 64), Selection::All, |_| true);
+                sum += recall(&found, &exact);
+                for ranked in &found {
+                    let row = rows.row(ranked.key);
+                    let score = crate::score(
+                        metric,
+                        query.vector(),
+                        crate::norm(query.vector()),
+                        row,
+                        rows.norm(ranked.key),
+                    );
+                    assert_eq!(ranked.score, score, "the engine's one score");
+                }
+            }
+            assert!(sum / 100.0 > 0.97, "{metric:?} {codes:?}: recall {}", sum / 100.0);
+        }
+    }
+}
+
+#[test]
+fn rows_that_do_not_count_are_never_found_and_the_others_are() {
+    let rows = clustered(6_000, 48, 3);
+    let graph = build(&rows, Metric::L2, &GraphOptions::default());
+    // Some in a thousand, some in ten, most; and those far from the query.
+    for (keep, least) in [(1_000, 0.99), (100, 0.99), (10, 0.9), (3, 0.95), (2, 0.95)] {
+        let mask = RowMask::of(6_000, |row| row.wrapping_mul(2_654_435_761) >> 12 & 0xfff < 4_096 / keep);
+        let (mut sum, mut masked) = (0.0, 0.0);
+        for number in 0..60 {
+            let query = Query::new(Metric::L2, rows.row(number * 71), None);
+            let exact = exact(&rows, &query, 10, |row| mask.contains(row));
+            let by_mask = found(&graph, &rows, &query, (10, 64), Selection::Mask(&mask), |_| true);
+            let hidden = 6_000 - mask.count();
+            let by_sight =
+                found(&graph, &rows, &query, (10, 64), Selection::AllBut(hidden), |row| mask.contains(row));
+            assert!(by_mask.iter().chain(&by_sight).all(|ranked| mask.contains(ranked.key)));
+            masked += recall(&by_mask, &exact);
+            sum += recall(&by_sight, &exact);
+        }
+        assert!(masked / 60.0 >= least, "one in {keep}: recall {}", masked / 60.0);
+        if keep <= 3 {
+            assert!(sum / 60.0 >= least, "one in {keep}, told apart by sight: recall {}", sum / 60.0);
+        }
+    }
+}
+
+#[test]
+fn rows_far_from_the_query_are_found_when_only_they_count() {
+    let rows = clustered(6_000, 48, 5);
+    let graph = build(&rows, Metric::L2, &GraphOptions::default());
+    let mut sum = 0.0;
+    for number in 0..40 {
+        let query = Query::new(Metric::L2, rows.row(number * 71), None);
+        let mut far = exact(&rows, &query, 6_000, |_| true);
+        let mut mask = RowMask::none(6_000);
+        far.drain(..4_000).for_each(drop);
+        far.iter().for_each(|ranked| mask.insert(ranked.key));
+        let exact = exact(&rows, &query, 10, |row| mask.contains(row));
+        sum += recall(&found(&graph, &rows, &query, (10, 64), Selection::Mask(&mask), |_| true), &exact);
+    }
+    assert!(sum / 40.0 > 0.95, "recall {}", sum / 40.0);
+}
+
+#[test]
+fn a_threshold_is_exact_and_ties_go_to_the_smaller_key() {
+    let rows = clustered(2_000, 32, 11);
+    let graph = build(&rows, Metric::Cosine, &GraphOptions::default());
+    let query = Query::new(Metric::Cosine, rows.row(5), None);
+    let all = exact(&rows, &query, 20, |_| true);
+    let threshold = all[7].score;
+    let query = Query::new(Metric::Cosine, rows.row(5), Some(threshold));
+    let found = found(&graph, &rows, &query, (20, 200), Selection::All, |_| true);
+    assert!(found.iter().all(|ranked| ranked.score >= threshold));
+    assert_eq!(found, exact(&rows, &query, 20, |_| true));
+}
+
+#[test]
+fn a_build_can_be_stopped() {
+    let rows = clustered(500, 16, 1);
+    assert!(Graph::build(kernels(), &rows, Metric::L2, &GraphOptions::default(), 2, &|| true).is_none());
+}
+
+#[test]
+fn one_row_equal_rows_and_zero_rows_make_graphs() {
+    for metric in METRICS {
+        let mut rows = Rows::new(3);
+        for vector in [[0.0; 3], [0.0; 3], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [-1.0, 0.5, 1e-30]] {
+            rows.push(&vector);
+            let graph = build(&rows, metric, &GraphOptions::default());
+            let query = Query::new(metric, &[1.0, 1.0, 1.0], None);
+            let found = found(&graph, &rows, &query, (10, 10), Selection::All, |_| true);
+            assert_eq!(found, exact(&rows, &query, 10, |_| true), "{metric:?} {} rows", rows.len());
+        }
+    }
+}
+
+#[test]
+fn queries_of_any_length_find_the_same_directions() {
+    let rows = clustered(3_000, 40, 13);
+    for metric in METRICS {
+        let graph = build(&rows, metric, &GraphOptions::default());
+        for scale in [1e-30f32, 1e-9, 1e-3, 1e3, 1e9, 1e18] {
+            let mut sum = 0.0;
+            for number in 0..20 {
+                let vector: Vec<f32> = rows.row(number * 131).iter().map(|x| x * scale).collect();
+                let query = Query::new(metric, &vector, None);
+                let exact = exact(&rows, &query, 10, |_| true);
+                sum += recall(&found(&graph, &rows, &query, (10, 100), Selection::All, |_| true), &exact);
+            }
+            assert!(sum / 20.0 > 0.9, "{metric:?}, scale {scale}: recall {}", sum / 20.0);
+        }
+    }
+    for metric in [Metric::L2, Metric::Dot] {
+        let graph = build(&rows, metric, &GraphOptions::default());
+        let zero = [0.0; 40];
+        let query = Query::new(metric, &zero, None);
+        let found = found(&graph, &rows, &query, (10, 100), Selection::All, |_| true);
+        assert!(found.len() == 10 && recall(&found, &exact(&rows, &query, 10, |_| true)) > 0.8, "{metric:?}");
+    }
+}
+
+#[test]
+fn rows_that_single_precision_cannot_compare_get_no_graph() {
+    let mut rows = Rows::new(2);
+    rows.push(&[1.0, 2.0]);
+    rows.push(&[0.0, 0.0]);
+    assert!(METRICS.iter().all(|metric| Graph::fits(&rows, *metric)));
+    rows.push(&[1e18, 0.0]);
+    assert_eq!(METRICS.map(|metric| Graph::fits(&rows, metric)), [true, false, false]);
+}
+
+#[test]
+fn every_vertex_is_reached() {
+    // Tight clusters far from each other: a link between them is the exception.
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let mut rows = Rows::new(16);
+    for row in 0..3_000 {
+        let centre = (row % 30) as f32 * 100.0;
+        rows.push(&(0..16).map(|_| centre + random.random_range(-0.1..0.1)).collect::<Vec<f32>>());
+    }
+    let graph = build(&rows, Metric::L2, &GraphOptions::default());
+    let mut reached = vec![false; graph.vertices()];
+    let mut queue = graph.pivots.vertices.clone();
+    while let Some(vertex) = queue.pop() {
+        if !std::mem::replace(&mut reached[vertex as usize], true) {
+            let list = &graph.links[vertex as usize * graph.degree..][..graph.degree];
+            queue.extend(list.iter().take_while(|link| **link != NONE));
+        }
+    }
+    assert_eq!(reached.iter().filter(|reached| !**reached).count(), 0);
+}
+
+fn stored(graph: &Graph) -> Vec<u8> {
+    let mut bytes = graph.head();
+    graph
+        .sections::<()>(|section| {
+            bytes.extend_from_slice(section);
+            Ok(())
+        })
+        .expect("memory");
+    bytes
+}
+
+fn loaded(bytes: &[u8], metric: Metric, rows: &RowsView) -> Result<Graph, LoadError<&'static str>> {
+    let (head, mut rest) = bytes.split_at(Graph::HEAD_BYTES);
+    Graph::load(head, metric, rows.dimension(), rows.len(), |into| {
+        let (next, after) = rest.split_at_checked(into.len()).ok_or("cut off")?;
+        into.copy_from_slice(next);
+        rest = after;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_stored_graph_finds_the_same() {
+    for (metric, codes) in METRICS.into_iter().zip([CodeWidth::Four, CodeWidth::Eight, CodeWidth::Four]) {
+        let rows = clustered(1_500, 70, 9);
+        let graph = build(&rows, metric, &GraphOptions { codes, degree: 16, ..GraphOptions::default() });
+        let bytes = stored(&graph);
+        let again = loaded(&bytes, metric, &rows).expect("what was stored");
+        assert_eq!(stored(&again), bytes);
+        for number in 0..50 {
+            let query = Query::new(metric, rows.row(number * 29), None);
+            let found = |graph| found(graph, &rows, &query, (10, 30), Selection::All, |_| true);
+            assert_eq!(found(&graph), found(&again));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn damaged_bytes_are_refused_or_searched_without_harm(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        length in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let rows = clustered(300, 20, 4);
+        let graph = build(&rows, Metric::L2, &GraphOptions { degree: 8, ..GraphOptions::default() });
+        let mut bytes = stored(&graph);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(length) = length {
+            bytes.truncate(length.index(bytes.len()).max(Graph::HEAD_BYTES));
+        }
+        if let Ok(graph) = loaded(&bytes, Metric::L2, &rows) {
+            let query = Query::new(Metric::L2, rows.row(3), None);
+            found(&graph, &rows, &query, (10, 30), Selection::All, |_| true);
+        }
+    }
+}

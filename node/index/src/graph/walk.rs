@@ -1,0 +1,230 @@
+//! The best-first walk: expand the nearest candidate until none of the nearest is left to expand.
+
+use super::pool::{Candidate, Pool};
+use super::visited::Visited;
+
+/// Most neighbours of a vertex.
+pub(super) const DEGREE_MAX: usize = 64;
+/// Most neighbours of a vertex while its graph is built, and vertices that are compared at once.
+pub(super) const BATCH_MAX: usize = DEGREE_MAX / 2 * 3;
+
+/// Allowed vertices that are enough for one step of a walk among them.
+const WITHIN: usize = 32;
+
+/// Where the vertices lie, seen from one query.
+pub(super) trait Space {
+    /// Asks for a vertex' place ahead of its use.
+    fn prefetch(&self, vertex: u32);
+
+    /// Costs of up to [`BATCH_MAX`] vertices: the smaller the nearer.
+    fn costs(&self, vertices: &[u32], out: &mut [f32]);
+}
+
+/// Who is next to whom.
+pub(super) trait Links {
+    /// Calls `each` with the neighbours of a vertex.
+    fn neighbours(&self, vertex: u32, each: impl FnMut(u32));
+
+    /// Asks for a vertex' neighbours ahead of their use.
+    fn prefetch(&self, vertex: u32);
+}
+
+/// What a walk needs and the next one uses again.
+#[derive(Debug)]
+pub(super) struct WalkScratch {
+    pub(super) pool: Pool,
+    /// The nearest that are allowed, where not all are.
+    pub(super) results: Pool,
+    pub(super) visited: Visited,
+    batch: [u32; BATCH_MAX],
+    costs: [f32; BATCH_MAX],
+    pub(super) hops: usize,
+    /// Allowed vertices that were seen by a walk for such.
+    pub(super) seen_allowed: usize,
+}
+
+impl Default for WalkScratch {
+    fn default() -> WalkScratch {
+        WalkScratch {
+            pool: Pool::default(),
+            results: Pool::default(),
+            visited: Visited::default(),
+            batch: [0; BATCH_MAX],
+            costs: [0.0; BATCH_MAX],
+            hops: 0,
+            seen_allowed: 0,
+        }
+    }
+}
+
+impl WalkScratch {
+    /// Empties everything, for a walk over `vertices` that keeps the nearest `width`.
+    pub(super) fn reset(&mut self, vertices: usize, width: usize) {
+        self.pool.reset(width);
+        self.results.reset(width);
+        self.visited.reset(vertices);
+        self.hops = 0;
+    }
+
+    /// Where the walk begins; once each.
+    pub(super) fn enter(&mut self, vertex: u32, cost: f32) {
+        if self.visited.insert(vertex) {
+            self.pool.insert(Candidate::new(vertex, cost));
+        }
+    }
+
+    /// Walks from where it was entered. The pool holds what was found.
+    #[inline(always)]
+    pub(super) fn walk(&mut self, space: &impl Space, links: &impl Links) {
+        while let Some(vertex) = self.pool.expand() {
+            let count = self.gather(vertex, space, links);
+            let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
+            space.costs(batch, costs);
+            for (vertex, cost) in batch.iter().zip(&*costs) {
+                if *cost < self.pool.bar() && self.pool.insert(Candidate::new(*vertex, *cost)) {
+                    links.prefetch(*vertex);
+                }
+            }
+            self.hops += 1;
+        }
+    }
+
+    /// The same, and keeps apart what is allowed: `results` holds the nearest of those. Gives up and returns false once
+    /// `budget` vertices were seen.
+    #[inline(always)]
+    pub(super) fn walk_for(
+        &mut self,
+        space: &impl Space,
+        links: &impl Links,
+        allowed: impl Fn(u32) -> bool,
+        budget: usize,
+    ) -> bool {
+        self.seen_allowed = 0;
+        for entry in self.pool.candidates() {
+            if allowed(entry.vertex()) {
+                self.seen_allowed += 1;
+                self.results.insert(*entry);
+            }
+        }
+        while let Some(vertex) = self.pool.expand() {
+            if self.visited.len() > budget {
+                return false;
+            }
+            let count = self.gather(vertex, space, links);
+            let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
+            space.costs(batch, costs);
+            for (vertex, cost) in batch.iter().zip(&*costs) {
+                if *cost < self.pool.bar() {
+                    self.pool.insert(Candidate::new(*vertex, *cost));
+                }
+                if allowed(*vertex) {
+                    self.seen_allowed += 1;
+                    if *cost < self.results.bar() {
+                        self.results.insert(Candidate::new(*vertex, *cost));
+                    }
+                }
+            }
+            self.hops += 1;
+        }
+        true
+    }
+
+    /// True when the walk has looked at everything that is nearer than the first `wanted` results, as far as a walk of its
+    /// width can tell.
+    pub(super) fn has_nearest(&self, wanted: usize) -> bool {
+        match self.results.candidates().get(wanted.saturating_sub(1)) {
+            Some(last) => last.cost <= self.pool.bar(),
+            None => false,
+        }
+    }
+
+    /// Walks among the allowed vertices only: where a neighbour is not, its neighbours stand in for it (Patel et al.,
+    /// ACORN, SIGMOD 2024, 5). `results` holds what was found. Gives up and returns false once `budget` vertices were
+    /// seen.
+    #[inline(always)]
+    pub(super) fn walk_within(
+        &mut self,
+        space: &impl Space,
+        links: &impl Links,
+        allowed: impl Fn(u32) -> bool,
+        budget: usize,
+    ) -> bool {
+        for entry in self.pool.candidates() {
+            if allowed(entry.vertex()) {
+                self.results.insert(*entry);
+            }
+        }
+        while let Some(vertex) = self.pool.expand() {
+            if self.visited.len() > budget {
+                return false;
+            }
+            let count = self.gather_within(vertex, space, links, &allowed);
+            let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
+            space.costs(batch, costs);
+            for (vertex, cost) in batch.iter().zip(&*costs) {
+                if *cost < self.pool.bar() {
+                    self.pool.insert(Candidate::new(*vertex, *cost));
+                }
+                if *cost < self.results.bar() {
+                    self.results.insert(Candidate::new(*vertex, *cost));
+                }
+            }
+            self.hops += 1;
+        }
+        true
+    }
+
+    /// Puts the neighbours that were not seen yet into the batch and asks for their codes.
+    #[inline(always)]
+    fn gather(&mut self, vertex: u32, space: &impl Space, links: &impl Links) -> usize {
+        let mut count = 0;
+        links.neighbours(vertex, |neighbour| {
+            if self.visited.insert(neighbour) {
+                space.prefetch(neighbour);
+                self.batch[count] = neighbour;
+                count += 1;
+            }
+        });
+        if let Some(next) = self.pool.peek() {
+            links.prefetch(next);
+        }
+        count
+    }
+
+    /// The same with the allowed vertices within two steps, as many as fit.
+    #[inline(always)]
+    fn gather_within(
+        &mut self,
+        vertex: u32,
+        space: &impl Space,
+        links: &impl Links,
+        allowed: &impl Fn(u32) -> bool,
+    ) -> usize {
+        let (mut count, mut others) = (0, 0);
+        let mut stand_ins = [0; BATCH_MAX];
+        links.neighbours(vertex, |neighbour| {
+            if !allowed(neighbour) {
+                links.prefetch(neighbour);
+                stand_ins[others] = neighbour;
+                others += 1;
+            } else if self.visited.insert(neighbour) {
+                space.prefetch(neighbour);
+                self.batch[count] = neighbour;
+                count += 1;
+            }
+        });
+        for other in &stand_ins[..others] {
+            if count >= WITHIN {
+                break;
+            }
+            links.neighbours(*other, |neighbour| {
+                if count < BATCH_MAX && allowed(neighbour) && self.visited.insert(neighbour) {
+                    space.prefetch(neighbour);
+                    self.batch[count] = neighbour;
+                    count += 1;
+                }
+            });
+        }
+        count
+    }
+}

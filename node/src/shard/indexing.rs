@@ -1,0 +1,170 @@
+//! When a replica gets the graphs of its segments: after it was opened and after each checkpoint, the largest segment
+//! first, one build at a time on a node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vectorsphere_index::{GraphOptions, Kernels};
+
+use super::metrics::ShardMetrics;
+use super::owner::{Owner, chain};
+use crate::ids::ShardId;
+use crate::runtime::{in_background, spawn_blocking};
+use crate::storage::StorageError;
+use crate::storage::indexing::{IndexPlace, IndexPlan};
+use crate::storage::segment::SegmentView;
+use crate::table::{IndexKind, TableSchema};
+
+/// Segments with fewer bytes of vectors are scanned: reading 1 MiB takes about 100 us, a walk some tens.
+const AUTO_BYTES_MIN: usize = 1 << 20;
+/// The same where a graph was asked for.
+const HNSW_BYTES_MIN: usize = 256 << 10;
+/// What is not in a segment yet is scanned: a log of this size starts a checkpoint, however long it may get elsewhere.
+const SCANNED_LOG_BYTES_MAX: u64 = 8 << 20;
+/// A replica that took no write for so long makes a segment of what would be worth a graph.
+const REST: Duration = Duration::from_secs(1);
+
+/// How the graphs of a table are built; `None`: it has none.
+pub(super) fn index_plan(schema: &TableSchema, kernels: Kernels) -> Option<IndexPlan> {
+    let bytes_min = match schema.index {
+        IndexKind::Flat => return None,
+        IndexKind::Auto => AUTO_BYTES_MIN,
+        IndexKind::Hnsw => HNSW_BYTES_MIN,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Some(IndexPlan { kernels, metric: schema.metric, options: GraphOptions::default(), bytes_min, threads })
+}
+
+/// What a replica does about its graphs.
+pub(super) struct Indexing {
+    place: IndexPlace,
+    /// `None`: the table is scanned.
+    plan: Option<IndexPlan>,
+    permits: Arc<Semaphore>,
+    /// Segments may have come.
+    is_due: bool,
+    under_way: Option<UnderWay>,
+}
+
+struct UnderWay {
+    work: BoxFuture<'static, ()>,
+    stop: CancellationToken,
+}
+
+impl Indexing {
+    pub(super) fn new(place: IndexPlace, plan: Option<IndexPlan>, permits: Arc<Semaphore>) -> Indexing {
+        Indexing { place, plan, permits, is_due: true, under_way: None }
+    }
+
+    /// Segments may have come.
+    pub(super) fn look_again(&mut self) {
+        self.is_due = true;
+    }
+
+    /// The size of a log that starts a checkpoint, after so long without a write.
+    pub(super) fn log_bytes_max(&self, rested: Duration) -> u64 {
+        match &self.plan {
+            None => u64::MAX,
+            Some(plan) if rested >= REST => plan.bytes_min as u64,
+            Some(_) => SCANNED_LOG_BYTES_MAX,
+        }
+    }
+
+    /// Waits until a graph is there; for ever when none is awaited. Cancel-safe.
+    pub(super) async fn progress(&mut self) {
+        match &mut self.under_way {
+            Some(under_way) => (&mut under_way.work).await,
+            None => std::future::pending().await,
+        }
+        self.under_way = None;
+        self.is_due = true;
+    }
+
+    /// Returns when nothing is built or written any more.
+    pub(super) async fn abandon(&mut self) {
+        if let Some(under_way) = self.under_way.take() {
+            under_way.stop.cancel();
+            under_way.work.await;
+        }
+    }
+}
+
+impl Owner {
+    /// Begins with the next graph, if there is one to get.
+    pub(super) fn begin_indexing_if_due(&mut self) {
+        let indexing = &mut self.indexing;
+        let Some(plan) = indexing.plan.filter(|_| indexing.is_due && indexing.under_way.is_none()) else {
+            return;
+        };
+        indexing.is_due = false;
+        let Some(segment) = indexing.place.next(&plan) else { return };
+        let stop = CancellationToken::new();
+        let job = Job {
+            shard: self.shard,
+            place: indexing.place.clone(),
+            plan,
+            segment,
+            permits: indexing.permits.clone(),
+            stop: stop.clone(),
+            metrics: self.metrics.clone(),
+        };
+        indexing.under_way = Some(UnderWay { work: job.run().boxed(), stop });
+    }
+}
+
+/// Getting the graph of one segment.
+struct Job {
+    shard: ShardId,
+    place: IndexPlace,
+    plan: IndexPlan,
+    segment: SegmentView,
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+    metrics: ShardMetrics,
+}
+
+impl Job {
+    async fn run(self) {
+        if self.load().await {
+            return;
+        }
+        let permit = tokio::select! {
+            () = self.stop.cancelled() => return,
+            permit = self.permits.acquire() => permit.expect("never closed"),
+        };
+        self.build().await;
+        drop(permit);
+    }
+
+    async fn load(&self) -> bool {
+        let (place, plan, segment) = (self.place.clone(), self.plan, self.segment.clone());
+        let loaded = spawn_blocking(move || place.load(&segment, &plan)).await;
+        loaded.is_ok_and(|loaded| self.told(loaded, "graph of a segment is built again").unwrap_or(false))
+    }
+
+    async fn build(&self) {
+        let started = Instant::now();
+        let (place, plan, segment) = (self.place.clone(), self.plan, self.segment.clone());
+        let stop = self.stop.clone();
+        let built = in_background("index build", move || {
+            place.build(&segment, &plan, &|| stop.is_cancelled())?;
+            Some(place.save(&segment))
+        });
+        let Some(Some(saved)) = built.await else { return };
+        let Some(bytes) = self.told(saved, "graph of a segment was not saved") else { return };
+        let elapsed = started.elapsed();
+        self.metrics.index_builds.inc();
+        self.metrics.index_build_seconds.observe(elapsed.as_secs_f64());
+        let (rows, elapsed_ms) = (self.segment.len(), elapsed.as_millis() as u64);
+        info!(shard = %self.shard, rows, bytes, elapsed_ms, "segment indexed");
+    }
+
+    fn told<T>(&self, outcome: Result<T, StorageError>, what: &str) -> Option<T> {
+        outcome.inspect_err(|error| warn!(shard = %self.shard, error = chain(error), "{what}")).ok()
+    }
+}

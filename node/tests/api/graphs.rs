@@ -1,0 +1,98 @@
+//! Tables whose segments get graphs.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::support::Sandbox;
+
+const DIMENSION: usize = 64;
+const DOCUMENTS: usize = 6_000;
+
+/// Around one of sixty centres.
+fn vector(number: usize) -> Vec<f64> {
+    let wave = |a: usize, b: usize| ((a * 37 + b * 101) % 211) as f64 / 105.5 - 1.0;
+    (0..DIMENSION).map(|i| wave(number % 60, i) + 0.4 * wave(number + 7 * i, i * number % 97)).collect()
+}
+
+fn ids(hits: &[Value]) -> HashSet<String> {
+    hits.iter().map(|hit| hit["document_id"].as_str().expect("text").to_owned()).collect()
+}
+
+/// Share of the true best that a search finds, whose scores are the same.
+async fn recall(sandbox: &Sandbox, ef: Option<u32>) -> f64 {
+    let mut found = 0;
+    for query in 0..20 {
+        let vector = vector(query * 311 + 5);
+        let exact = sandbox.hits("t", json!({"vector": vector, "exact": true})).await;
+        let near = sandbox.hits("t", json!({"vector": vector, "ef": ef})).await;
+        assert_eq!(near.len(), 10);
+        found += ids(&exact).intersection(&ids(&near)).count();
+        for hit in &near {
+            if let Some(same) = exact.iter().find(|same| same["document_id"] == hit["document_id"]) {
+                assert_eq!(hit["score"], same["score"]);
+            }
+        }
+    }
+    found as f64 / 200.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
+    let mut sandbox = Sandbox::with(&["auto"], &[("checkpoint_log_bytes", "524288")]).await;
+    sandbox.table("t", DIMENSION as u32, json!({"index_type": "hnsw", "shards": 1})).await;
+    assert_eq!(sandbox.get("/api/v1/tables/t").await.ok(200)["index_type"], "hnsw");
+    let documents: Vec<Value> = (0..DOCUMENTS)
+        .map(|number| json!({"document_id": number, "vector": vector(number), "metadata": {"n": number}}))
+        .collect();
+    sandbox.load("t", &documents).await;
+    let is_indexed = |stats: &Value| stats["indexed_rows"].as_u64() >= Some(DOCUMENTS as u64 / 2);
+    let stats = sandbox.eventually(0, "/api/v1/tables/t/stats", is_indexed).await;
+    assert!(stats["index_bytes"].as_u64() > Some(0), "{stats}");
+    let (narrow, usual) = (recall(&sandbox, Some(10)).await, recall(&sandbox, None).await);
+    assert!(usual > 0.97 && usual >= narrow, "recall {usual}, with few candidates {narrow}");
+
+    let target = json!({"vector": vector(5), "top_k": 30, "exact": true});
+    let best = sandbox.hits("t", target).await;
+    let page =
+        sandbox.hits("t", json!({"vector": vector(5), "top_k": 10, "offset": 20, "exact": true})).await;
+    assert_eq!(page, best[20..]);
+
+    // What is deleted or replaced is never found again, whatever the graph says.
+    let gone: Vec<&Value> = best.iter().take(25).map(|hit| &hit["document_id"]).collect();
+    sandbox.call("POST", "/api/v1/tables/t/documents:delete", json!({"document_ids": gone})).await.ok(200);
+    let after = sandbox.hits("t", json!({"vector": vector(5), "top_k": 30})).await;
+    assert_eq!(after.len(), 30);
+    assert!(after.iter().all(|hit| !gone.contains(&&hit["document_id"])));
+    let by_document = sandbox.hits("t", json!({"document_id": best[27]["document_id"]})).await;
+    assert!(
+        by_document.len() == 10
+            && by_document.iter().all(|hit| hit["document_id"] != best[27]["document_id"])
+    );
+
+    sandbox.restart().await;
+    sandbox.eventually(0, "/api/v1/tables/t/stats", is_indexed).await;
+    let usual = recall(&sandbox, None).await;
+    assert!(usual > 0.97, "recall {usual} after a restart");
+    assert_eq!(sandbox.hits("t", json!({"vector": vector(5), "top_k": 30})).await, after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_search_may_not_ask_is_told() {
+    let sandbox = Sandbox::start(1).await;
+    sandbox.table("t", 2, json!({})).await;
+    for (body, pointer) in [
+        (json!({"vector": [1, 1], "ef": 0}), "/ef"),
+        (json!({"vector": [1, 1], "ef": 10_001}), "/ef"),
+        (json!({"vector": [1, 1], "ef": 10, "exact": true}), "/ef"),
+        (json!({"vector": [1, 1], "top_k": 9_999, "offset": 2}), "/offset"),
+        (json!({"vector": [1, 1], "offset": u64::MAX}), "/offset"),
+    ] {
+        let answer = sandbox.call("POST", "/api/v1/tables/t/search", body.clone()).await;
+        answer.refused(&body.to_string(), 400, "invalid_argument", pointer);
+    }
+    let body = json!({"table_name": "x", "dimension": 2, "index_type": "tree"});
+    let answer = sandbox.call("POST", "/api/v1/tables", body).await;
+    answer.refused("tree", 400, "invalid_argument", "/index_type");
+    assert!(answer.text.contains("auto, flat, hnsw"), "{}", answer.text);
+}
