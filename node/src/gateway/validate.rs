@@ -72,6 +72,7 @@ pub(super) struct SearchDraft {
     pub(super) filter: Option<FilterDraft>,
     pub(super) with_metadata: bool,
     pub(super) with_vector: bool,
+    pub(super) explain: bool,
     pub(super) allow_partial: bool,
     pub(super) read: ReadDraft,
 }
@@ -296,6 +297,7 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
         filter,
         with_metadata: draft.with_metadata,
         with_vector: draft.with_vector,
+        explain: draft.explain,
         allow_partial: draft.allow_partial,
         read,
     })

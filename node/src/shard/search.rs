@@ -55,6 +55,8 @@ pub struct ShardQuery {
     pub threshold: Option<f64>,
     /// Only rows whose metadata passes: over a snapshot, as a [`SnapshotFilter`].
     pub filter: Option<Arc<Matcher>>,
+    /// Say how each segment was searched.
+    pub explain: bool,
     /// Return metadata.
     pub with_metadata: bool,
     /// Return vectors.
@@ -461,6 +463,7 @@ mod tests {
                         top_k: 50,
                         threshold,
                         filter: None,
+                        explain: false,
                         with_metadata: true,
                         with_vector: false,
                         exclude,
@@ -487,6 +490,7 @@ mod tests {
             top_k: 50,
             threshold: None,
             filter: None,
+            explain: false,
             with_metadata: false,
             with_vector: false,
             exclude: None,
@@ -511,6 +515,7 @@ mod tests {
             top_k: 70,
             threshold: None,
             filter: None,
+            explain: false,
             with_metadata: true,
             with_vector: false,
             exclude: None,

@@ -174,6 +174,23 @@ async fn answers(sandbox: &Sandbox) -> Vec<Vec<Value>> {
     answers
 }
 
+/// How each segment of the only shard is searched; gRPC says the same.
+async fn explanation(sandbox: &Sandbox, filter: &Value) -> Vec<Value> {
+    let body = json!({"vector": [0, 0], "filter": filter, "explain": true});
+    let answer = sandbox.call("POST", "/api/v1/tables/t/search", body).await.ok(200);
+    assert_eq!(answer["explanation"].as_array().map(Vec::len), Some(1), "{answer}");
+    let segments = answer["explanation"][0]["segments"].as_array().expect("segments").clone();
+    let mut grpc = sandbox.grpc().await;
+    let vector = proto::vector::Data::Floats(proto::FloatArray { values: vec![0.0; 2] });
+    let query = Some(proto::search_request::Query::Vector(proto::Vector { data: Some(vector) }));
+    let request =
+        proto::SearchRequest { table_name: "t".to_owned(), query, explain: true, ..Default::default() };
+    let shards = grpc.search.search(request).await.expect("found").into_inner().explanation;
+    let rows: Vec<u64> = shards[0].segments.iter().map(|segment| segment.rows).collect();
+    assert_eq!(rows, segments.iter().filter_map(|segment| segment["rows"].as_u64()).collect::<Vec<_>>());
+    segments
+}
+
 /// Steps: many documents, some of them changed and deleted; filters without an index; indexes, built in the background while
 /// more is changed; the same filters; a new index for one; none any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,6 +211,22 @@ async fn filters_find_the_same_with_indexes_and_without() {
         assert!((3..800).contains(&hits.len()), "{} hits are no test of {filter}", hits.len());
     }
     assert_eq!(index_bytes(&sandbox).await, 0);
+    for segment in explanation(&sandbox, &filters()[0]).await {
+        let filter = &segment["filter"];
+        assert_eq!(
+            (&filter["applied"], &filter["unindexed_keys"]),
+            (&json!("metadata"), &json!(["section"]))
+        );
+        assert!(
+            filter["passing"].as_u64() <= segment["rows"].as_u64() && filter["elapsed_us"].is_u64(),
+            "{segment}"
+        );
+    }
+    let plain = sandbox
+        .call("POST", "/api/v1/tables/t/search", json!({"vector": [0, 0], "explain": true}))
+        .await
+        .ok(200);
+    assert!(plain["explanation"][0]["segments"][0].get("filter").is_none(), "{plain}");
 
     let put = async |field: &str, kind: &str| {
         let path = format!("/api/v1/tables/t/metadata_indexes/{field}");
@@ -212,6 +245,12 @@ async fn filters_find_the_same_with_indexes_and_without() {
     }
     let full = until_bytes(&sandbox, "indexed", |bytes| bytes > 10_000).await;
     assert_eq!(answers(&sandbox).await, expected);
+    let explained = explanation(&sandbox, &filters()[0]).await;
+    let by_index = explained.iter().filter(|segment| segment["filter"]["applied"] == "index");
+    assert!(
+        by_index.count() > 0 && explained.iter().all(|segment| segment["rows"].as_u64() > Some(0)),
+        "{explained:?}"
+    );
     // Rows that are replaced by themselves lie elsewhere, in part in a segment that is not sealed.
     load((0..900).filter(|number| number % 13 != 5).step_by(5).collect()).await;
     assert_eq!(answers(&sandbox).await, expected);

@@ -49,6 +49,24 @@ pub enum Applied {
     Metadata,
 }
 
+impl Applied {
+    const ALL: [Applied; 3] = [Applied::Index, Applied::IndexAndMetadata, Applied::Metadata];
+
+    /// The word that users read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Applied::Index => "index",
+            Applied::IndexAndMetadata => "index_and_metadata",
+            Applied::Metadata => "metadata",
+        }
+    }
+
+    /// The one of a word.
+    pub fn parse(word: &str) -> Option<Applied> {
+        Applied::ALL.into_iter().find(|applied| applied.as_str() == word)
+    }
+}
+
 impl FieldIndexes {
     /// Which rows pass a filter.
     pub fn select(&self, filter: &Filter) -> Selection {
