@@ -4,7 +4,7 @@ use roaring::RoaringBitmap;
 
 use super::FieldKind;
 use super::bounds::Bounds;
-use super::keywords::{Keywords, KeywordsBuilder};
+use super::keywords::{Keywords, KeywordsBuilder, TERM_BYTES_MAX};
 use super::ordered::Ordered;
 use super::places::Places;
 use super::row_set::bytes_of;
@@ -31,6 +31,8 @@ pub(super) struct FieldIndex {
 #[derive(Debug, Default)]
 struct Others {
     texts: RoaringBitmap,
+    /// None of those texts has fewer bytes.
+    texts_from: usize,
     numbers: RoaringBitmap,
     bools: RoaringBitmap,
 }
@@ -56,6 +58,8 @@ pub(super) struct FieldBuilder {
     scalars: RoaringBitmap,
     several: RoaringBitmap,
     others: Others,
+    /// Texts that should be held are not.
+    lacks_short_texts: bool,
     last_row: Option<u32>,
 }
 
@@ -98,6 +102,7 @@ impl FieldBuilder {
             scalars: RoaringBitmap::new(),
             several: RoaringBitmap::new(),
             others: Others::default(),
+            lacks_short_texts: false,
             last_row: None,
         }
     }
@@ -128,11 +133,12 @@ impl FieldBuilder {
     fn hold(&mut self, value: Value<'_>, row: u32) -> bool {
         match (&mut self.entries, value) {
             (Entries::Keywords(keywords), Value::Text(text)) => match text.decoded() {
-                Some(text) => {
-                    keywords.add(&text, row);
-                    true
+                Some(text) if text.len() <= TERM_BYTES_MAX => {
+                    let has_room = keywords.add(&text, row);
+                    self.lacks_short_texts |= !has_room;
+                    has_room
                 }
-                None => false,
+                Some(_) | None => false,
             },
             (Entries::Bools(rows), Value::Bool(word)) => {
                 rows[usize::from(word)].insert(row);
@@ -167,6 +173,10 @@ impl FieldBuilder {
     /// The index of a segment with so many rows.
     pub(super) fn finish(self, rows: u32) -> FieldIndex {
         let FieldBuilder { mut exists, mut null, entries, mut scalars, mut several, mut others, .. } = self;
+        others.texts_from = match entries {
+            Entries::Keywords(_) if !self.lacks_short_texts => TERM_BYTES_MAX + 1,
+            _ => 0,
+        };
         let held = match entries {
             Entries::Keywords(keywords) => Held::Keywords(keywords.finish()),
             Entries::Bools(mut bools) => {
@@ -269,14 +279,14 @@ impl FieldIndex {
             Held::DateTimes(points) => points.bytes(),
             Held::Places(places) => places.bytes(),
         };
-        let Others { texts, numbers, bools } = &self.others;
+        let Others { texts, texts_from: _, numbers, bools } = &self.others;
         let sets = [&self.exists, &self.null, &self.scalars, &self.several, texts, numbers, bools];
         held + sets.into_iter().map(bytes_of).sum::<usize>()
     }
 }
 
 impl Others {
-    /// Rows with values of a type that is among some values: they may be equal.
+    /// Rows with values of a type that is among some values: they may be equal. A text is only if it may be one of `texts`.
     fn of_types_in(&self, values: &Values) -> RoaringBitmap {
         self.of_types(values, true)
     }
@@ -288,7 +298,7 @@ impl Others {
 
     fn of_types(&self, values: &Values, are_in: bool) -> RoaringBitmap {
         let types = [
-            (!values.texts().is_empty(), &self.texts),
+            (values.texts().iter().any(|text| text.len() >= self.texts_from), &self.texts),
             (!values.numbers().is_empty(), &self.numbers),
             (values.has_bool(false) || values.has_bool(true), &self.bools),
         ];

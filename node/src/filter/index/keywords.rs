@@ -9,6 +9,9 @@ use super::row_set::bytes_of;
 /// Terms of more rows have a bitmap; the rows of the others are listed.
 const LISTED_MAX: usize = 64;
 
+/// Longer texts are in no index: nobody looks for them whole, and they would fill it.
+pub(super) const TERM_BYTES_MAX: usize = 256;
+
 /// Terms in ascending order of their bytes, and the rows of each.
 #[derive(Debug, Default)]
 pub(super) struct Keywords {
@@ -28,17 +31,24 @@ pub(super) struct KeywordsBuilder {
     numbers: HashMap<Box<[u8]>, u32>,
     /// Number of the term and row, rows ascending.
     entries: Vec<(u32, u32)>,
+    text_bytes: usize,
 }
 
 impl KeywordsBuilder {
-    /// Adds a text of a row; rows come in ascending order.
-    pub(super) fn add(&mut self, text: &[u8], row: u32) {
+    /// Adds a text of a row; rows come in ascending order. False when there is no room for it: places in the text are of 32
+    /// bits.
+    pub(super) fn add(&mut self, text: &[u8], row: u32) -> bool {
         let next = self.numbers.len() as u32;
         let number = match self.numbers.get(text) {
             Some(number) => *number,
-            None => *self.numbers.entry(text.into()).or_insert(next),
+            None if self.text_bytes + text.len() > u32::MAX as usize => return false,
+            None => {
+                self.text_bytes += text.len();
+                *self.numbers.entry(text.into()).or_insert(next)
+            }
         };
         self.entries.push((number, row));
+        true
     }
 
     pub(super) fn finish(self) -> Keywords {
@@ -49,9 +59,7 @@ impl KeywordsBuilder {
         for (place, (term, number)) in terms.iter().enumerate() {
             rank[*number as usize] = place as u32;
             keywords.text.extend_from_slice(term);
-            // A segment is far smaller than 4 GiB of metadata.
-            let end = u32::try_from(keywords.text.len()).expect("the texts of a segment fit 4 GiB");
-            keywords.text_ends.push(end);
+            keywords.text_ends.push(u32::try_from(keywords.text.len()).expect("`add` refuses more"));
         }
         let mut entries = self.entries;
         entries.iter_mut().for_each(|(number, _)| *number = rank[*number as usize]);
