@@ -49,7 +49,7 @@ pub async fn check_queries(
     let started = Instant::now();
     stream::iter((0..debian.queries()).map(anyhow::Ok))
         .try_for_each_concurrent(clients, async |query| {
-            let answer = client.search(table, debian.query(query), 100).await?;
+            let answer = client.search_exactly(table, debian.query(query), 100).await?;
             debian.check(query, &answer.pairs())?;
             bar.inc(1);
             Ok(())

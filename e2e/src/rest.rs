@@ -183,8 +183,25 @@ impl RestClient {
     /// # Errors
     /// As [`RestClient::call`].
     pub async fn search(&self, table: &str, vector: &[f32], top_k: usize) -> Result<SearchAnswer, CallError> {
+        self.send_search(table, &SearchBody { vector, top_k, exact: false }).await
+    }
+
+    /// Searches for a vector among all rows: for checks of what is there.
+    ///
+    /// # Errors
+    /// As [`RestClient::call`].
+    pub async fn search_exactly(
+        &self,
+        table: &str,
+        vector: &[f32],
+        top_k: usize,
+    ) -> Result<SearchAnswer, CallError> {
+        self.send_search(table, &SearchBody { vector, top_k, exact: true }).await
+    }
+
+    async fn send_search(&self, table: &str, body: &SearchBody<'_>) -> Result<SearchAnswer, CallError> {
         let path = format!("/api/v1/tables/{table}/search");
-        self.call(reqwest::Method::POST, &path, Some(json(&SearchBody { vector, top_k }))).await
+        self.call(reqwest::Method::POST, &path, Some(json(body))).await
     }
 }
 
@@ -192,6 +209,7 @@ impl RestClient {
 struct SearchBody<'a> {
     vector: &'a [f32],
     top_k: usize,
+    exact: bool,
 }
 
 #[derive(Serialize)]

@@ -109,11 +109,11 @@ async fn search_until(
     let mut query = first;
     while !over.is_cancelled() {
         tally.searches += 1;
-        let mut answer = client.search(table, debian.query(query), 100).await;
+        let mut answer = client.search_exactly(table, debian.query(query), 100).await;
         if let Err(why) = &answer {
             tally.failed_once.push(format!("{why:?}"));
             tokio::time::sleep(BEFORE_RETRY).await;
-            answer = client.search(table, debian.query(query), 100).await;
+            answer = client.search_exactly(table, debian.query(query), 100).await;
         }
         // An answer that is wrong is not mended by asking again.
         let verdict = answer.map_err(anyhow::Error::from).and_then(|hits| debian.check(query, &hits.pairs()));

@@ -64,7 +64,10 @@ pub const SETTINGS: &[Setting] = &[
     cold("grpc_max_connections", Shape::Count(1, 100)),
     hot("health_check_interval", Shape::Duration(50, DAY_MS)),
     cold("heartbeat", Shape::Duration(100, DAY_MS)),
-    cold("kernel_tier", Shape::Word(&["", "avx512", "avx2", "scalar"])),
+    cold(
+        "kernel_tier",
+        Shape::Word(&["", "avx512vnni", "avx512", "avxvnni", "avx2", "neondotprod", "neon", "scalar"]),
+    ),
     cold("log_format", Shape::Word(&["auto", "text", "json"])),
     hot("log_level", Shape::LogFilter),
     hot("master.election_timeout", Shape::Duration(100, 600_000)),

@@ -74,10 +74,13 @@ BYTES_AT_MOST = 1.15
 
 
 class Judge:
-    """Judges by `rates`, which gives an engine's rates in a case at a recall, a number for each round."""
+    """Judges by `turns`, which gives what an engine printed in a case for a recall, a line for each round."""
 
-    def __init__(self, rates, peers, tier):
-        self.rates, self.peers, self.tier = rates, peers, tier
+    def __init__(self, turns, peers, tier):
+        self.turns, self.peers, self.tier = turns, peers, tier
+
+    def rates(self, engine, case, recall):
+        return [line["qps"] for line in self.turns(engine, case, recall)]
 
     def speed(self, bar):
         ours = self.rates(OURS, bar.case, bar.recall)
@@ -88,7 +91,10 @@ class Judge:
         target = bar.ratios.get(self.tier)
         is_met = None not in (at_least, target) and at_least >= target
         void = at_least is None or self.drifted(bar.case, bar.recall)
-        return self.verdict(str(bar), ratio, is_met, void, target=target, at_least=rounded(at_least))
+        # Tuned on the other half, the recall may come out a little lower here.
+        recall = min((line["recall"] for line in self.turns(OURS, bar.case, bar.recall)), default=None)
+        bounds = {"target": target, "at_least": rounded(at_least), "recall": rounded(recall)}
+        return self.verdict(str(bar), ratio, is_met, void, **bounds)
 
     def rivals(self, bar):
         case = bar.case

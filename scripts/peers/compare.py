@@ -5,8 +5,10 @@ pinned process. What a peer builds and its tuning are kept for later runs, ours 
 """
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,12 +16,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bars import BARS, BUILD_AT_MOST, BYTES_AT_MOST, CLUSTERED, CONTROL, FAR, FAR_SCAN, ONE, OURS, RANDOM, TWO, Case, Judge
+from bars import BARS, BUILD_AT_MOST, BYTES_AT_MOST, CONTROL, OURS
+from bars import CLUSTERED, FAR, FAR_SCAN, ONE, RANDOM, TWO, Case, Judge
 
 HERE = Path(__file__).parent
 # The first is the control.
-PEERS = [CONTROL, "symqg", "faiss", "svs", "usearch", "scann"]
-QUICK_PEERS = [CONTROL, "symqg", "svs", "scann", "faiss"]
+PEERS = [CONTROL, "symqg", "vsag", "svs", "faiss", "scann", "usearch"]
+QUICK_PEERS = [CONTROL, "symqg", "faiss"]
 # Those of them that can filter.
 FILTERING = [CONTROL, "faiss"]
 RECALLS = (0.95, 0.99)
@@ -43,8 +46,7 @@ class Bench:
         self.tier = arguments.tier or best_tier()
         self.peers = QUICK_PEERS if self.quick else PEERS
         self.cache = Path(arguments.cache)
-        self.indexes = self.cache / "bench-indexes" / f"{self.tier}{'-quick' if self.quick else ''}"
-        self.indexes.mkdir(parents=True, exist_ok=True)
+        self.indexes = kept_folder(self.cache / "bench-indexes", f"{self.tier}-{'quick' if self.quick else 'full'}")
         self.folders = {}
         self.sweeps = {}  # (engine, case): the lines of its tuning
         self.turns = {}  # (engine, case, recall): its line of each round
@@ -53,7 +55,7 @@ class Bench:
 
     def call(self, command):
         """Runs a process and returns the JSON lines that it printed; all of them are kept in a file too."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
         if self.arguments.tier:
             environment["FAISS_SIMD_LEVEL"] = self.tier.upper()
         command = [str(part) for part in command]
@@ -91,7 +93,7 @@ class Bench:
     # Tuning
 
     def sweep(self, engine, case):
-        """Recall and rate of every setting on the tuning half. Two threads search as one does: one tuning serves both."""
+        """Recall and rate of every setting on the tuning half; two threads search as one does and share a tuning."""
         key = (engine, Case(case.data, 1, case.filter, case.plan))
         if key not in self.sweeps:
             kept = self.indexes / f"tuned-{self.folder(case.data).name}-{engine}-{case.filter}.jsonl"
@@ -113,7 +115,9 @@ class Bench:
     def choices(self, entrants, recalls):
         """What each entrant is measured with; who cannot be the best peer of a case at a recall is left out there."""
         found = {
-            (engine, case, recall): self.choice(engine, case, recall) for engine, case in entrants for recall in recalls
+            (engine, case, recall): self.choice(engine, case, recall)
+            for engine, case in entrants
+            for recall in recalls
         }
         found = {key: choice for key, choice in found.items() if choice}
         best = {}
@@ -141,8 +145,8 @@ class Bench:
                     for (recall, _), line in zip(asked, lines, strict=True):
                         self.turns.setdefault((engine, case, recall), []).append(line)
 
-    def rates(self, engine, case, recall):
-        return [line["qps"] for line in self.turns.get((engine, case, recall), [])]
+    def lines(self, engine, case, recall):
+        return self.turns.get((engine, case, recall), [])
 
     def build_ratio(self, case):
         """Seconds of our build over those of the control's, both on two threads and in turn."""
@@ -160,6 +164,17 @@ class Bench:
     def bytes_ratio(self, case):
         line = self.sweep(OURS, case)[0]
         return line["bytes"] / line["rows_bytes"]
+
+
+def kept_folder(root, name):
+    """Where indexes and tunings of these very versions and classes are kept; those of others are removed."""
+    made_of = b"".join(path.read_bytes() for path in sorted(HERE.glob("requirements*.txt")) + [HERE / "peers.py"])
+    folder = root / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}"
+    for other in root.glob(f"{name}-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def by_variant(engine, case, chosen):
@@ -188,21 +203,22 @@ def say(text):
 
 def print_table(bench):
     processor = flags()
-    known = [flag for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni") if flag in processor.get("flags", "").split()]
-    print(f"\n{processor.get('model name')} (family {processor.get('cpu family')}, model {processor.get('model')}), {os.cpu_count()} cores, {' '.join(known)}")
-    print(f"tier {bench.tier}, load {os.getloadavg()[0]:.1f}, medians of {3 if bench.quick else 5} rounds or more\n")
-    print(f"{'case':<26} {'at':>4}  {'engine':<12} {'setting':<52} {'recall':>6} {'QPS':>8} {'spread':>6} {'build s':>7} {'MiB':>6}")
+    present = processor.get("flags", "").split()
+    known = [flag for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "asimddp") if flag in present]
+    model = f"family {processor.get('cpu family')}, model {processor.get('model')}"
+    print(f"\n{processor.get('model name')} ({model}), {os.cpu_count()} cores, {' '.join(known)}")
+    print(f"tier {bench.tier}, load {os.getloadavg()[0]:.1f}\n")
+    columns = "{:<24} {:>4}  {:<12} {:<42} {:>6} {:>7} {:>6} {:>7} {:>6}"
+    print(columns.format("case", "at", "engine", "setting", "recall", "QPS", "spread", "build s", "MiB"))
     median = lambda lines: statistics.median(line["qps"] for line in lines)
     order = lambda entry: (str(entry[0][1]), entry[0][2], -median(entry[1]))
     for (engine, case, recall), lines in sorted(bench.turns.items(), key=order):
         rates, last = [line["qps"] for line in lines], lines[-1]
-        built = " ".join(f"{key}={value}" for key, value in last["variant"].items())
-        setting = f"{built} at {last['setting']}"
-        spread = (max(rates) - min(rates)) / median(lines)
-        print(
-            f"{str(case):<26} {recall:>4}  {engine:<12} {setting:<52} {last['recall']:>6.4f} {median(lines):>8.0f} "
-            f"{spread:>6.0%} {last['build_s']:>7.1f} {last['bytes'] / 2**20:>6.0f}"
-        )
+        setting = " ".join([*(f"{key}={value}" for key, value in last["variant"].items()), f"at {last['setting']}"])
+        spread = f"{(max(rates) - min(rates)) / median(lines):.0%}"
+        built, size = f"{last['build_s']:.1f}", f"{last['bytes'] / 2**20:.0f}"
+        figures = f"{last['recall']:.4f}", f"{median(lines):.0f}", spread, built, size
+        print(columns.format(str(case), recall, engine, setting, *figures))
     print()
 
 
@@ -223,11 +239,12 @@ def main():
     if is_wanted(ONE):
         filtered = [(engine, case) for case in RANDOM.values() for engine in (OURS, *FILTERING)]
         bench.compare([(CONTROL, ONE), (OURS, ONE), *filtered, (OURS, FAR), (OURS, FAR_SCAN)], (0.95,))
-    judge = Judge(bench.rates, bench.peers, bench.tier)
+    judge = Judge(bench.lines, bench.peers, bench.tier)
     verdicts = [judge.speed(bar) for bar in BARS if is_wanted(bar.case)]
     for case in filter(is_wanted, (ONE, CLUSTERED)):
-        verdicts.append(judge.most(f"{case.data} bytes of index and rows over rows", bench.bytes_ratio(case), BYTES_AT_MOST))
-        verdicts.append(judge.most(f"{case.data} build 2 thr over {CONTROL}", bench.build_ratio(case), BUILD_AT_MOST))
+        bytes_ratio, build_ratio = bench.bytes_ratio(case), bench.build_ratio(case)
+        verdicts.append(judge.most(f"{case.data} bytes of index and rows over rows", bytes_ratio, BYTES_AT_MOST))
+        verdicts.append(judge.most(f"{case.data} build 2 thr over {CONTROL}", build_ratio, BUILD_AT_MOST))
     print_table(bench)
     for verdict in verdicts:
         print(json.dumps(verdict))

@@ -1,5 +1,5 @@
-// hnswlib with a filter that is a bitmap. The Python package takes a Python function, which it calls for every vertex of
-// a walk: that would measure Python.
+// hnswlib with a filter that is a bitmap. The Python package takes a Python function, which it calls for every vertex
+// of a walk: that would measure Python.
 
 #include "hnswlib/hnswlib.h"
 

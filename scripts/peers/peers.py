@@ -9,7 +9,6 @@ import argparse
 import ctypes
 import json
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
@@ -18,16 +17,18 @@ from pathlib import Path
 import numpy as np
 
 K = 10
-EF = [10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400, 512, 640, 800, 1024]
+EF = [*range(10, 32, 2), *range(32, 48, 4), *range(48, 96, 8), 96, 112, 128, 160, 192, 224, 256]
+EF += [320, 400, 512, 640, 800, 1024]
+# Lists or leaves that are looked into.
+PROBES = [2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
+# Where a search runs: one thread away from the core that serves most interrupts, two on both.
+CORES = {1: {1}, 2: {0, 1}}
 
 
 def rows_of(path):
     """A matrix of f32 as the `prepare` command of our runner writes it."""
     rows, dimension = np.fromfile(path, np.uint32, 2)
     return np.fromfile(path, np.float32, offset=8).reshape(rows, dimension)
-
-# Where a search runs: one thread away from the core that serves most interrupts, two on both.
-CORES = {1: {1}, 2: {0, 1}}
 
 
 class Data:
@@ -69,8 +70,6 @@ class Data:
 
 class Peer:
     """What a library must do. `variant` is one way to build, a dict; a setting is one way to search."""
-
-    quick = slice(0, 1)  # the variants that a quick run builds
 
     def __init__(self, data, variant):
         self.data, self.variant = data, variant
@@ -158,15 +157,15 @@ class Faiss(Peer):
     with many would share work between them."""
 
     settings = EF
-    probes = [2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
 
     @staticmethod
     def variants_of(data):
         lists = 1024 if len(data.base) < 500_000 else 4096
         pq = data.dimension // 2
-        filtering = ["Flat", f"IVF{lists},Flat", "HNSW32,Flat"]
+        filtering = [f"IVF{lists},Flat", "Flat", "HNSW32,Flat"]
         graphs = [f"HNSW{m},{codes}" for m in (32, 16) for codes in ("SQfp16", "SQ8", "Flat")]
-        inverted = [f"IVF{lists},PQ{pq}x4fs,RFlat", f"IVF{lists}_HNSW32,PQ{pq}x4fs,RFlat", f"IVF{lists},RaBitQfs,RFlat"]
+        routed = [f"IVF{lists}", f"IVF{lists}_HNSW32"]
+        inverted = [f"{lists},PQ{pq}x4fs,RFlat" for lists in routed] + [f"{routed[0]},RaBitQfs,RFlat"]
         return [{"factory": factory} for factory in (filtering if data.masks is not None else graphs + inverted)]
 
     def build(self, threads):
@@ -185,9 +184,9 @@ class Faiss(Peer):
         factory = self.variant["factory"]
         self.is_ivf = "IVF" in factory
         if "RFlat" in factory:
-            self.settings = [(probes, factor) for probes in self.probes for factor in (4, 8, 16, 32, 64)]
+            self.settings = [(probes, factor) for probes in PROBES for factor in (4, 8, 16, 32, 64)]
         elif self.is_ivf:
-            self.settings = self.probes
+            self.settings = PROBES
         elif factory == "Flat":
             self.settings = [0]
 
@@ -239,6 +238,7 @@ class Faiss(Peer):
         import faiss
 
         self.load(path)
+        faiss.omp_set_num_threads(1)
         selectors = [faiss.IDSelectorBitmap(mask) for mask in self.data.masks]
         kind = {"H": faiss.SearchParametersHNSW, "I": faiss.SearchParametersIVF, "F": faiss.SearchParameters}
         self.parameters = [kind[self.variant["factory"][0]](sel=selector) for selector in selectors]
@@ -265,7 +265,8 @@ class Usearch(Peer):
         metric = "ip" if self.data.is_cosine else "l2sq"
         if self.variant["codes"] == "i8" and self.data.is_cosine:
             metric = "cos"
-        return Index(ndim=self.data.dimension, metric=metric, dtype=self.variant["codes"], connectivity=self.variant["M"], expansion_add=200)
+        shape = {"connectivity": self.variant["M"], "expansion_add": 200}
+        return Index(ndim=self.data.dimension, metric=metric, dtype=self.variant["codes"], **shape)
 
     def build(self, threads):
         self.index = self.empty()
@@ -293,7 +294,7 @@ class Scann(Peer):
         leaves = int(len(data.base) ** 0.5)
         return [{"leaves": leaves * scale, "soar": soar} for scale in (2, 4) for soar in (1.5, None)]
 
-    settings = [(leaves, reorder) for leaves in (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) for reorder in (20, 40, 80, 160, 320)]
+    settings = [(leaves, reorder) for leaves in PROBES for reorder in (20, 40, 80, 160, 320)]
 
     def build(self, threads):
         import scann
@@ -301,7 +302,9 @@ class Scann(Peer):
         metric = "dot_product" if self.data.is_cosine else "squared_l2"
         builder = scann.scann_ops_pybind.builder(self.data.base, K, metric).set_n_training_threads(threads)
         tree = {"soar_lambda": self.variant["soar"], "overretrieve_factor": 2.0} if self.variant["soar"] else {}
-        builder = builder.tree(num_leaves=self.variant["leaves"], num_leaves_to_search=10, training_sample_size=min(len(self.data.base), 250_000), **tree)
+        sample = min(len(self.data.base), 250_000)
+        tree |= {"num_leaves": self.variant["leaves"], "num_leaves_to_search": 10, "training_sample_size": sample}
+        builder = builder.tree(**tree)
         # The anisotropic threshold is made for inner products of vectors of one length.
         threshold = 0.2 if self.data.is_cosine else float("nan")
         builder = builder.score_ah(2, anisotropic_quantization_threshold=threshold)
@@ -317,7 +320,7 @@ class Scann(Peer):
         self.index = scann.scann_ops_pybind.load_searcher(path)
 
     def prepare(self, setting, threads):
-        self.index.set_num_threads(threads) if hasattr(self.index, "set_num_threads") else None
+        self.index.set_num_threads(threads)
 
     def search(self, queries, setting, threads):
         leaves, reorder = setting
@@ -370,7 +373,9 @@ class Svs(Peer):
         import svs
 
         kind, element = self.arguments()
-        parameters = svs.VamanaBuildParameters(graph_max_degree=self.variant["degree"], window_size=200, alpha=0.95 if self.data.is_cosine else 1.2)
+        alpha = 0.95 if self.data.is_cosine else 1.2
+        shape = {"graph_max_degree": self.variant["degree"], "window_size": 200}
+        parameters = svs.VamanaBuildParameters(alpha=alpha, **shape)
         self.index = svs.Vamana.build(parameters, self.data.base.astype(element), kind, num_threads=threads)
 
     def save(self, path):
@@ -392,37 +397,6 @@ class Svs(Peer):
 
     def search(self, queries, setting, threads):
         return self.index.search(queries, K)[0].astype(np.int64)
-
-
-class Glass(Peer):
-    """glass.Searcher.batch_search: all queries in one call, which loops over them. Only where `run` was given its
-    source: there is no package."""
-
-    variants = [{"R": degree, "codes": codes} for degree in (32, 48) for codes in ("SQ4U", "SQ8U")]
-    settings = EF
-
-    def build(self, threads):
-        import glass
-
-        glass.set_num_threads(threads)
-        self.metric = "IP" if self.data.is_cosine else "L2"
-        self.graph = glass.Index("HNSW", self.metric, "FP32", self.variant["R"], 200).build(self.data.base)
-
-    def save(self, path):
-        self.graph.save(path)
-
-    def load(self, path):
-        import glass
-
-        metric = "IP" if self.data.is_cosine else "L2"
-        self.index = glass.Searcher(glass.Graph(path), self.data.base, metric, self.variant["codes"], "FP32")
-        self.index.optimize(1)
-
-    def prepare(self, setting, threads):
-        self.index.set_ef(setting)
-
-    def search(self, queries, setting, threads):
-        return self.index.batch_search(queries, K, threads)[0].astype(np.int64)
 
 
 class Vsag(Peer):
@@ -470,12 +444,20 @@ class Vsag(Peer):
         return np.stack([search(query, K, options)[0] for query in queries])
 
 
-PEERS = {"glass": Glass, "vsag": Vsag, "hnswlib": Hnswlib, "faiss": Faiss, "usearch": Usearch, "scann": Scann, "symqg": Symqg, "svs": Svs}
+PEERS = {
+    "faiss": Faiss,
+    "hnswlib": Hnswlib,
+    "scann": Scann,
+    "svs": Svs,
+    "symqg": Symqg,
+    "usearch": Usearch,
+    "vsag": Vsag,
+}
 
 
 def variants_of(peer, data, quick):
     variants = peer.variants_of(data) if hasattr(peer, "variants_of") else peer.variants
-    return variants[peer.quick] if quick and data.masks is None else variants
+    return variants[:1] if quick else variants
 
 
 def label(variant):
@@ -499,7 +481,10 @@ def built(name, peer, arguments, data):
         peer.build(arguments.build_threads)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         peer.save(path)
-        note.write_text(json.dumps({"build_s": round(seconds, 2), "build_cpu_s": round(cpu, 2), "build_threads": arguments.build_threads}))
+        took = {"build_s": round(seconds, 2), "build_cpu_s": round(cpu, 2), "build_threads": arguments.build_threads}
+        note.write_text(json.dumps(took))
+    # Threads that loading starts stay where the search runs.
+    os.sched_setaffinity(0, CORES[arguments.threads])
     before = resident_bytes()
     (peer.load if data.masks is None else peer.load_filtering)(path)
     return json.loads(note.read_text()), resident_bytes() - before
@@ -552,11 +537,21 @@ def main():
         os.sched_setaffinity(0, everywhere)
         peer = kind(data, variant)
         note, size = built(arguments.peer, peer, arguments, data)
-        os.sched_setaffinity(0, CORES[arguments.threads])
         settings = json.loads(arguments.settings) if arguments.settings else peer.settings
         for setting in settings:
             qps, cpu_qps, recall = timed(peer, data, setting, arguments)
-            line = {"name": arguments.peer, "data": Path(arguments.folder).name.split("-")[0], "threads": arguments.threads, "variant": variant, "setting": setting, "recall": round(recall, 4), "qps": round(qps, 1), "cpu_qps": round(cpu_qps, 1), "bytes": size, **note}
+            line = {
+                "name": arguments.peer,
+                "data": Path(arguments.folder).name.split("-")[0],
+                "threads": arguments.threads,
+                "variant": variant,
+                "setting": setting,
+                "recall": round(recall, 4),
+                "qps": round(qps, 1),
+                "cpu_qps": round(cpu_qps, 1),
+                "bytes": size,
+                **note,
+            }
             print(json.dumps(line), file=results, flush=True)
             # Of pairs only the cheapest second part tells that a larger first part is not worth a try.
             is_cheapest = not isinstance(setting, (tuple, list)) or setting[1] == settings[0][1]

@@ -66,7 +66,8 @@ impl Packages {
         query: usize,
         allow_partial: bool,
     ) -> Result<SearchAnswer, CallError> {
-        let body = json!({"vector": self.debian.query(query), "top_k": 100, "allow_partial": allow_partial});
+        let vector = self.debian.query(query);
+        let body = json!({"vector": vector, "top_k": 100, "exact": true, "allow_partial": allow_partial});
         client.post(&format!("/api/v1/tables/{TABLE}/search"), &body).await
     }
 }

@@ -55,7 +55,7 @@ impl Region {
     #[must_use]
     pub fn search(self, consistency: &str) -> Value {
         json!({
-            "vector": self.corner(), "top_k": 1_000, "threshold": APART, "consistency": consistency,
+            "vector": self.corner(), "top_k": 1_000, "exact": true, "threshold": APART, "consistency": consistency,
             "with_metadata": true, "with_vector": true,
         })
     }

@@ -105,7 +105,7 @@ impl Set {
         };
         for found in found.iter().step_by(SEARCH_EACH) {
             let (id, vector) = (id_of(found)?, Region::COMMON.vector(Region::COMMON.value_of(found)?));
-            let answer: SearchAnswer = client.search(&self.table, &vector, 1).await?;
+            let answer: SearchAnswer = client.search_exactly(&self.table, &vector, 1).await?;
             let best = answer.hits.first().map(|hit| (hit.document_id.as_str(), hit.score));
             ensure!(best == Some((id, 0.0)), "table {}: a search for {id} found {best:?}", self.table);
         }

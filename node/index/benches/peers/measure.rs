@@ -7,20 +7,22 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
-use vectorsphere_index::{Kernels, Metric, RowMask};
+use vectorsphere_index::{Kernels, Metric, RowMask, Scratch};
 
-use crate::engine::{Engine, Scratch};
+use crate::engine::{Engine, Gathered};
 use crate::files::{self, Truth};
-use crate::truth::{matches, recall};
+use crate::truth::{Mask, matches, recall};
 
 /// Hits that a search returns.
 const K: usize = 10;
+/// Queries whose matching rows are copied, to be read.
+const GATHERED_MAX: usize = 60;
 /// Queries between two looks at the clock.
 const STRIDE: usize = 16;
-/// Efforts that are tried where none are given.
-const EFFORTS: [usize; 26] = [
-    10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 400, 512, 640,
-    800, 1024,
+/// Efforts that are tried where none are given; those of `scripts/peers/peers.py`.
+const EFFORTS: [usize; 34] = [
+    10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 36, 40, 44, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160,
+    192, 224, 256, 320, 400, 512, 640, 800, 1024,
 ];
 
 /// What to measure, as the command line tells it.
@@ -87,13 +89,9 @@ impl Task {
         let numbers = (self.first..set.queries.len()).step_by(2);
         let queries: Vec<(usize, &[f32])> =
             numbers.map(|number| (number, set.queries.row(number as u32))).collect();
-        let rows = engine.rows().len() as u32;
-        let mask_of = |bitmap: &[u8]| RowMask::of(rows, |row| matches(bitmap, row));
-        let masks =
-            mask.map(|mask| queries.iter().map(|(number, _)| mask_of(mask.of_query(*number))).collect());
-        let probe = Probe { engine: &engine, metric, queries: &queries, truth: &truth, masks };
+        let probe = Probe::new(self, &engine, metric, &queries, &truth, mask.as_ref());
         for setting in &self.settings {
-            let recall = probe.recall(self, *setting);
+            let recall = probe.recall(*setting);
             let (qps, processor_qps) = probe.rates(self, *setting);
             let line = json!({
                 "name": Engine::NAME,
@@ -124,24 +122,47 @@ struct Probe<'a> {
     metric: Metric,
     queries: &'a [(usize, &'a [f32])],
     truth: &'a Truth,
-    /// One for each query.
-    masks: Option<Vec<RowMask>>,
+    /// Of each query, or the same for all, or none.
+    masks: Vec<RowMask>,
+    /// Their rows, where these are read instead of searched.
+    gathered: Vec<Gathered>,
 }
 
-impl Probe<'_> {
-    fn search(&self, task: &Task, setting: usize, query: usize, scratch: &mut Scratch) -> Vec<u32> {
-        let (_, vector) = self.queries[query];
-        match self.masks.as_ref().map(|masks| &masks[query]) {
-            Some(mask) if task.scan => self.engine.scan(vector, K, mask),
-            mask => self.engine.search(vector, K, setting, mask, scratch),
-        }
+impl<'a> Probe<'a> {
+    fn new(
+        task: &Task,
+        engine: &'a Engine,
+        metric: Metric,
+        queries: &'a [(usize, &'a [f32])],
+        truth: &'a Truth,
+        mask: Option<&Mask>,
+    ) -> Probe<'a> {
+        let queries = if task.scan { &queries[..queries.len().min(GATHERED_MAX)] } else { queries };
+        let bitmaps: Vec<&[u8]> = match mask {
+            None => Vec::new(),
+            Some(mask) if mask.bitmaps.len() == 1 => vec![&mask.bitmaps[0]],
+            Some(mask) => queries.iter().map(|(number, _)| mask.bitmaps[*number].as_slice()).collect(),
+        };
+        let rows = engine.rows().len() as u32;
+        let masks: Vec<RowMask> =
+            bitmaps.iter().map(|bitmap| RowMask::of(rows, |row| matches(bitmap, row))).collect();
+        let gathered = masks.iter().filter(|_| task.scan).map(|mask| engine.gather(mask)).collect();
+        Probe { engine, metric, queries, truth, masks, gathered }
     }
 
-    fn recall(&self, task: &Task, setting: usize) -> f64 {
+    fn search(&self, setting: usize, query: usize, scratch: &mut Scratch) -> Vec<u32> {
+        let (_, vector) = self.queries[query];
+        if let Some(gathered) = of_query(&self.gathered, query) {
+            return self.engine.scan(vector, K, gathered);
+        }
+        self.engine.search(vector, K, setting, of_query(&self.masks, query), scratch)
+    }
+
+    fn recall(&self, setting: usize) -> f64 {
         let mut scratch = Scratch::default();
         let mut sum = 0.0;
         for (query, (number, vector)) in self.queries.iter().enumerate() {
-            let found = self.search(task, setting, query, &mut scratch);
+            let found = self.search(setting, query, &mut scratch);
             let best = &self.truth.scores[*number];
             sum += recall(self.metric, self.engine.rows(), vector, &found, best, K);
         }
@@ -172,7 +193,7 @@ impl Probe<'_> {
         let mut count = 0;
         for part in share.chunks(STRIDE).cycle() {
             for query in part {
-                std::hint::black_box(self.search(task, setting, *query, &mut scratch));
+                std::hint::black_box(self.search(setting, *query, &mut scratch));
             }
             count += part.len() as u64;
             if Instant::now() >= deadline {
@@ -181,6 +202,11 @@ impl Probe<'_> {
         }
         (count, processor_seconds() - before)
     }
+}
+
+/// What belongs to a query among what each has, or all share, or none has.
+fn of_query<T>(items: &[T], query: usize) -> Option<&T> {
+    if items.len() == 1 { items.first() } else { items.get(query) }
 }
 
 /// Keeps this thread on one core, where there is such a core: one thread goes to the second, as the first serves most

@@ -37,6 +37,8 @@ use crate::{Kernels, Metric, RowsView};
 /// Vertices that a thread takes at once.
 const SHARE: usize = 64;
 
+/// Largest dimension whose codes have eight bits.
+const EIGHT_BITS_DIMENSION_MAX: usize = 256;
 /// Norms whose squares, and sums of those, are far from the ends of single precision.
 const NORMS: std::ops::RangeInclusive<f64> = 1e-12..=1e15;
 
@@ -49,15 +51,23 @@ pub struct GraphOptions {
     pub width: usize,
     /// Keeps a neighbour unless another is nearer to it by this factor on squared distances, `1.0..=2.0`.
     pub alpha: f32,
-    /// Codes that searches decide by.
-    pub codes: CodeWidth,
+    /// Codes that searches decide by. `None`: eight bits up to 256 values, where they tell apart what four bits do not, four
+    /// beyond, where errors even out and memory counts.
+    pub codes: Option<CodeWidth>,
     /// Of the rotation and of the order in which vertices are inserted.
     pub seed: u64,
 }
 
 impl Default for GraphOptions {
     fn default() -> GraphOptions {
-        GraphOptions { degree: 32, width: 128, alpha: 1.1, codes: CodeWidth::Four, seed: 0x5eed }
+        GraphOptions { degree: 32, width: 128, alpha: 1.1, codes: None, seed: 0x5eed }
+    }
+}
+
+impl GraphOptions {
+    fn code_width(&self, dimension: usize) -> CodeWidth {
+        let usual = if dimension <= EIGHT_BITS_DIMENSION_MAX { CodeWidth::Eight } else { CodeWidth::Four };
+        self.codes.unwrap_or(usual)
     }
 }
 
@@ -110,7 +120,15 @@ impl Graph {
         }
         let links = renumber(&links, options.degree, &order, &numbers);
         let vertex_rows = vertex_rows.reordered(&order);
-        let table = encode(kernels, rows, &vertex_rows, &rotation, metric, options.codes, threads);
+        let table = encode(
+            kernels,
+            rows,
+            &vertex_rows,
+            &rotation,
+            metric,
+            options.code_width(rows.dimension()),
+            threads,
+        );
         let renumbered = |vertex: u32| numbers[vertex as usize];
         let pivots = Pivots::new(kernels, &chosen, metric, &rotation, &table, renumbered);
         Some(Graph { metric, rotation, table, degree: options.degree, links, rows: vertex_rows, pivots })
@@ -236,6 +254,15 @@ fn renumber(links: &[u32], degree: usize, order: &[u32], numbers: &[u32]) -> Hug
     renumbered
 }
 
+/// Square of what an error of the query's counts in a cost.
+fn weight(metric: Metric, norm: f64) -> f64 {
+    match metric {
+        Metric::Cosine => 1.0,
+        Metric::L2 => 4.0 * norm * norm,
+        Metric::Dot => norm * norm,
+    }
+}
+
 /// The codes that searches decide by.
 fn encode(
     kernels: Kernels,
@@ -249,20 +276,23 @@ fn encode(
     let mut table = CodeTable::zeroed(width, rotation.padded(), vertices.len());
     let CodeTable { stride, lines, factors, .. } = &mut table;
     let stride = *stride;
-    let variances = Mutex::new(0.0);
+    let variances = Mutex::new((0.0, 0.0));
     let parts = lines.chunks_mut(stride * SHARE).zip(factors.chunks_mut(SHARE)).enumerate();
     in_parallel(parts, threads, |(part, (lines, factors)), rotated: &mut Vec<f32>| {
-        let mut sum = 0.0;
+        let mut sums = (0.0, 0.0);
         for (index, (lines, factors)) in lines.chunks_mut(stride).zip(factors).enumerate() {
             let row = vertices.first((part * SHARE + index) as u32);
             rotation.rotate(kernels, rows.row(row), rotated);
             let (coded, variance) = table::encode(kernels, width, metric, rotated, lines);
             *factors = coded;
-            sum += variance;
+            sums.0 += variance;
+            sums.1 += weight(metric, rows.norm(row));
         }
-        *variances.lock().expect("no panic under this lock") += sum;
+        let mut all = variances.lock().expect("no panic under this lock");
+        *all = (all.0 + sums.0, all.1 + sums.1);
     });
-    let variance = variances.into_inner().expect("no panic under this lock") / vertices.len() as f64;
-    table.error = variance.sqrt() as f32;
+    let (variance, square) = variances.into_inner().expect("no panic under this lock");
+    table.error = (variance / vertices.len() as f64).sqrt() as f32;
+    table.length = (square / vertices.len() as f64).sqrt() as f32;
     table
 }

@@ -259,6 +259,7 @@ impl Pivots {
             lines: HugeSlice::zeroed(stride * vertices.len()),
             factors: HugeSlice::zeroed(vertices.len()),
             error: table.error,
+            length: table.length,
         };
         for (index, vertex) in vertices.iter().enumerate() {
             let source = &table.lines[*vertex as usize * stride..][..stride];

@@ -262,7 +262,7 @@ impl Graph {
             rows.prefetch(self.rows.first(candidate.vertex()));
         }
         let cost_of = |value: f64| space.query.cost_of(value).unwrap_or(f64::INFINITY);
-        let margin = MARGIN * f64::from(self.table.error) * query.norm();
+        let margin = MARGIN * space.query.error(&self.table, query.norm());
         let mut offers = Offers::new(kernels, rows, query, lines);
         for (index, candidate) in found.iter().enumerate() {
             if let Some(bar) = top.bar()

@@ -13,6 +13,7 @@
 //! | flat groups | numbers in the section of groups |
 //! | centres, pivots | |
 //! | error | typical error of a cost by codes, for queries of length 1, f32 |
+//! | length | how much the rounding of a query counts, typically, f32 |
 //!
 //! | section | bytes |
 //! |---|---|
@@ -37,7 +38,7 @@ use crate::codes::Rotation;
 use crate::memory::HugeSlice;
 
 const VERSION: u64 = 1;
-const HEAD_NUMBERS: usize = 12;
+const HEAD_NUMBERS: usize = 13;
 const _: () = assert!(cfg!(target_endian = "little"), "numbers are stored as they lie in memory");
 
 /// Why a stored graph cannot be used.
@@ -88,6 +89,7 @@ impl Graph {
             self.pivots.centres.len() as u64,
             self.pivots.vertices.len() as u64,
             u64::from(self.table.error.to_bits()),
+            u64::from(self.table.length.to_bits()),
         ];
         numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
     }
@@ -123,7 +125,7 @@ impl Graph {
         let mut sections = Sections { fill };
         let rotation = Rotation::new(dimension, head.seed);
         let mut table = sections.table(head.width, rotation.padded(), head.vertices, "codes of vertices")?;
-        table.error = head.error;
+        (table.error, table.length) = (head.error, head.length);
         let links = sections.numbers(head.vertices * head.degree, "neighbours")?;
         if !links.iter().all(|link| *link == NONE || (*link as usize) < head.vertices) {
             return Err(LoadError::Content("neighbours"));
@@ -157,6 +159,7 @@ struct Head {
     centres: usize,
     pivots: usize,
     error: f32,
+    length: f32,
 }
 
 impl Head {
@@ -168,7 +171,7 @@ impl Head {
         else {
             return Err(format!("a head of {} bytes, not {}", head.len(), Graph::HEAD_BYTES));
         };
-        let [.., seed, flat, centres, pivots, error] = numbers[..] else {
+        let [.., seed, flat, centres, pivots, error, length] = numbers[..] else {
             return Err(format!("a head of {} bytes, not {}", head.len(), Graph::HEAD_BYTES));
         };
         if version != VERSION || !rest.is_empty() {
@@ -194,6 +197,10 @@ impl Head {
             let number = usize::try_from(number).ok().filter(|number| range.contains(number));
             number.ok_or_else(|| "sizes that do not fit the rows".to_owned())
         };
+        let float = |bits: u64| {
+            let value = u32::try_from(bits).ok().map(f32::from_bits).filter(|value| *value >= 0.0);
+            value.ok_or_else(|| "an error that is no number".to_owned())
+        };
         let vertices = within(vertices, 1..=rows)?;
         Ok(Head {
             width,
@@ -203,11 +210,8 @@ impl Head {
             flat_groups: within(flat, 0..=2 * rows)?,
             centres: within(centres, 1..=vertices)?,
             pivots: within(pivots, 1..=vertices)?,
-            error: u32::try_from(error)
-                .ok()
-                .map(f32::from_bits)
-                .filter(|error| *error >= 0.0)
-                .ok_or("an error that is no number")?,
+            error: float(error)?,
+            length: float(length)?,
         })
     }
 }
@@ -251,6 +255,6 @@ impl<F> Sections<F> {
         if !factors.iter().all(is_number) {
             return Err(LoadError::Content("factors of codes"));
         }
-        Ok(CodeTable { width, stride, lines, factors, error: 0.0 })
+        Ok(CodeTable { width, stride, lines, factors, error: 0.0, length: 0.0 })
     }
 }

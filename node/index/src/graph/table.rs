@@ -30,8 +30,10 @@ pub(super) struct CodeTable {
     pub(super) stride: usize,
     pub(super) lines: HugeSlice<CodeLine>,
     pub(super) factors: HugeSlice<Factors>,
-    /// Typical error of a cost, for queries of length 1.
+    /// Typical error of a cost by the vertices' codes, for queries of length 1.
     pub(super) error: f32,
+    /// How much the query's own rounding counts, typically: the vectors' lengths, as far as the metric knows them.
+    pub(super) length: f32,
 }
 
 /// A query against tables of one width. The costs are in units of the query's step: they order vertices, no more.
@@ -54,6 +56,13 @@ impl TableQuery {
         (self.add_scale < ADD_SCALE_MAX).then_some(value * f64::from(self.add_scale))
     }
 
+    /// Typical error of what [`TableQuery::cost`] estimates, for a query of this norm. Values that were rounded to the step
+    /// of an integer are wrong by 1/√12 of it.
+    pub(super) fn error(&self, table: &CodeTable, norm: f64) -> f64 {
+        let rounding = f64::from(self.encoded.scale) * f64::from(table.length) / 12f64.sqrt();
+        (f64::from(table.error) * norm).hypot(rounding)
+    }
+
     #[inline(always)]
     pub(super) fn cost(&self, factors: Factors, dot: i32) -> f32 {
         factors.add * self.add_scale - factors.mul * (dot as f32 - self.encoded.offset)
@@ -70,6 +79,7 @@ impl CodeTable {
             lines: HugeSlice::zeroed(stride * len),
             factors: HugeSlice::zeroed(len),
             error: 0.0,
+            length: 0.0,
         }
     }
 

@@ -70,7 +70,7 @@ fn nearly_all_of_the_best_are_found_with_exact_scores() {
     for (metric, dimension) in METRICS.into_iter().zip([100, 64, 31]) {
         let rows = clustered(4_000, dimension, 7);
         for codes in [CodeWidth::Four, CodeWidth::Eight] {
-            let graph = build(&rows, metric, &GraphOptions { codes, ..GraphOptions::default() });
+            let graph = build(&rows, metric, &GraphOptions { codes: Some(codes), ..GraphOptions::default() });
             assert!(graph.vertices() < 3_800, "copies share a vertex");
             let mut sum = 0.0;
             for number in 0..100 {
@@ -252,7 +252,8 @@ fn loaded(bytes: &[u8], metric: Metric, rows: &RowsView) -> Result<Graph, LoadEr
 fn a_stored_graph_finds_the_same() {
     for (metric, codes) in METRICS.into_iter().zip([CodeWidth::Four, CodeWidth::Eight, CodeWidth::Four]) {
         let rows = clustered(1_500, 70, 9);
-        let graph = build(&rows, metric, &GraphOptions { codes, degree: 16, ..GraphOptions::default() });
+        let graph =
+            build(&rows, metric, &GraphOptions { codes: Some(codes), degree: 16, ..GraphOptions::default() });
         let bytes = stored(&graph);
         let again = loaded(&bytes, metric, &rows).expect("what was stored");
         assert_eq!(stored(&again), bytes);

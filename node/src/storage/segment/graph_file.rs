@@ -9,9 +9,9 @@
 //! | 8 | 4 | format version, 1 |
 //! | 12 | 4 | segment id |
 //! | 16 | 8 | random seed |
-//! | 24 | 96 | head, see [`Graph::head`] |
-//! | 120 | 4 | CRC-32C of the 120 bytes before |
-//! | 124 | | the sections of [`Graph::sections`], each in pieces of 1 MiB at most |
+//! | 24 | 104 | head, see [`Graph::head`] |
+//! | 128 | 4 | CRC-32C of the 128 bytes before |
+//! | 132 | | the sections of [`Graph::sections`], each in pieces of 1 MiB at most |
 //!
 //! Behind each piece stands a CRC-32C over: seed (8), number of the piece in the file (8), its bytes.
 

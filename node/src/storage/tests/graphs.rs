@@ -170,7 +170,7 @@ fn a_damaged_graph_is_told_and_built_again() {
         let error = place.load(&segment, &plan()).expect_err("a bit is wrong");
         assert!(error.is_lasting() && segment.graph().is_none(), "bit {bit} at {offset}: {error}");
     }
-    for length in [0, 10, 123, 124, whole.len() / 2, whole.len() - 1] {
+    for length in [0, 10, 131, 132, whole.len() / 2, whole.len() - 1] {
         disk.overwrite(&path, whole[..length].to_vec());
         let (store, _) = open(&disk).expect("rows are whole");
         let place = store.index_place();
