@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "vectorsphere/v1/value.proto",
     "vectorsphere/v1/filter.proto",
+    "vectorsphere/v1/explanation.proto",
     "vectorsphere/v1/tables.proto",
     "vectorsphere/v1/documents.proto",
     "vectorsphere/v1/search.proto",

@@ -1,11 +1,15 @@
 //! A search as it travels through the layers, and its answer.
 
+mod explanation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::Metadata;
 use crate::filter::Filter;
 use crate::ids::{DocumentId, NodeId, ShardIndex};
+
+pub use explanation::{SegmentExplanation, ShardExplanation};
 
 /// Most hits of one search.
 pub const TOP_K_MAX: u32 = 10_000;
@@ -38,6 +42,8 @@ pub struct SearchRequest {
     pub with_metadata: bool,
     /// Return each hit's vector.
     pub with_vector: bool,
+    /// Say how each segment was searched.
+    pub explain: bool,
     /// Answer with what is there and name the shards that are missing.
     pub allow_partial: bool,
     /// What the answer must reflect.
@@ -86,6 +92,8 @@ pub struct SearchResult {
     pub missing: Vec<MissingShard>,
     /// Makes later reads see nothing older than this answer.
     pub session_token: String,
+    /// Of the shards that answered, ascending; only when asked for.
+    pub explanation: Vec<ShardExplanation>,
 }
 
 /// One hit.

@@ -4,6 +4,8 @@ use vectorsphere_proto::meta;
 
 pub use vectorsphere_index::Metric;
 
+use crate::filter::KeyPath;
+use crate::filter::index::{FIELDS_MAX, FieldKind, IndexedFields};
 use crate::ids::{TableId, TableName};
 
 /// Largest dimension of a vector.
@@ -30,6 +32,8 @@ pub struct TableSchema {
     pub replicas: u32,
     /// In-sync copies that a write needs, `1..=replicas`.
     pub min_isr: u32,
+    /// Fields of metadata that every segment has an index of, at most [`FIELDS_MAX`].
+    pub metadata_indexes: IndexedFields,
 }
 
 /// A table of the cluster.
@@ -163,6 +167,7 @@ impl TableSchema {
             min_isr: self.min_isr,
             shard_hash: 1,
             vector_type: "f32".to_owned(),
+            metadata_indexes: self.metadata_indexes.iter().map(index_record).collect(),
             ..meta::TableRecord::default()
         }
     }
@@ -184,9 +189,16 @@ impl TableSchema {
             shards: record.shards,
             replicas: record.replicas,
             min_isr: record.min_isr,
+            metadata_indexes: record.metadata_indexes.iter().map(indexed_field).collect::<Result<_, _>>()?,
         };
         schema.check()?;
         Ok(schema)
+    }
+
+    /// The metadata indexes as users write them: field, type.
+    pub fn metadata_index_words(&self) -> impl Iterator<Item = (String, String)> {
+        let words = |(field, kind): (&KeyPath, &FieldKind)| (field.to_string(), kind.as_str().to_owned());
+        self.metadata_indexes.iter().map(words)
     }
 
     /// Checks every range; the error says which field, its value, and what is allowed.
@@ -201,8 +213,23 @@ impl TableSchema {
         within("dimension", self.dimension, DIMENSION_MAX)?;
         within("shards", self.shards, SHARDS_MAX)?;
         within("replicas", self.replicas, REPLICAS_MAX)?;
-        within("min_isr", self.min_isr, self.replicas)
+        within("min_isr", self.min_isr, self.replicas)?;
+        match self.metadata_indexes.len() {
+            0..=FIELDS_MAX => Ok(()),
+            count => Err(format!("table has {count} metadata indexes, at most {FIELDS_MAX} are allowed")),
+        }
     }
+}
+
+/// The stored form of an indexed field.
+pub fn index_record((field, kind): (&KeyPath, &FieldKind)) -> meta::MetadataIndex {
+    meta::MetadataIndex { field: field.to_string(), r#type: kind.as_str().to_owned() }
+}
+
+fn indexed_field(record: &meta::MetadataIndex) -> Result<(KeyPath, FieldKind), String> {
+    let kind =
+        FieldKind::parse(&record.r#type).ok_or_else(|| format!("index of type {:?}", record.r#type))?;
+    Ok((KeyPath::parse(&record.field)?, kind))
 }
 
 #[cfg(test)]
@@ -221,11 +248,16 @@ mod tests {
                 shards: 3,
                 replicas: 1,
                 min_isr: 1,
+                metadata_indexes: [(KeyPath::parse("a[].\"b.c\"").expect("a path"), FieldKind::DateTime)]
+                    .into(),
             },
             state: TableState::Active,
         };
         assert_eq!(Table::from_record(&table.to_record()), Ok(table.clone()));
         let newer = meta::TableRecord { shard_hash: 2, ..table.to_record() };
         assert!(Table::from_record(&newer).is_err());
+        let mut unknown = table.to_record();
+        unknown.metadata_indexes[0].r#type = "text".to_owned();
+        assert!(Table::from_record(&unknown).expect_err("unknown").contains("text"));
     }
 }

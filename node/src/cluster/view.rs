@@ -426,6 +426,7 @@ mod tests {
             state: state.into(),
             shard_hash: 1,
             vector_type: "f32".to_owned(),
+            metadata_indexes: Vec::new(),
         };
         record.encode_to_vec()
     }

@@ -10,6 +10,7 @@ mod carry_out;
 mod detection;
 pub mod edits;
 mod force;
+mod metadata_indexes;
 pub mod plan;
 mod rpc;
 mod settle;

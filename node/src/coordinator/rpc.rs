@@ -15,6 +15,8 @@ use crate::cluster::view::Master;
 use crate::comm::convert::to_status;
 use crate::comm::{CommunicationService, grpc_timeout};
 use crate::error_code::{Error, ErrorCode};
+use crate::filter::KeyPath;
+use crate::filter::index::FieldKind;
 use crate::ids::{NodeId, Revision, ShardId, ShardIndex, TableId, TableName};
 use crate::recovery::OtherCopy;
 use crate::table::TableSchema;
@@ -61,6 +63,26 @@ impl CoordinatorService for CoordinatorRpc {
         };
         self.0.delete_table(&name, id, deadline).await.map_err(|error| to_status(&error))?;
         Ok(Response::new(proto::DeleteTableResponse {}))
+    }
+
+    async fn set_metadata_index(
+        &self,
+        request: Request<proto::SetMetadataIndexRequest>,
+    ) -> Result<Response<proto::SetMetadataIndexResponse>, Status> {
+        let deadline = deadline(&request);
+        let proto::SetMetadataIndexRequest { table_id: table, index } = request.into_inner();
+        let index = index.unwrap_or_default();
+        let broken = |pointer: &str, why: String| to_status(&Error::invalid(pointer, why));
+        let field = KeyPath::parse(&index.field).map_err(|why| broken("/index/field", why))?;
+        let kind = match index.r#type.as_str() {
+            "" => None,
+            word => Some(
+                FieldKind::parse(word)
+                    .ok_or_else(|| broken("/index/type", format!("type {word:?} is not known")))?,
+            ),
+        };
+        let table = answered(self.0.set_metadata_index(table_id(&table)?, &field, kind, deadline)).await?;
+        Ok(Response::new(proto::SetMetadataIndexResponse { table: Some(table.to_record()) }))
     }
 
     async fn start_drain(

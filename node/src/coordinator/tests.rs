@@ -9,6 +9,8 @@ use crate::cluster::ClusterMetrics;
 use crate::cluster::meta_store::EmbeddedStore;
 use crate::cluster::view::{Drain, Replica};
 use crate::comm::{ChannelSettings, CommMetrics};
+use crate::filter::KeyPath;
+use crate::filter::index::{FIELDS_MAX, FieldKind};
 use crate::ids::{Epoch, ShardIndex};
 use crate::runtime::TaskGroup;
 use crate::runtime::network::Tcp;
@@ -128,6 +130,7 @@ fn schema(shards: u32) -> TableSchema {
         shards,
         replicas: 1,
         min_isr: 1,
+        metadata_indexes: Default::default(),
     }
 }
 
@@ -241,6 +244,46 @@ async fn a_drain_is_a_record_until_it_is_cancelled() {
     let stranger = NodeId::parse("stranger").expect("valid");
     let refused = world.coordinator.start_drain(&stranger, None, String::new(), soon()).await;
     assert_eq!(refused.expect_err("unknown").code, ErrorCode::NodeNotFound);
+}
+
+#[tokio::test]
+async fn metadata_indexes_are_changed_one_by_one_in_the_tables_record() {
+    let world = World::new().await;
+    world.run();
+    let id = TableId::random();
+    let create = world.coordinator.create_table(id, schema(1), soon());
+    let (created, ()) = tokio::join!(create, world.serve_all(id, 1));
+    created.expect("created");
+    let set = async |field: &str, kind| {
+        let field = KeyPath::parse(field).expect("a path");
+        let table = world.coordinator.set_metadata_index(id, &field, kind, soon()).await?;
+        Ok::<_, Error>(table.schema.metadata_index_words().collect::<Vec<_>>())
+    };
+    let words = |field: &str, kind: &str| (field.to_owned(), kind.to_owned());
+    // Those of one moment do not undo each other.
+    let (a, b) = tokio::join!(set("a", Some(FieldKind::Geo)), set("b[].c", Some(FieldKind::Bool)));
+    assert!(a.is_ok() && b.is_ok(), "{a:?} {b:?}");
+    let before = world.coordinator.stored_table(id).await.expect("readable").expect("there");
+    assert_eq!(set("a", Some(FieldKind::Geo)).await, Ok(vec![words("a", "geo"), words("b[].c", "bool")]));
+    assert_eq!(
+        world.coordinator.stored_table(id).await.expect("readable"),
+        Some(before),
+        "not written again"
+    );
+    assert_eq!(set("a", None).await, Ok(vec![words("b[].c", "bool")]));
+    assert_eq!(set("a", None).await, Ok(vec![words("b[].c", "bool")]));
+    for number in 1..FIELDS_MAX {
+        set(&format!("f{number}"), Some(FieldKind::Keyword)).await.expect("there is room");
+    }
+    assert_eq!(
+        set("more", Some(FieldKind::Keyword)).await.expect_err("full").code,
+        ErrorCode::InvalidArgument
+    );
+    assert!(set("b[].c", Some(FieldKind::Integer)).await.is_ok(), "another type takes no room");
+    let name = schema(1).name;
+    // The slaves exist in the metadata alone: nobody removes the data.
+    let _ = world.coordinator.delete_table(&name, Some(id), Instant::now()).await;
+    assert_eq!(set("a", None).await.expect_err("deleted").code, ErrorCode::TableNotFound);
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ impl GeoCircle {
     pub fn contains(&self, point: GeoPoint) -> bool {
         self.center.distance_m(point) <= self.radius_m
     }
+
+    /// Latitudes that no place in it is beyond, with room for rounding.
+    pub(super) fn latitudes(&self) -> (f64, f64) {
+        let reach = (self.radius_m / EARTH_RADIUS_M).to_degrees() * (1.0 + 1e-9) + 1e-7;
+        (self.center.lat - reach, self.center.lat + reach)
+    }
 }
 
 impl GeoBox {
@@ -102,5 +108,18 @@ mod tests {
         assert!(!fiji.contains(at(-18.0, 0.0)) && !fiji.contains(at(-18.0, -177.0)));
         let up_to_the_line = GeoBox { top_left: at(1.0, 170.0), bottom_right: at(-1.0, 180.0) };
         assert!(up_to_the_line.contains(at(0.0, -180.0)));
+    }
+
+    #[test]
+    fn no_place_of_a_circle_is_beyond_its_latitudes() {
+        for (lat, radius_m) in [(0.0, 0.0), (52.5, 1_000.0), (-89.0, 500_000.0), (10.0, 3e7)] {
+            let circle = GeoCircle { center: at(lat, 30.0), radius_m };
+            let (south, north) = circle.latitudes();
+            for step in 0..=18_000 {
+                let point = at(f64::from(step) / 100.0 - 90.0, 30.0);
+                assert!(!circle.contains(point) || (south..=north).contains(&point.lat));
+            }
+            assert!(circle.contains(circle.center));
+        }
     }
 }

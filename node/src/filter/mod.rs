@@ -10,6 +10,7 @@
 mod date_time;
 mod draft;
 mod geo;
+pub mod index;
 mod key_path;
 mod matcher;
 mod number;
@@ -113,6 +114,13 @@ impl Filter {
     /// True when every document passes.
     pub fn is_empty(&self) -> bool {
         self.must.is_empty() && self.should.is_empty() && self.must_not.is_empty()
+    }
+}
+
+impl<T: Copy> Range<T> {
+    /// This value alone.
+    pub fn only(value: T) -> Range<T> {
+        Range { from: Bound::Included(value), to: Bound::Included(value) }
     }
 }
 

@@ -10,8 +10,13 @@ use super::{
 };
 
 const NAMES: [&str; 6] = ["a", "b", "c", "a.b", "lat", "\"\\\né"];
-const TEXTS: [&str; 8] =
-    ["", "x", "y", "\"q\\", "é\n", "2024-05-01", "2024-05-01T12:00:00.5Z", "2024-06-01T00:00:00+02:00"];
+/// Longer than what indexes hold.
+const LONG: &str = match std::str::from_utf8(&[b'x'; 300]) {
+    Ok(text) => text,
+    Err(_) => "never",
+};
+const TEXTS: [&str; 9] =
+    ["", "x", LONG, "y", "\"q\\", "é\n", "2024-05-01", "2024-05-01T12:00:00.5Z", "2024-06-01T00:00:00+02:00"];
 
 /// Metadata.
 pub(crate) fn object() -> impl Strategy<Value = Map<String, Value>> {
@@ -66,7 +71,7 @@ pub(crate) fn number() -> impl Strategy<Value = Number> {
 }
 
 fn date_time() -> impl Strategy<Value = DateTime> {
-    prop::sample::select(&TEXTS[5..]).prop_map(|text| DateTime::parse(text).expect("a date-time"))
+    prop::sample::select(&TEXTS[6..]).prop_map(|text| DateTime::parse(text).expect("a date-time"))
 }
 
 fn point() -> impl Strategy<Value = GeoPoint> {

@@ -1,5 +1,7 @@
 //! The values that `match` compares with.
 
+use std::sync::Arc;
+
 use super::Number;
 
 /// Lists up to here are read through; longer ones are searched.
@@ -8,10 +10,10 @@ const SHORT: usize = 8;
 /// A set of texts, numbers and booleans.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values {
-    /// Ascending bytes, each once.
-    texts: Vec<Box<str>>,
+    /// Ascending bytes, each once. Shared, as the numbers are: filters are copied in parts, lists may be long.
+    texts: Arc<[Box<str>]>,
     /// Ascending, each once.
-    numbers: Vec<Number>,
+    numbers: Arc<[Number]>,
     /// False, true.
     bools: [bool; 2],
 }
@@ -30,19 +32,19 @@ pub enum Scalar {
 impl Values {
     /// The set of some values.
     pub(super) fn new(scalars: impl IntoIterator<Item = Scalar>) -> Values {
-        let mut values = Values::default();
+        let (mut texts, mut numbers, mut bools) = (Vec::new(), Vec::new(), [false; 2]);
         for scalar in scalars {
             match scalar {
-                Scalar::Text(text) => values.texts.push(text),
-                Scalar::Number(number) => values.numbers.push(number),
-                Scalar::Bool(word) => values.bools[usize::from(word)] = true,
+                Scalar::Text(text) => texts.push(text),
+                Scalar::Number(number) => numbers.push(number),
+                Scalar::Bool(word) => bools[usize::from(word)] = true,
             }
         }
-        values.texts.sort_unstable();
-        values.texts.dedup();
-        values.numbers.sort_unstable();
-        values.numbers.dedup();
-        values
+        texts.sort_unstable();
+        texts.dedup();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Values { texts: texts.into(), numbers: numbers.into(), bools }
     }
 
     /// Texts in it, ascending.

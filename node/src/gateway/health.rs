@@ -116,6 +116,7 @@ mod tests {
             shards: 1,
             replicas: 2,
             min_isr: 2,
+            metadata_indexes: Default::default(),
         };
         let table = Table { id: TableId::random(), schema, state: TableState::Active };
         let replica = |number: u8, name: &str| Replica {

@@ -3,10 +3,14 @@
 //! A draft says what the caller wrote; a domain value is proof that the rules of `docs/reference/limits.md` hold.
 //! Checked before anything is written, all broken rules at once.
 
+mod indexed_fields;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+
+pub(super) use indexed_fields::{IndexedFieldsDraft, metadata_index};
 
 use super::limits::{
     ANSWER_BYTES_MAX, MAGNITUDE_MAX, METADATA_BYTES_MAX, PAGE_DOCUMENTS_DEFAULT, PAGE_DOCUMENTS_MAX,
@@ -21,6 +25,8 @@ use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
 use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
+use indexed_fields::indexed_fields;
+
 /// A table as the caller describes it; `None` and empty mean the default.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TableDraft {
@@ -31,6 +37,7 @@ pub(super) struct TableDraft {
     pub(super) shards: Option<u64>,
     pub(super) replicas: Option<u64>,
     pub(super) min_isr: Option<u64>,
+    pub(super) metadata_indexes: IndexedFieldsDraft,
 }
 
 /// A vector as the caller wrote it.
@@ -65,6 +72,7 @@ pub(super) struct SearchDraft {
     pub(super) filter: Option<FilterDraft>,
     pub(super) with_metadata: bool,
     pub(super) with_vector: bool,
+    pub(super) explain: bool,
     pub(super) allow_partial: bool,
     pub(super) read: ReadDraft,
 }
@@ -130,11 +138,12 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
     let replicas = ranged("replicas", replicas, REPLICAS_MAX, &mut violations);
     let min_isr = draft.min_isr.unwrap_or(u64::from(replicas.div_ceil(2)));
     let min_isr = ranged("min_isr", min_isr, replicas, &mut violations);
+    let metadata_indexes = indexed_fields(&draft.metadata_indexes, &mut violations);
     violations.into_result()?;
     let (Ok(name), Some(metric), Some(index)) = (name, metric, index) else {
         return Err(Error::new(ErrorCode::Internal, "a broken rule was not recorded"));
     };
-    Ok(TableSchema { name, dimension, metric, index, shards, replicas, min_isr })
+    Ok(TableSchema { name, dimension, metric, index, shards, replicas, min_isr, metadata_indexes })
 }
 
 /// A table's name in a path or message.
@@ -288,6 +297,7 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
         filter,
         with_metadata: draft.with_metadata,
         with_vector: draft.with_vector,
+        explain: draft.explain,
         allow_partial: draft.allow_partial,
         read,
     })

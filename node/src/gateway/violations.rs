@@ -78,6 +78,12 @@ pub(super) fn nearest(word: &str, known: &[&str]) -> String {
     }
 }
 
+/// A name as a step of a JSON pointer, cut when it is long.
+pub(super) fn step(name: &str) -> String {
+    let short: String = name.chars().take(64).collect();
+    short.replace('~', "~0").replace('/', "~1")
+}
+
 /// `text` for a message: quoted, cut after 64 characters.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(64) {

@@ -16,7 +16,7 @@ use super::{RequestContext, Router};
 use crate::cluster::view::ClusterView;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, Revision, ShardId, ShardIndex};
-use crate::search::Hit;
+use crate::search::{Hit, SegmentExplanation};
 use crate::table::Table;
 
 impl Router {
@@ -191,7 +191,8 @@ impl Router {
             return Err(Error::new(code, failure.message));
         }
         let hits = answer.hits.into_iter().map(hit).collect::<Result<_, _>>()?;
-        Ok(ShardHits { hits, position: self.seen(shard, answer.position) })
+        let segments = answer.segments.into_iter().map(SegmentExplanation::from_proto).collect();
+        Ok(ShardHits { hits, position: self.seen(shard, answer.position), segments })
     }
 }
 
@@ -204,6 +205,8 @@ pub(super) struct ShardHits {
     pub(super) hits: Vec<Hit>,
     /// Where the snapshot stood.
     pub(super) position: SeenPosition,
+    /// How it was searched, when asked for.
+    pub(super) segments: Vec<SegmentExplanation>,
 }
 
 /// A shard that has not answered yet.
@@ -254,7 +257,7 @@ mod tests {
     fn answers(of: &[(u32, Option<u64>)]) -> BTreeMap<ShardIndex, Answer> {
         let answer = |lsn: &Option<u64>| {
             let position = |lsn: u64| SeenPosition { incarnation: 0, lsn: Lsn(lsn) };
-            let hits = |lsn| ShardHits { hits: Vec::new(), position: position(lsn) };
+            let hits = |lsn| ShardHits { hits: Vec::new(), position: position(lsn), segments: Vec::new() };
             lsn.map(hits).ok_or_else(|| Error::new(ErrorCode::ShardUnavailable, "down"))
         };
         of.iter().map(|(shard, lsn)| (ShardIndex(*shard), answer(lsn))).collect()

@@ -11,7 +11,9 @@ use crate::document::{Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::filter::wire;
 use crate::ids::{DocumentId, ShardId, ShardIndex};
-use crate::search::{ANSWER_BYTES_MAX, Hit, MissingShard, SearchRequest, SearchResult, SearchTarget};
+use crate::search::{
+    ANSWER_BYTES_MAX, Hit, MissingShard, SearchRequest, SearchResult, SearchTarget, ShardExplanation,
+};
 use crate::table::Table;
 
 impl Router {
@@ -28,11 +30,15 @@ impl Router {
         let mut query = Query { table, vector, exclude_id, token, request: &request };
         let answers = self.ask_all_shards(context, &query).await;
         let (mut lists, mut missing) = (Vec::with_capacity(answers.len()), Vec::new());
+        let mut explanation = Vec::new();
         for (shard, answer) in answers {
             match answer {
                 Ok(answer) => {
                     query.token.see(shard, answer.position);
                     lists.push(answer.hits);
+                    if request.explain {
+                        explanation.push(ShardExplanation { shard, segments: answer.segments });
+                    }
                 }
                 Err(error) => missing.push((shard, error)),
             }
@@ -46,7 +52,7 @@ impl Router {
         hits.drain(..hits.len().min(request.offset as usize));
         check_size(&request, &hits)?;
         let missing = missing.into_iter().map(|(shard, error)| self.missing(table, shard, error)).collect();
-        Ok(SearchResult { hits, missing, session_token: query.token.encode() })
+        Ok(SearchResult { hits, missing, session_token: query.token.encode(), explanation })
     }
 
     fn missing(&self, table: &Table, shard: ShardIndex, error: Error) -> MissingShard {
@@ -105,6 +111,7 @@ impl Query<'_> {
             exclude_id: self.exclude_id.clone(),
             exact: self.request.exact,
             ef: self.request.ef.unwrap_or_default(),
+            explain: self.request.explain,
         }
     }
 }
@@ -166,6 +173,7 @@ mod tests {
             ef: None,
             threshold: None,
             filter: None,
+            explain: false,
             with_metadata: true,
             with_vector: false,
             allow_partial: false,

@@ -1,10 +1,12 @@
 //! Table changes: forwarded to the Master, tried again while mastership moves.
 
-use vectorsphere_proto::internal as proto;
+use vectorsphere_proto::{internal as proto, meta};
 
 use super::attempts::with_deadline;
 use super::{RequestContext, Router};
 use crate::error_code::{Error, ErrorCode};
+use crate::filter::KeyPath;
+use crate::filter::index::FieldKind;
 use crate::ids::{TableId, TableName};
 use crate::table::{Table, TableSchema, TableState};
 
@@ -18,7 +20,25 @@ impl Router {
             let request = with_deadline(context, request.clone());
             async move { client.create_table(request).await }
         });
-        created(answer.await.map_err(|failure| failure.error)?)
+        answered(answer.await.map_err(|failure| failure.error)?.table)
+    }
+
+    /// Lets a field of the table's metadata have an index of a type, or none; the table as it is then.
+    pub async fn set_metadata_index(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        field: &KeyPath,
+        kind: Option<FieldKind>,
+    ) -> Result<Table, Error> {
+        let r#type = kind.map_or("", FieldKind::as_str).to_owned();
+        let index = Some(meta::MetadataIndex { field: field.to_string(), r#type });
+        let request = proto::SetMetadataIndexRequest { table_id: table.id.to_string(), index };
+        let answer = self.on_master(context, ErrorCode::is_transient, |mut client| {
+            let request = with_deadline(context, request.clone());
+            async move { client.set_metadata_index(request).await }
+        });
+        answered(answer.await.map_err(|failure| failure.error)?.table)
     }
 
     /// Deletes a table with all its documents.
@@ -38,9 +58,8 @@ impl Router {
     }
 }
 
-fn created(answer: proto::CreateTableResponse) -> Result<Table, Error> {
-    let record = answer.table.unwrap_or_default();
-    Table::from_record(&record).map_err(|why| {
+fn answered(record: Option<meta::TableRecord>) -> Result<Table, Error> {
+    Table::from_record(&record.unwrap_or_default()).map_err(|why| {
         Error::new(ErrorCode::Internal, format!("the Master answered with a broken table: {why}"))
     })
 }

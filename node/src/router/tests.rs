@@ -160,6 +160,7 @@ impl World {
             shards: 2,
             replicas: 3,
             min_isr: 2,
+            metadata_indexes: Default::default(),
         };
         let table = Table { id: TableId::random(), schema, state: TableState::Active };
         let shards = (0..2).map(|index| shard(&table, index)).map(|shard| (shard.id, Arc::new(shard)));
@@ -346,6 +347,7 @@ async fn a_copy_that_does_not_answer_is_not_waited_for() {
         ef: None,
         threshold: None,
         filter: None,
+        explain: false,
         with_metadata: false,
         with_vector: false,
         allow_partial: false,
@@ -420,6 +422,7 @@ async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failur
         ef: None,
         threshold: None,
         filter: None,
+        explain: false,
         with_metadata: false,
         with_vector: false,
         allow_partial,

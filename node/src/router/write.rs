@@ -240,6 +240,7 @@ mod tests {
             shards: 4,
             replicas: 1,
             min_isr: 1,
+            metadata_indexes: Default::default(),
         };
         Table { id: TableId::random(), schema, state: TableState::Active }
     }

@@ -14,6 +14,7 @@ use vectorsphere_index::Metric;
 
 use super::disk_stage::SharedDiskStage;
 use super::replica::{ReadRule, Replica, ReplicaState, SharedGrant};
+use super::segment_indexes::SegmentIndexes;
 use crate::document::{Document, Metadata};
 use crate::error_code::ErrorCode;
 use crate::ids::{DocumentId, Epoch, Lsn, OpId, ReplicaId, ShardId, ShardIndex, TableId};
@@ -69,6 +70,7 @@ fn employ() -> (Owner, Arc<Replica>) {
         dimension: 1,
         metric: Metric::L2,
         reader: store.reader(),
+        indexes: SegmentIndexes::default(),
         state: receiver,
         grant: grant.clone(),
         // Nobody takes requests: a read that needs a confirmation is refused.

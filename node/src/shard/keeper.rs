@@ -19,6 +19,7 @@ use super::links::Links;
 use super::owner::{Ending, OwnerFailure};
 use super::pace::Pace;
 use super::records::Records;
+use super::segment_indexes::SegmentIndexer;
 use super::slot::{OpenCopy, Sight, Slot, end};
 use super::step::{self, Opened, StepFailure};
 use crate::cluster::view::{self, ClusterView, Shard};
@@ -161,6 +162,7 @@ impl Keeper {
             let sight = Sight { record: record.mod_revision, session };
             let slot = self.slots.entry(copy).or_default();
             slot.tell(record);
+            slot.tell_fields(table.map(Arc::as_ref));
             slot.note_leaving(entry);
             if slot.is_busy || slot.is_resting(sight) {
                 continue;
@@ -380,6 +382,7 @@ impl Keeper {
         let cancel = self.cancel.child_token();
         let index = index_plan(&wanted.schema, self.parts.kernels);
         let (tell, record) = watch::channel(wanted.record);
+        let (tell_fields, fields) = watch::channel(wanted.schema.metadata_indexes);
         let settings = &self.parts.settings;
         let context = step::OwnerContext {
             shard,
@@ -403,10 +406,13 @@ impl Keeper {
             cancel: cancel.clone(),
         };
         let (replica, owner) = step::employ(store, context);
-        self.owners.spawn(async move { (copy, owner.run().await) });
+        let (compute, metrics) = (self.parts.compute.clone(), self.parts.metrics.clone());
+        let indexer = SegmentIndexer { replica: replica.clone(), fields, compute, metrics };
+        // The indexer ends with the owner.
+        self.owners.spawn(async move { (copy, tokio::join!(owner.run(), indexer.run()).0) });
         self.table.set(shard, Found::Open(replica.clone()));
         let slot = self.slot(copy);
-        slot.open = Some(OpenCopy { replica, record: tell, cancel });
+        slot.open = Some(OpenCopy { replica, record: tell, fields: tell_fields, cancel });
         (slot.is_damaged, slot.failing_since, slot.not_before) = (false, None, None);
     }
 

@@ -38,6 +38,8 @@ pub struct ShardMetrics {
     pub index_build_seconds: Histogram,
     /// Time of one shard's part of a search.
     pub search_seconds: Histogram,
+    /// Bytes of metadata indexes in memory.
+    pub metadata_index_bytes: Gauge,
     /// Bytes free on the data volume.
     pub disk_free_bytes: Gauge,
     /// 0 normal, 1 warning, 2 no new copies are taken, 3 upserts are refused.
@@ -64,6 +66,7 @@ impl ShardMetrics {
             index_builds: Counter::default(),
             index_build_seconds: seconds(),
             search_seconds: seconds(),
+            metadata_index_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             disk_stage: Gauge::default(),
         };
@@ -97,6 +100,13 @@ impl ShardMetrics {
         for (name, help, timer) in timers {
             registry.register_with_unit(name, help, Unit::Seconds, timer.clone());
         }
+        let indexes = self.metadata_index_bytes.clone();
+        registry.register_with_unit(
+            "metadata_index",
+            "Bytes of metadata indexes in memory",
+            Unit::Bytes,
+            indexes,
+        );
         let free = self.disk_free_bytes.clone();
         registry.register_with_unit("disk_free", "Free bytes of the data volume", Unit::Bytes, free);
     }

@@ -30,8 +30,10 @@ pub mod replica;
 pub mod replication_rpc;
 pub mod rpc;
 pub mod search;
+pub mod segment_indexes;
 mod slot;
 mod slow_disk;
+pub mod snapshot_filter;
 mod step;
 
 mod turn;

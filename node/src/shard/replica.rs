@@ -9,6 +9,7 @@ use vectorsphere_index::Metric;
 use vectorsphere_proto::internal::ReplicaStatus;
 
 use super::disk_stage::{DiskStage, SharedDiskStage};
+use super::segment_indexes::SegmentIndexes;
 use super::turn::PinReply;
 use super::write_room::TakenRoom;
 use crate::document::Document;
@@ -36,6 +37,8 @@ pub struct Replica {
     pub(super) dimension: u32,
     pub(super) metric: Metric,
     pub(super) reader: StoreReader,
+    /// Of metadata; the [`SegmentIndexer`](super::segment_indexes::SegmentIndexer) of this replica builds them.
+    pub(super) indexes: SegmentIndexes,
     pub(super) state: watch::Receiver<ReplicaState>,
     pub(super) grant: SharedGrant,
     pub(super) writes: mpsc::Sender<WriteRequest>,

@@ -15,13 +15,14 @@ use super::index_service::IndexService;
 use super::parse;
 use super::replica::Replica;
 use super::search::{Engine, Ranking, ShardQuery, read_out, search};
+use super::snapshot_filter::SnapshotFilter;
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
-use crate::search::{ANSWER_BYTES_MAX, EF_MAX, Hit, TOP_K_MAX};
-use crate::storage::Batch;
+use crate::search::{ANSWER_BYTES_MAX, EF_MAX, Hit, SegmentExplanation, TOP_K_MAX};
+use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
 const PAGE_DOCUMENTS_MAX: u32 = 1_000;
@@ -61,6 +62,14 @@ impl ShardService for IndexService {
         let open = shards.filter_map(|shard| self.shard_statistics(shard).ok());
         Ok(Response::new(proto::StatisticsResponse { shards: open.collect() }))
     }
+}
+
+/// What a shard found.
+struct Ranked {
+    ranking: Ranking,
+    position: proto::ReadPosition,
+    /// When asked for.
+    segments: Vec<SegmentExplanation>,
 }
 
 impl IndexService {
@@ -135,6 +144,7 @@ impl IndexService {
             top_k: request.top_k as usize,
             threshold: request.threshold,
             filter: parse::filter(request.filter)?,
+            explain: request.explain,
             with_metadata: request.with_metadata,
             with_vector: request.with_vector,
             exclude,
@@ -150,13 +160,14 @@ impl IndexService {
         let rankings = join_all(request.parts.iter().map(|part| self.rank_shard(part, query.clone()))).await;
         let shards = request.parts.into_iter().map(|part| part.shard);
         let answer = move || {
-            let ranked: Vec<&Ranking> = rankings.iter().flatten().map(|(ranking, _)| ranking).collect();
+            let ranked: Vec<&Ranking> = rankings.iter().flatten().map(|ranked| &ranked.ranking).collect();
             let mut hits = read_out(&ranked, &query).into_iter();
             let answers = shards.zip(&rankings).map(|(shard, ranking)| match ranking {
-                Ok((_, position)) => {
+                Ok(Ranked { position, segments, .. }) => {
                     let hits = hits.next().expect("one list for each ranking").into_iter();
                     let (hits, position) = (hits.map(hit_to_proto).collect(), Some(*position));
-                    proto::ShardAnswer { shard, hits, position, failure: None }
+                    let segments = segments.iter().map(SegmentExplanation::to_proto).collect();
+                    proto::ShardAnswer { shard, hits, position, failure: None, segments }
                 }
                 Err(error) => {
                     let (code, message) = (error.code.as_str().to_owned(), error.message.clone());
@@ -170,11 +181,7 @@ impl IndexService {
     }
 
     /// Each shard answers for itself: its best rows and where its snapshot stood, or why not.
-    async fn rank_shard(
-        &self,
-        part: &proto::ShardPart,
-        query: Arc<ShardQuery>,
-    ) -> Result<(Ranking, proto::ReadPosition), Error> {
+    async fn rank_shard(&self, part: &proto::ShardPart, query: Arc<ShardQuery>) -> Result<Ranked, Error> {
         let started = Instant::now();
         let (shard, epoch) = parse::shard(part.shard.as_ref())?;
         let replica = self.replica(shard)?;
@@ -182,9 +189,35 @@ impl IndexService {
         let snapshot = replica.snapshot(epoch, parse::read_rule(part.rule.as_ref())?).await?;
         let position = position(&replica, snapshot.lsn);
         let engine = Engine { kernels: self.kernels, metric: replica.metric() };
-        let ranking = search(&self.compute, engine, snapshot, query).await;
+        let filter = self.filter(&replica, &snapshot, &query).await?;
+        let explain = query.explain.then(|| (snapshot.clone(), filter.clone()));
+        let ranking = search(&self.compute, engine, snapshot, query, filter).await;
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
-        ranking.map(|ranking| (ranking, position)).map_err(pool_error)
+        let segments = match explain {
+            Some((snapshot, filter)) => {
+                let explain = move || explained(&snapshot, filter.as_deref());
+                self.compute.run(explain).await.map_err(pool_error)?
+            }
+            None => Vec::new(),
+        };
+        Ok(Ranked { ranking: ranking.map_err(pool_error)?, position, segments })
+    }
+
+    /// The query's filter for a snapshot.
+    async fn filter(
+        &self,
+        replica: &Replica,
+        snapshot: &Arc<Snapshot>,
+        query: &ShardQuery,
+    ) -> Result<Option<Arc<SnapshotFilter>>, Error> {
+        let Some(matcher) = query.filter.clone() else { return Ok(None) };
+        let (snapshot, indexes) = (snapshot.clone(), replica.indexes.clone());
+        let has_none = indexes.is_empty();
+        let select = move || Arc::new(SnapshotFilter::new(matcher, &snapshot, &indexes));
+        if has_none {
+            return Ok(Some(select()));
+        }
+        self.compute.run(select).await.map(Some).map_err(pool_error)
     }
 
     fn shard_statistics(&self, wanted: proto::ShardRef) -> Result<proto::ShardStatistics, Error> {
@@ -209,6 +242,15 @@ impl IndexService {
 fn position(replica: &Replica, applied: Lsn) -> proto::ReadPosition {
     let staleness_ms = replica.staleness().map_or(u64::MAX, |staleness| staleness.as_millis() as u64);
     proto::ReadPosition { applied_lsn: applied.0, staleness_ms, incarnation: replica.incarnation() }
+}
+
+/// How the segments of a snapshot are searched.
+fn explained(snapshot: &Snapshot, filter: Option<&SnapshotFilter>) -> Vec<SegmentExplanation> {
+    let mut reports = filter.map(|filter| filter.reports(snapshot)).unwrap_or_default().into_iter();
+    let segments = snapshot.segments.iter();
+    segments
+        .map(|segment| SegmentExplanation { rows: u64::from(segment.len()), filter: reports.next() })
+        .collect()
 }
 
 fn pool_error(error: PoolError) -> Error {

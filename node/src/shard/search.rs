@@ -10,7 +10,9 @@ use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::{Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, scan};
 
+use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
+use crate::filter::index::Selection as FilterSelection;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit};
@@ -51,8 +53,10 @@ pub struct ShardQuery {
     pub top_k: usize,
     /// Hits must be as good as this.
     pub threshold: Option<f64>,
-    /// Only rows whose metadata passes.
+    /// Only rows whose metadata passes: over a snapshot, as a [`SnapshotFilter`].
     pub filter: Option<Arc<Matcher>>,
+    /// Say how each segment was searched.
+    pub explain: bool,
     /// Return metadata.
     pub with_metadata: bool,
     /// Return vectors.
@@ -99,6 +103,7 @@ pub async fn search(
     engine: Engine,
     snapshot: Arc<Snapshot>,
     query: Arc<ShardQuery>,
+    filter: Option<Arc<SnapshotFilter>>,
 ) -> Result<Ranking, PoolError> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
@@ -106,12 +111,13 @@ pub async fn search(
     if let [piece] = &pieces[..]
         && values_of(&snapshot, &query, piece) < INLINE_VALUES
     {
-        let best = best_of(engine, &snapshot, &query, piece, &stop);
+        let best = best_of(engine, &snapshot, &query, filter.as_deref(), piece, &stop);
         return Ok(Ranking { metric: engine.metric, snapshot, best });
     }
     let runs = pieces.into_iter().map(|piece| {
         let (snapshot, query, stop) = (snapshot.clone(), query.clone(), stop.clone());
-        pool.run(move || best_of(engine, &snapshot, &query, &piece, &stop))
+        let filter = filter.clone();
+        pool.run(move || best_of(engine, &snapshot, &query, filter.as_deref(), &piece, &stop))
     });
     let mut found = try_join_all(runs).await?;
     if found.len() <= 1 {
@@ -271,6 +277,7 @@ fn best_of(
     engine: Engine,
     snapshot: &Snapshot,
     query: &ShardQuery,
+    filter: Option<&SnapshotFilter>,
     piece: &Piece,
     stop: &CancellationToken,
 ) -> Vec<(f64, Place)> {
@@ -282,21 +289,25 @@ fn best_of(
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
         let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
         if let Some(graph) = query.graph(segment) {
-            let walk = Walk { engine, segment, graph, snapshot, query, target: &target };
+            let filter = filter.map(|filter| (filter, *index));
+            let walk = Walk { engine, segment, graph, snapshot, query, filter, target: &target };
             walk.run(is_wanted, key, &mut top);
             continue;
         }
-        let passes = |row: u32| match &query.filter {
-            Some(filter) => filter.matches(segment.metadata_json(row)),
-            None => true,
-        };
+        let passes = |row: u32| filter.is_none_or(|filter| filter.passes(*index, segment, row));
         let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
         let step = rows_min(query.vector.len());
-        let mut first = range.start;
-        while first < range.end && !stop.is_cancelled() {
-            let end = first.saturating_add(step).min(range.end);
-            scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
-            first = end;
+        let runs = match filter {
+            Some(filter) => filter.runs(*index, range.clone()),
+            None => vec![range.clone()],
+        };
+        for run in runs {
+            let mut first = run.start;
+            while first < run.end && !stop.is_cancelled() {
+                let end = first.saturating_add(step).min(run.end);
+                scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
+                first = end;
+            }
         }
     }
     top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect()
@@ -309,19 +320,24 @@ struct Walk<'w> {
     graph: &'w Graph,
     snapshot: &'w Snapshot,
     query: &'w ShardQuery,
+    /// With the segment's place in the snapshot.
+    filter: Option<(&'w SnapshotFilter, usize)>,
     target: &'w Query<'w>,
 }
 
 impl Walk<'_> {
     fn run<K: Ord>(&self, is_wanted: impl Fn(u32) -> bool, key: impl Fn(u32) -> K, top: &mut TopK<K>) {
-        let Walk { segment, snapshot, query, .. } = self;
+        let Walk { segment, snapshot, .. } = self;
         let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
-        let Some(filter) = &query.filter else {
+        let Some((filter, place)) = self.filter else {
             let dead = segment.dead_rows() as usize;
             let selection = if dead == 0 { Selection::All } else { Selection::AllBut(dead) };
             return self.search(selection, visible, key, top);
         };
-        let passes = |row: u32| visible(row) && filter.matches(segment.metadata_json(row));
+        if let Some(selection) = filter.selection(place) {
+            return self.run_selected(selection, visible, key, top);
+        }
+        let passes = |row: u32| visible(row) && filter.passes(place, segment, row);
         let (rows, sampled) = (segment.len(), segment.len().min(FILTER_SAMPLE));
         let row_of = |index: u32| (u64::from(index) * u64::from(rows) / u64::from(sampled)) as u32;
         let passed = (0..sampled).filter(|index| passes(row_of(*index))).count();
@@ -331,6 +347,29 @@ impl Walk<'_> {
             return self.search(Selection::AllBut(hidden), passes, key, top);
         }
         let mask = RowMask::of(rows, passes);
+        self.search(Selection::Mask(&mask), |_| true, key, top);
+    }
+
+    /// The same where indexes know which rows pass, or most that do not.
+    fn run_selected<K: Ord>(
+        &self,
+        selected: &FilterSelection,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) {
+        let segment = self.segment;
+        let rows = segment.len();
+        let metadata = |row: u32| segment.metadata_json(row);
+        let passing = selected.estimate(metadata);
+        if passing * u64::from(FILTER_SAMPLE) >= u64::from(rows) * FILTER_COMMON as u64 {
+            let hidden = u64::from(rows) - passing;
+            let passes = |row: u32| visible(row) && selected.passes(row, || metadata(row));
+            return self.search(Selection::AllBut(hidden as usize), passes, key, top);
+        }
+        let mut mask = RowMask::none(rows);
+        let passes = |row: &u32| visible(*row) && selected.passes_possible(*row, || metadata(*row));
+        selected.possible().iter().filter(passes).for_each(|row| mask.insert(row));
         self.search(Selection::Mask(&mask), |_| true, key, top);
     }
 
@@ -425,6 +464,7 @@ mod tests {
                         top_k: 50,
                         threshold,
                         filter: None,
+                        explain: false,
                         with_metadata: true,
                         with_vector: false,
                         exclude,
@@ -434,7 +474,7 @@ mod tests {
                     let expected = reference(metric, &snapshot, &query);
                     let query = Arc::new(query);
                     let ranking =
-                        search(&pool, engine, snapshot.clone(), query.clone()).await.expect("no panic");
+                        search(&pool, engine, snapshot.clone(), query.clone(), None).await.expect("no panic");
                     let hits = read_out(&[&ranking], &query).remove(0);
                     let found: Vec<_> = hits.into_iter().map(|hit| (hit.id.to_string(), hit.score)).collect();
                     assert_eq!(found, expected, "{metric:?}");
@@ -451,6 +491,7 @@ mod tests {
             top_k: 50,
             threshold: None,
             filter: None,
+            explain: false,
             with_metadata: false,
             with_vector: false,
             exclude: None,
@@ -458,9 +499,9 @@ mod tests {
         };
         let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
         let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, &query, 1).remove(0));
-        assert_eq!(best_of(engine, &snapshot, &query, &whole, &stop).len(), 50);
+        assert_eq!(best_of(engine, &snapshot, &query, None, &whole, &stop).len(), 50);
         stop.cancel();
-        assert!(best_of(engine, &snapshot, &query, &whole, &stop).is_empty());
+        assert!(best_of(engine, &snapshot, &query, None, &whole, &stop).is_empty());
     }
 
     #[tokio::test]
@@ -475,6 +516,7 @@ mod tests {
             top_k: 70,
             threshold: None,
             filter: None,
+            explain: false,
             with_metadata: true,
             with_vector: false,
             exclude: None,
@@ -489,7 +531,7 @@ mod tests {
                 documents.apply(Lsn(u64::from(row) + 1), &Effect::Upsert(document)).expect("fits");
             }
             let snapshot = Arc::new(documents.snapshot());
-            rankings.push(search(&pool, engine, snapshot, query.clone()).await.expect("no panic"));
+            rankings.push(search(&pool, engine, snapshot, query.clone(), None).await.expect("no panic"));
         }
         let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query);
         assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::decide::Facts;
 use super::replica::Replica;
 use crate::cluster::view::{self, ReplicaRole, Shard};
+use crate::filter::index::IndexedFields;
 use crate::ids::{ReplicaId, Revision, Session};
+use crate::table::Table;
 
 /// Pause after a step that failed, doubled with each failure in a row.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -40,6 +42,8 @@ pub(super) struct Slot {
 pub(super) struct OpenCopy {
     pub(super) replica: Arc<Replica>,
     pub(super) record: watch::Sender<Arc<Shard>>,
+    /// What its table has indexes of.
+    pub(super) fields: watch::Sender<IndexedFields>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -86,6 +90,18 @@ impl Slot {
                 *known = record.clone();
             }
             is_newer
+        });
+    }
+
+    /// Lets an open copy know what its table wants.
+    pub(super) fn tell_fields(&self, table: Option<&Table>) {
+        let (Some(open), Some(table)) = (&self.open, table) else { return };
+        open.fields.send_if_modified(|known| {
+            let is_other = *known != table.schema.metadata_indexes;
+            if is_other {
+                known.clone_from(&table.schema.metadata_indexes);
+            }
+            is_other
         });
     }
 

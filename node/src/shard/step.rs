@@ -16,6 +16,7 @@ use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, MESSAGE_BYTES, Owner, Owner
 use super::pace::Pace;
 use super::records::{RecordFailure, Records};
 use super::replica::{Replica, ReplicaState, SharedGrant};
+use super::segment_indexes::SegmentIndexes;
 use crate::cluster::HeldSession;
 use crate::cluster::view::{self, Shard};
 use crate::ids::{ReplicaId, Session, ShardId};
@@ -204,6 +205,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         dimension: identity.dimension,
         metric: context.metric,
         reader: store.reader(),
+        indexes: SegmentIndexes::default(),
         state: state_receiver,
         grant: grant.clone(),
         writes,

@@ -207,6 +207,7 @@ impl World {
             shards: 1,
             replicas: 1,
             min_isr: 1,
+            metadata_indexes: Default::default(),
         };
         let record = Table { id, schema, state }.to_record();
         self.meta.put(self.keys.table(&id.to_string()), record.encode_to_vec(), None);

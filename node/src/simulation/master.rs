@@ -450,6 +450,7 @@ impl Settings {
             state: meta::TableState::Active.into(),
             shard_hash: 1,
             vector_type: "f32".to_owned(),
+            metadata_indexes: Vec::new(),
         };
         Table::from_record(&record).expect("a valid table")
     }

@@ -9,6 +9,7 @@ mod documents;
 mod filters;
 mod graphs;
 mod hostile;
+mod metadata_indexes;
 #[path = "../support/ports.rs"]
 mod ports;
 mod replication;

@@ -256,7 +256,13 @@ impl Sandbox {
         let description = self.get("/openapi.json").await.ok(200);
         let mut routes = Vec::new();
         for (path, operations) in description["paths"].as_object().expect("paths") {
-            let named = [("{table}", "t"), ("{document_id}", "d"), ("{shard}", "0"), ("{node}", "node-0")];
+            let named = [
+                ("{table}", "t"),
+                ("{document_id}", "d"),
+                ("{shard}", "0"),
+                ("{node}", "node-0"),
+                ("{field}", "f"),
+            ];
             let path = named.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
             let methods = operations.as_object().expect("operations").keys();
             routes.extend(methods.map(|method| (method.to_uppercase(), path.clone())));

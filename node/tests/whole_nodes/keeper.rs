@@ -49,6 +49,7 @@ pub(crate) async fn create_table(wires: Wires, desk: Desk, settings: Arc<Setting
             shards: settings.shards,
             replicas: settings.replicas,
             min_isr: settings.min_isr,
+            metadata_indexes: Default::default(),
         };
         let made = gateways.tables(0).create_table(call(request)).await;
         match made {

@@ -163,6 +163,7 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         replicas: table.schema.replicas,
         min_isr: table.schema.min_isr,
         state: table.state.as_str().to_owned(),
+        metadata_indexes: table.schema.metadata_index_words().collect(),
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::validate::{self, SearchDraft};
 use super::Api;
 use super::convert::{metadata_message, read_draft, vector_draft, vector_message};
 use crate::filter::wire;
+use crate::search::ShardExplanation;
 
 #[tonic::async_trait]
 impl SearchService for Api {
@@ -27,6 +28,7 @@ impl SearchService for Api {
                 filter: request.filter.map(wire::draft),
                 with_metadata: request.with_metadata,
                 with_vector: request.with_vector,
+                explain: request.explain,
                 allow_partial: request.allow_partial,
                 read: read_draft(request.read)?,
                 ..SearchDraft::default()
@@ -53,6 +55,7 @@ impl SearchService for Api {
                 hits: hits.collect(),
                 missing: missing.collect(),
                 session_token: result.session_token.clone(),
+                explanation: result.explanation.iter().map(ShardExplanation::to_proto).collect(),
             })
         })
         .await

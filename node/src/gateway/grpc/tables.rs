@@ -28,6 +28,7 @@ impl TableService for Api {
                 shards: given(request.shards),
                 replicas: given(request.replicas),
                 min_isr: given(request.min_isr),
+                metadata_indexes: request.metadata_indexes.into_iter().collect(),
             };
             let schema = validate::table_schema(&draft, gateway.table_defaults())?;
             let table = gateway.router().create_table(&context, schema).await?;
@@ -66,6 +67,32 @@ impl TableService for Api {
             let name = ApiGateway::table_name(&request.table_name)?;
             gateway.router().delete_table(&context, &name).await?;
             Ok(proto::DeleteTableResponse {})
+        })
+        .await
+    }
+
+    async fn put_metadata_index(
+        &self,
+        request: Request<proto::PutMetadataIndexRequest>,
+    ) -> Result<Response<proto::Table>, Status> {
+        self.call("TableService/PutMetadataIndex", request, async |gateway, context, request| {
+            let table = gateway.table(&request.table_name)?;
+            let (field, kind) = validate::metadata_index(&request.field, Some(&request.r#type))?;
+            let table = gateway.router().set_metadata_index(&context, &table, &field, kind).await?;
+            Ok(table_message(&table))
+        })
+        .await
+    }
+
+    async fn delete_metadata_index(
+        &self,
+        request: Request<proto::DeleteMetadataIndexRequest>,
+    ) -> Result<Response<proto::Table>, Status> {
+        self.call("TableService/DeleteMetadataIndex", request, async |gateway, context, request| {
+            let table = gateway.table(&request.table_name)?;
+            let (field, _) = validate::metadata_index(&request.field, None)?;
+            let table = gateway.router().set_metadata_index(&context, &table, &field, None).await?;
+            Ok(table_message(&table))
         })
         .await
     }

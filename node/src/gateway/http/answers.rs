@@ -1,12 +1,15 @@
 //! The bodies of answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::document::{Document, Metadata};
+use crate::filter::index::FilterReport;
 use crate::router::{self, Page, ShardStatistics, StoredDocument, TableStatistics, WriteReceipt};
-use crate::search::{Hit, SearchResult};
+use crate::search::{Hit, SearchResult, ShardExplanation};
 use crate::table::{Table, metric_as_str};
 
 /// A table.
@@ -29,6 +32,8 @@ pub(super) struct TableBody {
     replicas: u32,
     /// In-sync copies that a write needs.
     min_isr: u32,
+    /// Indexed fields of metadata and the type of each index.
+    metadata_indexes: BTreeMap<String, String>,
     /// `creating`, `active` or `deleting`.
     state: &'static str,
 }
@@ -45,6 +50,7 @@ impl From<&Table> for TableBody {
             shards: schema.shards,
             replicas: schema.replicas,
             min_isr: schema.min_isr,
+            metadata_indexes: schema.metadata_index_words().collect(),
             state: table.state.as_str(),
         }
     }
@@ -152,6 +158,59 @@ pub(super) struct SearchBody<'a> {
     missing: Vec<MissingBody<'a>>,
     /// Give it to later reads to see nothing older.
     session_token: &'a str,
+    /// How the shards that answered did it; only with `explain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explanation: Vec<ShardExplanationBody>,
+}
+
+/// How a shard answered.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ShardExplanation)]
+struct ShardExplanationBody {
+    shard: u32,
+    segments: Vec<SegmentExplanationBody>,
+}
+
+/// How a segment was searched.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SegmentExplanation)]
+struct SegmentExplanationBody {
+    /// Deleted ones too.
+    rows: u64,
+    /// What became of the filter, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<FilterExplanationBody>,
+}
+
+/// How a filter was applied to a segment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = FilterExplanation)]
+struct FilterExplanationBody {
+    /// Rows that pass, deleted ones too; an estimate unless `applied` is `index`.
+    passing: u64,
+    /// `index`: the metadata indexes know all of them; `index_and_metadata`: they leave some rows whose metadata is read;
+    /// `metadata`: that of every row that matters is read.
+    applied: &'static str,
+    /// Keys of the filter that no index answers for.
+    unindexed_keys: Vec<String>,
+    /// Time that it took to find this out.
+    elapsed_us: u64,
+}
+
+impl From<&ShardExplanation> for ShardExplanationBody {
+    fn from(shard: &ShardExplanation) -> ShardExplanationBody {
+        let filter = |report: &FilterReport| FilterExplanationBody {
+            passing: report.passing,
+            applied: report.how.as_str(),
+            unindexed_keys: report.unindexed.iter().map(ToString::to_string).collect(),
+            elapsed_us: report.elapsed.as_micros() as u64,
+        };
+        let segments = shard.segments.iter().map(|segment| SegmentExplanationBody {
+            rows: segment.rows,
+            filter: segment.filter.as_ref().map(filter),
+        });
+        ShardExplanationBody { shard: shard.shard.0, segments: segments.collect() }
+    }
 }
 
 /// One hit.
@@ -200,6 +259,7 @@ impl<'a> From<&'a SearchResult> for SearchBody<'a> {
             hits: result.hits.iter().map(hit).collect(),
             missing: missing.collect(),
             session_token: &result.session_token,
+            explanation: result.explanation.iter().map(ShardExplanationBody::from).collect(),
         }
     }
 }

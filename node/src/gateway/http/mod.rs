@@ -92,6 +92,7 @@ fn described() -> OpenApiRouter<ApiGateway> {
         .routes(routes!(tables::list, tables::create))
         .routes(routes!(tables::get, tables::delete))
         .routes(routes!(tables::statistics))
+        .routes(routes!(tables::put_metadata_index, tables::delete_metadata_index))
         .routes(routes!(shards::list_shards))
         .merge(OpenApiRouter::with_openapi(shards::ActionsDescription::openapi()))
         .route(shards::ACTIONS, post(shards::act))

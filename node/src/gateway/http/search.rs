@@ -37,6 +37,8 @@ struct SearchRequestBody {
     with_metadata: Option<bool>,
     /// Return the vectors of hits.
     with_vector: Option<bool>,
+    /// Say how each segment was searched.
+    explain: Option<bool>,
     /// Answer with what is there and name the shards that are missing.
     allow_partial: Option<bool>,
     /// strong, strong-noclock, session (default), bounded or eventual.

@@ -1,5 +1,7 @@
 //! `/api/v1/tables`.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -31,6 +33,19 @@ struct CreateTableBody {
     replicas: Option<u32>,
     /// In-sync copies that a write needs, 1 to `replicas`; default: half of `replicas`, rounded up.
     min_isr: Option<u32>,
+    /// Fields of metadata that get an index, and its type: `keyword`, `bool`, `integer`, `float`, `datetime` or `geo`. At most
+    /// 64.
+    #[schema(example = json!({"section": "keyword", "size_kib": "integer"}))]
+    metadata_indexes: Option<BTreeMap<String, String>>,
+}
+
+/// An index of a field of metadata.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MetadataIndex, example = json!({"type": "keyword"}))]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct MetadataIndexBody {
+    /// `keyword`, `bool`, `integer`, `float`, `datetime` or `geo`.
+    r#type: String,
 }
 
 /// All tables, by name.
@@ -81,6 +96,45 @@ pub(super) async fn delete(
     let name = ApiGateway::table_name(&names(table)?)?;
     gateway.router().delete_table(&context, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lets every segment have an index of a field; one of another type is replaced. It is built in the background, and filters do
+/// without until then.
+#[utoipa::path(put, path = "/api/v1/tables/{table}/metadata_indexes/{field}", tag = "tables",
+    params(("table" = String, Path, description = "name of the table"),
+        ("field" = String, Path, description = "path of the field, as in filters")),
+    request_body = MetadataIndexBody,
+    responses((status = 200, body = TableBody), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>)))]
+pub(super) async fn put_metadata_index(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+    path: Names<(String, String)>,
+    request: Request,
+) -> Result<Json<TableBody>, Problem> {
+    let (table, field) = names(path)?;
+    let table = gateway.table(&table)?;
+    let (parts, body) = request.into_parts();
+    let word = json::index_type(&json_body(&parts, body).await?)?;
+    let (field, kind) = validate::metadata_index(&field, Some(&word))?;
+    let table = gateway.router().set_metadata_index(&context, &table, &field, kind).await?;
+    Ok(Json(TableBody::from(&table)))
+}
+
+/// Removes the index of a field; one that is not there is no error.
+#[utoipa::path(delete, path = "/api/v1/tables/{table}/metadata_indexes/{field}", tag = "tables",
+    params(("table" = String, Path, description = "name of the table"),
+        ("field" = String, Path, description = "path of the field, as in filters")),
+    responses((status = 200, body = TableBody), (status = 400, body = ProblemBody<'_>), (status = 404, body = ProblemBody<'_>)))]
+pub(super) async fn delete_metadata_index(
+    State(gateway): State<ApiGateway>,
+    Context(context): Context,
+    path: Names<(String, String)>,
+) -> Result<Json<TableBody>, Problem> {
+    let (table, field) = names(path)?;
+    let table = gateway.table(&table)?;
+    let (field, _) = validate::metadata_index(&field, None)?;
+    let table = gateway.router().set_metadata_index(&context, &table, &field, None).await?;
+    Ok(Json(TableBody::from(&table)))
 }
 
 /// Counts and sizes, gathered from the shards now.

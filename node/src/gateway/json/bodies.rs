@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 use super::super::limits::BATCH_DOCUMENTS_MAX;
 use super::super::validate::{self, DocumentDraft, SearchDraft, TableDraft};
 use super::super::violations::Place;
-use super::filter;
 use super::metadata;
 use super::object::{At, IdText, Object, ObjectSeed, WholeNumber};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, parse};
+use super::{filter, indexed_fields};
 use crate::document::Metadata;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::DocumentId;
@@ -113,14 +113,22 @@ pub(in crate::gateway) fn batch_too_large(name: &str) -> Error {
 }
 
 impl<'de> Object<'de> for TableDraft {
-    const FIELDS: &'static [&'static str] =
-        &["table_name", "dimension", "index_type", "metric", "shards", "replicas", "min_isr"];
+    const FIELDS: &'static [&'static str] = &[
+        "table_name",
+        "dimension",
+        "index_type",
+        "metric",
+        "shards",
+        "replicas",
+        "min_isr",
+        "metadata_indexes",
+    ];
 
     fn take<A: MapAccess<'de>>(
         &mut self,
         field: &'static str,
         map: &mut A,
-        _: &Reader,
+        reader: &Reader,
     ) -> Result<(), A::Error> {
         match field {
             "table_name" => self.table_name = text(map)?,
@@ -129,7 +137,8 @@ impl<'de> Object<'de> for TableDraft {
             "metric" => self.metric = text(map)?,
             "shards" => self.shards = number(map)?,
             "replicas" => self.replicas = number(map)?,
-            _ => self.min_isr = number(map)?,
+            "min_isr" => self.min_isr = number(map)?,
+            _ => self.metadata_indexes = indexed_fields::read(map, reader)?,
         }
         Ok(())
     }
@@ -152,6 +161,7 @@ impl<'de> Object<'de> for SearchBody {
         "filter",
         "with_metadata",
         "with_vector",
+        "explain",
         "allow_partial",
         "consistency",
         "max_staleness_ms",
@@ -178,6 +188,7 @@ impl<'de> Object<'de> for SearchBody {
             "filter" => draft.filter = filter::read(map, reader)?,
             "with_metadata" => draft.with_metadata = flag(map)?,
             "with_vector" => draft.with_vector = flag(map)?,
+            "explain" => draft.explain = flag(map)?,
             "allow_partial" => draft.allow_partial = flag(map)?,
             "consistency" => draft.read.consistency = text(map)?,
             "max_staleness_ms" => draft.read.max_staleness_ms = number(map)?,

@@ -8,6 +8,7 @@
 mod admin;
 mod bodies;
 mod filter;
+mod indexed_fields;
 mod metadata;
 mod object;
 mod vector;
@@ -24,6 +25,7 @@ use crate::error_code::Error;
 pub(crate) use self::filter::filter;
 pub(super) use admin::{drain, force_primary, hand_over, move_replica};
 pub(super) use bodies::{batch_too_large, delete, metadata_change, search, table, upsert, upserts};
+pub(super) use indexed_fields::index_type;
 
 /// One parse: what was found on the way, beside the value itself.
 #[derive(Default)]
@@ -43,6 +45,8 @@ struct Reader {
 /// A step of a JSON pointer.
 enum Segment {
     Field(&'static str),
+    /// A field with a name of the caller's, escaped.
+    Name(String),
     Item(usize),
 }
 
@@ -71,6 +75,7 @@ impl Reader {
         for segment in self.trail.borrow().iter().rev() {
             let written = match segment {
                 Segment::Field(name) => write!(pointer, "/{name}"),
+                Segment::Name(name) => write!(pointer, "/{name}"),
                 Segment::Item(index) => write!(pointer, "/{index}"),
             };
             written.expect("a String takes every text");

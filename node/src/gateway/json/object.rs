@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::super::violations::{nearest, quoted};
+use super::super::violations::{nearest, quoted, step};
 use super::{Reader, Segment};
 
 /// An object that takes its fields one by one.
@@ -83,7 +83,7 @@ impl<'de, T: Object<'de>> Visitor<'de> for ObjectSeed<'_, T> {
                     map.next_value::<IgnoredAny>()?;
                 }
                 Field::Unknown(name) => {
-                    let pointer = self.at.field(&escaped(&name), self.reader);
+                    let pointer = self.at.field(&step(&name), self.reader);
                     let known = T::FIELDS.join(", ");
                     let hint = nearest(&name, T::FIELDS);
                     let end = if hint.is_empty() { ";" } else { "" };
@@ -95,12 +95,6 @@ impl<'de, T: Object<'de>> Visitor<'de> for ObjectSeed<'_, T> {
         }
         Ok(self.target)
     }
-}
-
-/// A name as a step of a JSON pointer, cut when it is long.
-fn escaped(name: &str) -> String {
-    let short: String = name.chars().take(64).collect();
-    short.replace('~', "~0").replace('/', "~1")
 }
 
 enum Field {

@@ -356,5 +356,6 @@ fn table(shape: Shape) -> meta::TableRecord {
         state: meta::TableState::Active.into(),
         shard_hash: 1,
         vector_type: "f32".to_owned(),
+        metadata_indexes: Vec::new(),
     }
 }
