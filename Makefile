@@ -32,6 +32,10 @@ test-day-two: ## Scaling, failures and deletion of a cluster on Kubernetes
 test-doors: ## Authentication and limits of the public API
 	@scripts/test doors
 
+.PHONY: test-kernels
+test-kernels: ## The distance kernels for 64-bit Arm under qemu, those for AVX2 under valgrind
+	@scripts/test-kernels
+
 .PHONY: kube-up
 kube-up: ## Start the three-node Kubernetes of the tests and leave it to you
 	@scripts/kube up

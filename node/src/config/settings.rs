@@ -43,7 +43,7 @@ pub struct Config {
     pub scheduler_worker_count: usize,
     /// Time that requests get to end after SIGTERM; default 30 s. Reload.
     pub shutdown_grace: Duration,
-    /// Instruction set of the distance kernels: empty (best), or the name of a tier. Restart.
+    /// Instruction set of the distance kernels: empty (best), or one that `Kernels::detect` lists. Restart.
     pub kernel_tier: String,
     /// Log level or filter directives; default `info`. Reload.
     pub log_level: String,
