@@ -28,6 +28,7 @@ enum Entry {
 pub struct Image {
     name: String,
     entrypoint: Vec<String>,
+    environment: Vec<String>,
     /// Layers from the bottom: what changes seldom first, so that runtimes share it.
     layers: [BTreeMap<PathBuf, Entry>; 2],
 }
@@ -53,6 +54,7 @@ impl Image {
         let mut image = Self {
             name: name.to_string(),
             entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
+            environment: vec!["PATH=/usr/local/bin:/usr/bin:/bin".to_string()],
             layers: [BTreeMap::new(), BTreeMap::new()],
         };
         let users =
@@ -88,6 +90,13 @@ impl Image {
     #[must_use]
     pub fn link(mut self, path: &str, target: &str) -> Self {
         self.put(1, path, Entry::Link { target: target.to_string() });
+        self
+    }
+
+    /// Sets a variable for the program.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push(format!("{name}={value}"));
         self
     }
 
@@ -138,7 +147,7 @@ impl Image {
             "config": {
                 "User": format!("{USER}:{USER}"),
                 "Entrypoint": self.entrypoint,
-                "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
+                "Env": self.environment,
                 "WorkingDir": "/",
             },
             "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>()},
@@ -290,7 +299,8 @@ mod tests {
     #[test]
     fn every_reference_of_the_layout_resolves_to_its_digest() {
         let folder = tempfile::tempdir().unwrap();
-        let archive = shell_image("example.org/shell:1").write(folder.path()).unwrap();
+        let image = shell_image("example.org/shell:1").environment("KERNELS", "some");
+        let archive = image.write(folder.path()).unwrap();
         let files = files_of(&fs::read(&archive.path).unwrap());
         let blob = |descriptor: &Value| {
             let name = descriptor["digest"].as_str().unwrap().replace("sha256:", "blobs/sha256/");
@@ -306,6 +316,7 @@ mod tests {
         let manifest: Value = serde_json::from_slice(&blob(entry)).unwrap();
         let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
         assert_eq!(config["config"]["User"], "65532:65532");
+        assert_eq!(config["config"]["Env"], json!(["PATH=/usr/local/bin:/usr/bin:/bin", "KERNELS=some"]));
         let layers = manifest["layers"].as_array().unwrap();
         let ids: Vec<String> = layers.iter().map(|layer| digest(&blob(layer))).collect();
         assert_eq!(config["rootfs"]["diff_ids"], json!(ids));

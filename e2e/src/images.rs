@@ -61,8 +61,13 @@ pub fn write_product_images(settings: &Settings) -> Result<Vec<Archive>> {
         .program("/usr/local/bin/etcd", &settings.tool("etcd"))?
         .program("/usr/local/bin/etcdctl", &settings.tool("etcdctl"))?
         .program("/usr/local/bin/etcdutl", &settings.tool("etcdutl"))?;
+    let mut node = single(NODE, "/usr/local/bin/vectorsphere", &node)?;
+    if cfg!(target_arch = "x86_64") {
+        // OpenBLAS takes kernels of long ago for a processor that it does not know (docs/decisions/012-faiss.md).
+        node = node.environment("OPENBLAS_CORETYPE", "Haswell");
+    }
     Ok(vec![
-        single(NODE, "/usr/local/bin/vectorsphere", &node)?.write(&folder)?,
+        node.write(&folder)?,
         single(OPERATOR, "/usr/local/bin/vectorsphere-operator", &operator)?.write(&folder)?,
         etcd.write(&folder)?,
     ])

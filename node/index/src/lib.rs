@@ -5,10 +5,13 @@
 //! that the kernel's rounding error could have hidden is scored again in double precision ([`score`]), whose result is
 //! the same bit for bit on every processor.
 //!
-//! Nothing here knows documents, shards or files, and nothing here waits: no IO, no clock, no threads.
+//! Nothing here knows documents, shards or files, and nothing here waits: no IO, no clock, no threads. With the feature
+//! `faiss` there are indexes of the FAISS library, too.
 
 mod codes;
 mod distance;
+#[cfg(feature = "faiss")]
+pub mod faiss;
 mod graph;
 mod line;
 mod memory;
