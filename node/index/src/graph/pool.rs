@@ -39,13 +39,14 @@ impl Pool {
         (self.width, self.next) = (width, 0);
     }
 
-    /// Takes a candidate in if it is among the nearest; true when it is the one that is expanded next, as it looks now.
+    /// Takes a candidate in if it is among the nearest. Returns how many are expanded before it, as it looks now; a large
+    /// number where it was not taken in.
     #[inline(always)]
-    pub(super) fn insert(&mut self, candidate: Candidate) -> bool {
+    pub(super) fn insert(&mut self, candidate: Candidate) -> usize {
         let len = self.candidates.len();
         let full = len == self.width;
         if full && self.candidates.last().is_some_and(|last| candidate.cost >= last.cost) {
-            return false;
+            return usize::MAX;
         }
         let at = self.candidates.partition_point(|other| other.cost <= candidate.cost);
         if full {
@@ -54,9 +55,9 @@ impl Pool {
         } else {
             self.candidates.insert(at, candidate);
         }
-        let is_next = at <= self.next;
+        let before = at.saturating_sub(self.next);
         self.next = self.next.min(at);
-        is_next
+        before
     }
 
     /// The cost from which on nothing is taken in.
@@ -79,15 +80,6 @@ impl Pool {
             }
         }
         None
-    }
-
-    /// The candidate that is expanded next, as it looks now.
-    #[inline(always)]
-    pub(super) fn peek(&self) -> Option<u32> {
-        self.candidates[self.next.min(self.candidates.len())..]
-            .iter()
-            .find(|candidate| candidate.vertex & EXPANDED == 0)
-            .map(|candidate| candidate.vertex)
     }
 
     /// Ascending by cost.
@@ -129,11 +121,9 @@ mod tests {
         for (vertex, cost) in [(0, 5.0), (1, 7.0)] {
             pool.insert(Candidate::new(vertex, cost));
         }
-        assert_eq!((pool.expand(), pool.peek()), (Some(0), Some(1)));
-        pool.insert(Candidate::new(2, 1.0));
-        assert_eq!(
-            (pool.peek(), pool.expand(), pool.expand(), pool.expand()),
-            (Some(2), Some(2), Some(1), None)
-        );
+        assert_eq!(pool.expand(), Some(0));
+        let inserted = [(2, 1.0), (3, 6.0), (4, 9.0)].map(|(vertex, cost)| pool.insert(Candidate::new(vertex, cost)));
+        assert_eq!(inserted, [0, 2, usize::MAX]);
+        assert_eq!([pool.expand(), pool.expand(), pool.expand()], [Some(2), Some(3), None]);
     }
 }

@@ -5,8 +5,16 @@ use super::visited::Visited;
 
 /// Most neighbours of a vertex.
 pub(super) const DEGREE_MAX: usize = 64;
-/// Most neighbours of a vertex while its graph is built, and vertices that are compared at once.
-pub(super) const BATCH_MAX: usize = DEGREE_MAX / 2 * 3;
+/// Vertices that are enough for one step, and most lists of neighbours that it takes them from. Where most neighbours were
+/// seen already, one list would leave the memory idle: what several ask for is fetched at the same time. Expanding the
+/// second to fourth nearest before the nearest's neighbours are known costs nearly nothing, as a walk expands almost all that
+/// it keeps.
+const STEP: usize = 16;
+const LISTS: usize = 4;
+/// Most vertices that are compared at once: a step, and a list of a graph that is being built.
+pub(super) const BATCH_MAX: usize = DEGREE_MAX / 2 * 3 + STEP;
+/// Lists of this many of the next candidates are asked for ahead of their use.
+const AHEAD: usize = 8;
 
 /// Allowed vertices that are enough for one step of a walk among them.
 const WITHIN: usize = 32;
@@ -76,16 +84,14 @@ impl WalkScratch {
     /// Walks from where it was entered. The pool holds what was found.
     #[inline(always)]
     pub(super) fn walk(&mut self, space: &impl Space, links: &impl Links) {
-        while let Some(vertex) = self.pool.expand() {
-            let count = self.gather(vertex, space, links);
+        while let Some(count) = self.step(|walk, vertex, count| walk.gather(vertex, count, space, links)) {
             let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
             space.costs(batch, costs);
             for (vertex, cost) in batch.iter().zip(&*costs) {
-                if *cost < self.pool.bar() && self.pool.insert(Candidate::new(*vertex, *cost)) {
+                if *cost < self.pool.bar() && self.pool.insert(Candidate::new(*vertex, *cost)) < AHEAD {
                     links.prefetch(*vertex);
                 }
             }
-            self.hops += 1;
         }
     }
 
@@ -99,7 +105,8 @@ impl WalkScratch {
         allowed: impl Fn(u32) -> bool,
         budget: usize,
     ) -> bool {
-        self.keep_allowed(&allowed, budget, space, |walk, vertex| walk.gather(vertex, space, links))
+        let gather = |walk: &mut WalkScratch, vertex, count| walk.gather(vertex, count, space, links);
+        self.keep_allowed(&allowed, budget, space, gather)
     }
 
     /// Walks among the allowed vertices only: where a neighbour is not, its neighbours stand in for it (Patel et al.,
@@ -112,7 +119,8 @@ impl WalkScratch {
         allowed: impl Fn(u32) -> bool,
         budget: usize,
     ) -> bool {
-        let gather = |walk: &mut WalkScratch, vertex| walk.gather_within(vertex, space, links, &allowed);
+        let gather =
+            |walk: &mut WalkScratch, vertex, count| walk.gather_within(vertex, count, space, links, &allowed);
         self.keep_allowed(&allowed, budget, space, gather)
     }
 
@@ -123,7 +131,7 @@ impl WalkScratch {
         allowed: &impl Fn(u32) -> bool,
         budget: usize,
         space: &impl Space,
-        gather: impl Fn(&mut WalkScratch, u32) -> usize,
+        gather: impl Fn(&mut WalkScratch, u32, usize) -> usize,
     ) -> bool {
         self.seen_allowed = 0;
         for entry in self.pool.candidates() {
@@ -132,11 +140,10 @@ impl WalkScratch {
                 self.results.insert(*entry);
             }
         }
-        while let Some(vertex) = self.pool.expand() {
+        while let Some(count) = self.step(&gather) {
             if self.visited.len() > budget {
                 return false;
             }
-            let count = gather(self, vertex);
             let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
             space.costs(batch, costs);
             for (vertex, cost) in batch.iter().zip(&*costs) {
@@ -150,9 +157,24 @@ impl WalkScratch {
                     }
                 }
             }
-            self.hops += 1;
         }
         true
+    }
+
+    /// Expands the nearest candidates until the batch has enough. `gather` adds to the `count` vertices of the batch what a
+    /// vertex leads to, and returns how many there are then. `None` when nothing is left to expand.
+    #[inline(always)]
+    fn step(&mut self, gather: impl Fn(&mut WalkScratch, u32, usize) -> usize) -> Option<usize> {
+        let (mut count, mut lists) = (0, 0);
+        while count < STEP
+            && lists < LISTS
+            && let Some(vertex) = self.pool.expand()
+        {
+            count = gather(self, vertex, count);
+            lists += 1;
+        }
+        self.hops += lists;
+        (lists > 0).then_some(count)
     }
 
     /// True when the walk has looked at everything that is nearer than the first `wanted` results, as far as a walk of its
@@ -166,8 +188,7 @@ impl WalkScratch {
 
     /// Puts the neighbours that were not seen yet into the batch and asks for their codes.
     #[inline(always)]
-    fn gather(&mut self, vertex: u32, space: &impl Space, links: &impl Links) -> usize {
-        let mut count = 0;
+    fn gather(&mut self, vertex: u32, mut count: usize, space: &impl Space, links: &impl Links) -> usize {
         links.neighbours(vertex, |neighbour| {
             if self.visited.insert(neighbour) {
                 space.prefetch(neighbour);
@@ -175,9 +196,6 @@ impl WalkScratch {
                 count += 1;
             }
         });
-        if let Some(next) = self.pool.peek() {
-            links.prefetch(next);
-        }
         count
     }
 
@@ -186,11 +204,12 @@ impl WalkScratch {
     fn gather_within(
         &mut self,
         vertex: u32,
+        mut count: usize,
         space: &impl Space,
         links: &impl Links,
         allowed: &impl Fn(u32) -> bool,
     ) -> usize {
-        let (mut count, mut others) = (0, 0);
+        let mut others = 0;
         let mut stand_ins = [0; BATCH_MAX];
         links.neighbours(vertex, |neighbour| {
             if !allowed(neighbour) {
