@@ -2,6 +2,7 @@
 
 mod explanation;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ pub const TOP_K_MAX: u32 = 10_000;
 
 /// Most candidates of a walk.
 pub const EF_MAX: u32 = 10_000;
+
+/// Mean recall that a search can ask for.
+pub const TARGET_RECALL: RangeInclusive<f64> = 0.5..=0.999;
 
 /// Most bytes of ids, metadata and vectors in one answer. A page of a listing ends early; a search with more is refused,
 /// wherever its hits are.
@@ -34,6 +38,8 @@ pub struct SearchRequest {
     pub exact: bool,
     /// Candidates of a walk through a graph, `1..=10_000`; `None`: the default.
     pub ef: Option<u32>,
+    /// Instead of `ef`: the recall that walks are to reach, within [`TARGET_RECALL`].
+    pub target_recall: Option<f64>,
     /// Cosine and dot: keeps score ≥ threshold; l2: keeps distance ≤ threshold. Finite.
     pub threshold: Option<f64>,
     /// Only documents whose metadata passes.

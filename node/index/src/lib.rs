@@ -24,7 +24,9 @@ mod top_k;
 
 pub use distance::codes::CodeWidth;
 pub use distance::{Kernels, UnknownTier};
-pub use graph::{Graph, GraphOptions, LoadError, Plan, Scratch, Selection, Touched};
+pub use graph::{
+    Calibration, Graph, GraphOptions, LoadError, Plan, Scratch, Selection, Touched, WIDTH_USUAL,
+};
 pub use metric::Metric;
 pub use row_mask::RowMask;
 pub use rows::{Rows, RowsView};

@@ -22,7 +22,9 @@ use crate::error_code::{Error, ErrorCode};
 use crate::filter::{Filter, FilterDraft};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
-use crate::search::{Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
+use crate::search::{
+    Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
+};
 use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
 use indexed_fields::indexed_fields;
@@ -68,6 +70,7 @@ pub(super) struct SearchDraft {
     pub(super) offset: Option<u64>,
     pub(super) exact: bool,
     pub(super) ef: Option<u64>,
+    pub(super) target_recall: Option<f64>,
     pub(super) threshold: Option<f64>,
     pub(super) filter: Option<FilterDraft>,
     pub(super) with_metadata: bool,
@@ -280,6 +283,17 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
     if draft.exact && ef.is_some() {
         violations.add("/ef", "ef excludes exact, which looks at every row");
     }
+    if let Some(recall) = draft.target_recall {
+        if !TARGET_RECALL.contains(&recall) {
+            let (least, most) = (TARGET_RECALL.start(), TARGET_RECALL.end());
+            let message =
+                format!("target_recall is {recall}, must be {least} to {most}; exact looks at every row");
+            violations.add("/target_recall", message);
+        }
+        if draft.exact || ef.is_some() {
+            violations.add("/target_recall", "target_recall excludes ef and exact");
+        }
+    }
     if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {
         violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
     }
@@ -293,6 +307,7 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
         offset: offset as u32,
         exact: draft.exact,
         ef,
+        target_recall: draft.target_recall,
         threshold: draft.threshold,
         filter,
         with_metadata: draft.with_metadata,

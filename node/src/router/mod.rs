@@ -92,14 +92,14 @@ pub struct PageRequest {
 }
 
 /// Counts and sizes of a table at the time of the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TableStatistics {
     /// Every shard of the table, ascending.
     pub shards: Vec<ShardStatistics>,
 }
 
 /// Counts and sizes of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShardStatistics {
     /// Its number.
     pub shard: ShardIndex,
@@ -112,7 +112,7 @@ pub struct ShardStatistics {
 }
 
 /// What a shard counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ShardCounts {
     /// Live documents.
     pub documents: u64,
@@ -124,6 +124,8 @@ pub struct ShardCounts {
     pub index_bytes: u64,
     /// Rows in segments with a graph; searches scan the others.
     pub indexed_rows: u64,
+    /// Mean recall of ten hits at the default effort, over rows.
+    pub recall_estimate: f64,
     /// Bytes on disk: log and segments.
     pub disk_bytes: u64,
     /// Sealed segments.
@@ -133,7 +135,7 @@ pub struct ShardCounts {
 }
 
 /// Sums over shards. A shard that did not answer is counted as such and adds nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Live documents.
     pub documents: u64,
@@ -145,6 +147,8 @@ pub struct Totals {
     pub index_bytes: u64,
     /// Rows in segments with a graph; searches scan the others.
     pub indexed_rows: u64,
+    /// Rows, each with the recall of its shard.
+    found_rows: f64,
     /// Bytes on disk: logs and segments.
     pub disk_bytes: u64,
     /// Shards.
@@ -167,8 +171,15 @@ impl Totals {
             self.vector_bytes += counts.vector_bytes;
             self.index_bytes += counts.index_bytes;
             self.indexed_rows += counts.indexed_rows;
+            self.found_rows += counts.recall_estimate * (counts.documents + counts.deleted_rows) as f64;
             self.disk_bytes += counts.disk_bytes;
         }
+    }
+
+    /// Mean recall of ten hits at the default effort; `None` without rows.
+    pub fn recall_estimate(&self) -> Option<f64> {
+        let rows = self.documents + self.deleted_rows;
+        (rows > 0).then(|| self.found_rows / rows as f64)
     }
 }
 

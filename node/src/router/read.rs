@@ -166,6 +166,7 @@ impl Router {
             vector_bytes: counts.vector_bytes,
             index_bytes: counts.index_bytes,
             indexed_rows: counts.indexed_rows,
+            recall_estimate: counts.recall_estimate,
             disk_bytes: counts.disk_bytes,
             segments: counts.segments,
             last_lsn: Lsn(counts.last_lsn),

@@ -111,6 +111,7 @@ impl Query<'_> {
             exclude_id: self.exclude_id.clone(),
             exact: self.request.exact,
             ef: self.request.ef.unwrap_or_default(),
+            target_recall: self.request.target_recall,
             explain: self.request.explain,
         }
     }
@@ -171,6 +172,7 @@ mod tests {
             offset: 0,
             exact: false,
             ef: None,
+            target_recall: None,
             threshold: None,
             filter: None,
             explain: false,

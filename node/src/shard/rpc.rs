@@ -21,7 +21,7 @@ use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
-use crate::search::{ANSWER_BYTES_MAX, EF_MAX, Hit, SegmentExplanation, TOP_K_MAX};
+use crate::search::{ANSWER_BYTES_MAX, EF_MAX, Hit, SegmentExplanation, TARGET_RECALL, TOP_K_MAX};
 use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
@@ -135,6 +135,12 @@ impl IndexService {
         if request.threshold.is_some_and(|threshold| !threshold.is_finite()) {
             return Err(Error::invalid("/threshold", "threshold must be a finite number"));
         }
+        if let Some(recall) = request.target_recall.filter(|recall| !TARGET_RECALL.contains(recall)) {
+            return Err(Error::invalid(
+                "/target_recall",
+                format!("a recall of {recall} cannot be asked for"),
+            ));
+        }
         let exclude = match request.exclude_id.as_str() {
             "" => None,
             id => Some(parse::document_id("/exclude_id", id)?),
@@ -150,6 +156,7 @@ impl IndexService {
             exclude,
             exact: request.exact,
             ef: request.ef.min(EF_MAX) as usize,
+            target_recall: request.target_recall,
         });
         let mut tables =
             request.parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| &shard.table_id);
@@ -231,6 +238,7 @@ impl IndexService {
             vector_bytes: statistics.vector_bytes,
             index_bytes: statistics.index_bytes,
             indexed_rows: statistics.indexed_rows,
+            recall_estimate: statistics.recall_estimate,
             disk_bytes: state.disk_bytes,
             segments: statistics.segments,
             last_lsn: statistics.last_lsn.0,

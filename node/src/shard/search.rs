@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
-use vectorsphere_index::{Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, scan};
+use vectorsphere_index::{
+    Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, WIDTH_USUAL, scan,
+};
 
 use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
@@ -23,11 +25,8 @@ use crate::storage::segment::SegmentView;
 /// saves (4 MiB of rows are read in about 100 us).
 const PIECE_VALUES: usize = 1 << 20;
 
-/// Candidates of a walk, unless the search says how many: at least, and for each hit that is wanted.
-const WIDTH_MIN: usize = 96;
+/// Candidates of a walk for each hit that is wanted, unless the search says how many.
 const WIDTH_PER_HIT: usize = 2;
-/// Pivots that a walk begins at.
-const ENTRIES: usize = 4;
 /// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
 const INLINE_VALUES: usize = 1 << 17;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
@@ -67,13 +66,21 @@ pub struct ShardQuery {
     pub exact: bool,
     /// Candidates of a walk; 0: as many as usual.
     pub ef: usize,
+    /// Instead of `ef`: the recall that walks are to reach.
+    pub target_recall: Option<f64>,
 }
 
 impl ShardQuery {
-    fn width(&self) -> usize {
-        let least = if self.ef == 0 { WIDTH_MIN.max(WIDTH_PER_HIT * self.top_k) } else { self.ef };
+    fn width(&self, graph: &Graph) -> usize {
         // What is left out must not take the place of a hit.
-        least.max(self.top_k + usize::from(self.exclude.is_some()))
+        let wanted = self.top_k + usize::from(self.exclude.is_some());
+        let calibrated = self.target_recall.and_then(|target| graph.calibration().width_for(target, wanted));
+        let least = match (calibrated, self.ef) {
+            (Some(width), _) => width,
+            (None, 0) => WIDTH_USUAL.max(WIDTH_PER_HIT * self.top_k),
+            (None, ef) => ef,
+        };
+        least.max(wanted)
     }
 
     fn graph<'s>(&self, segment: &'s SegmentView) -> Option<&'s Graph> {
@@ -180,9 +187,9 @@ fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
     let Some(dimension) = snapshot.segments.first().map(|segment| segment.rows().dimension()) else {
         return Vec::new();
     };
-    let walked_rows = (query.width() * VALUES_PER_CANDIDATE / dimension).max(1) as u64;
+    let walked_rows = |graph: &Graph| (query.width(graph) * VALUES_PER_CANDIDATE / dimension).max(1) as u64;
     let weight = |segment: &SegmentView| match query.graph(segment) {
-        Some(_) => walked_rows,
+        Some(graph) => walked_rows(graph),
         None => u64::from(segment.len()),
     };
     let rows: u64 = snapshot.segments.iter().map(weight).sum();
@@ -190,8 +197,8 @@ fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
     let rows_each = rows.div_ceil(count).max(1);
     let mut cut = Cut { pieces: Vec::new(), piece: Piece::new(), room: rows_each, rows_each };
     for (index, segment) in snapshot.segments.iter().enumerate() {
-        if query.graph(segment).is_some() {
-            cut.add((index, 0..segment.len()), walked_rows);
+        if let Some(graph) = query.graph(segment) {
+            cut.add((index, 0..segment.len()), walked_rows(graph));
             continue;
         }
         let mut first = 0;
@@ -236,7 +243,7 @@ fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
         let segment = &snapshot.segments[*index];
         match query.graph(segment) {
             _ if query.filter.is_some() => range.len() * VALUES_PER_FILTERED_ROW,
-            Some(_) => query.width() * VALUES_PER_CANDIDATE,
+            Some(graph) => query.width(graph) * VALUES_PER_CANDIDATE,
             None => range.len() * segment.rows().dimension(),
         }
     };
@@ -380,10 +387,10 @@ impl Walk<'_> {
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
     ) {
-        let (kernels, rows, width) =
-            (self.engine.kernels, self.segment.rows(), (self.query.width(), ENTRIES));
+        let (kernels, rows) = (self.engine.kernels, self.segment.rows());
+        let effort = (self.query.width(self.graph), self.graph.calibration().entries());
         SCRATCH.with_borrow_mut(|scratch| {
-            self.graph.search(kernels, rows, self.target, width, selection, visible, key, top, scratch)
+            self.graph.search(kernels, rows, self.target, effort, selection, visible, key, top, scratch)
         });
     }
 }

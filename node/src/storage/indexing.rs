@@ -76,9 +76,12 @@ impl IndexPlace {
     ) -> Option<()> {
         let IndexPlan { kernels, metric, options, threads, .. } = plan;
         let rows = segment.rows();
-        let graph = match Graph::fits(rows, *metric) {
-            true => Some(Graph::build(*kernels, rows, *metric, options, *threads, stop)?),
-            false => None,
+        let graph = if Graph::fits(rows, *metric) {
+            let mut graph = Graph::build(*kernels, rows, *metric, options, *threads, stop)?;
+            graph.calibrate(*kernels, rows, *threads, stop)?;
+            Some(graph)
+        } else {
+            None
         };
         segment.set_graph(graph);
         Some(())

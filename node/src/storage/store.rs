@@ -8,6 +8,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, TryLockError};
 
+use vectorsphere_index::WIDTH_USUAL;
+
 use super::applied::Applied;
 use super::data_dir::generation_directory;
 use super::documents::Documents;
@@ -16,7 +18,7 @@ use super::manifest::Manifest;
 use super::pending::Pending;
 use super::reigns::Reigns;
 use super::replica_meta::{self, Membership, ReplicaIdentity, ReplicaMeta};
-use super::segment::SegmentId;
+use super::segment::{SegmentId, SegmentView};
 use super::snapshot::Snapshot;
 use super::transfer::Pins;
 use super::{StorageError, opening};
@@ -119,7 +121,7 @@ pub struct Positions {
 }
 
 /// Counts and sizes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StoreStatistics {
     /// Live documents.
     pub documents: u64,
@@ -131,6 +133,8 @@ pub struct StoreStatistics {
     pub index_bytes: u64,
     /// Rows in segments that have a graph.
     pub indexed_rows: u64,
+    /// Mean recall of ten hits at the default effort, over rows; 1 where they are scanned.
+    pub recall_estimate: f64,
     /// Segments with rows.
     pub segments: u32,
     /// Last position.
@@ -358,12 +362,19 @@ impl StoreReader {
     pub fn statistics(&self) -> StoreStatistics {
         let snapshot = self.snapshot();
         let indexed = snapshot.segments.iter().filter(|segment| segment.graph().is_some());
+        let recall = |segment: &SegmentView| {
+            let measured = segment.graph().and_then(|graph| graph.calibration().recall_at_ten(WIDTH_USUAL));
+            measured.unwrap_or(1.0)
+        };
+        let found: f64 =
+            snapshot.segments.iter().map(|segment| recall(segment) * f64::from(segment.len())).sum();
         StoreStatistics {
             documents: snapshot.documents,
             deleted_rows: snapshot.rows().saturating_sub(snapshot.documents),
             vector_bytes: snapshot.segments.iter().map(|segment| segment.vector_bytes() as u64).sum(),
             index_bytes: snapshot.segments.iter().map(|segment| segment.graph_bytes() as u64).sum(),
             indexed_rows: indexed.map(|segment| u64::from(segment.len())).sum(),
+            recall_estimate: found / snapshot.rows().max(1) as f64,
             segments: snapshot.segments.len() as u32,
             last_lsn: snapshot.lsn,
         }

@@ -19,13 +19,15 @@ fn ids(hits: &[Value]) -> HashSet<String> {
     hits.iter().map(|hit| hit["document_id"].as_str().expect("text").to_owned()).collect()
 }
 
-/// Share of the true best that a search finds, whose scores are the same.
-async fn recall(sandbox: &Sandbox, ef: Option<u32>) -> f64 {
+/// Share of the true best that a search of an effort finds, whose scores are the same.
+async fn recall(sandbox: &Sandbox, effort: Value) -> f64 {
     let mut found = 0;
     for query in 0..20 {
         let vector = vector(query * 311 + 5);
         let exact = sandbox.hits("t", json!({"vector": vector, "exact": true})).await;
-        let near = sandbox.hits("t", json!({"vector": vector, "ef": ef})).await;
+        let mut search = effort.clone();
+        search["vector"] = json!(vector);
+        let near = sandbox.hits("t", search).await;
         assert_eq!(near.len(), 10);
         found += ids(&exact).intersection(&ids(&near)).count();
         for hit in &near {
@@ -49,8 +51,12 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
     let is_indexed = |stats: &Value| stats["indexed_rows"].as_u64() >= Some(DOCUMENTS as u64 / 2);
     let stats = sandbox.eventually(0, "/api/v1/tables/t/stats", is_indexed).await;
     assert!(stats["index_bytes"].as_u64() > Some(0), "{stats}");
-    let (narrow, usual) = (recall(&sandbox, Some(10)).await, recall(&sandbox, None).await);
+    let (narrow, usual) = (recall(&sandbox, json!({"ef": 10})).await, recall(&sandbox, json!({})).await);
     assert!(usual > 0.97 && usual >= narrow, "recall {usual}, with few candidates {narrow}");
+    let asked = recall(&sandbox, json!({"target_recall": 0.95})).await;
+    assert!(asked > 0.9, "recall {asked} of 200 hits, 0.95 was asked for");
+    let estimate = stats["recall_estimate"].as_f64().expect("there are rows");
+    assert!((0.95..=1.0).contains(&estimate), "{stats}");
 
     let target = json!({"vector": vector(5), "top_k": 30, "exact": true});
     let best = sandbox.hits("t", target).await;
@@ -83,7 +89,7 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
 
     sandbox.restart().await;
     sandbox.eventually(0, "/api/v1/tables/t/stats", is_indexed).await;
-    let usual = recall(&sandbox, None).await;
+    let usual = recall(&sandbox, json!({})).await;
     assert!(usual > 0.97, "recall {usual} after a restart");
     assert_eq!(sandbox.hits("t", json!({"vector": vector(5), "top_k": 30})).await, after);
 }
@@ -96,6 +102,10 @@ async fn what_a_search_may_not_ask_is_told() {
         (json!({"vector": [1, 1], "ef": 0}), "/ef"),
         (json!({"vector": [1, 1], "ef": 10_001}), "/ef"),
         (json!({"vector": [1, 1], "ef": 10, "exact": true}), "/ef"),
+        (json!({"vector": [1, 1], "target_recall": 0.4}), "/target_recall"),
+        (json!({"vector": [1, 1], "target_recall": 1}), "/target_recall"),
+        (json!({"vector": [1, 1], "target_recall": 0.9, "ef": 10}), "/target_recall"),
+        (json!({"vector": [1, 1], "target_recall": 0.9, "exact": true}), "/target_recall"),
         (json!({"vector": [1, 1], "top_k": 9_999, "offset": 2}), "/offset"),
         (json!({"vector": [1, 1], "offset": u64::MAX}), "/offset"),
     ] {

@@ -9,6 +9,7 @@
 //! are visible.
 
 mod build;
+mod calibration;
 mod order;
 mod pivots;
 mod pool;
@@ -24,8 +25,9 @@ mod walk;
 use std::sync::Mutex;
 
 use self::build::{BuildScratch, Builder, Entries, Field, NONE, Place, Shape};
+pub use self::calibration::Calibration;
 use self::pivots::{Chosen, Finder, Pivots};
-pub use self::search::{Plan, Scratch, Selection, Touched};
+pub use self::search::{Plan, Scratch, Selection, Touched, WIDTH_USUAL};
 pub use self::stored::LoadError;
 use self::table::CodeTable;
 use self::vertices::VertexRows;
@@ -82,6 +84,7 @@ pub struct Graph {
     links: HugeSlice<u32>,
     rows: VertexRows,
     pivots: Pivots,
+    calibration: Calibration,
 }
 
 impl Graph {
@@ -131,7 +134,9 @@ impl Graph {
         );
         let renumbered = |vertex: u32| numbers[vertex as usize];
         let pivots = Pivots::new(kernels, &chosen, metric, &rotation, &table, renumbered);
-        Some(Graph { metric, rotation, table, degree: options.degree, links, rows: vertex_rows, pivots })
+        let calibration = Calibration::default();
+        let degree = options.degree;
+        Some(Graph { metric, rotation, table, degree, links, rows: vertex_rows, pivots, calibration })
     }
 
     /// True when single precision can tell the distances of these rows: under L2 and dot, vectors of very different lengths

@@ -122,7 +122,8 @@ mod tests {
             pool.insert(Candidate::new(vertex, cost));
         }
         assert_eq!(pool.expand(), Some(0));
-        let inserted = [(2, 1.0), (3, 6.0), (4, 9.0)].map(|(vertex, cost)| pool.insert(Candidate::new(vertex, cost)));
+        let inserted =
+            [(2, 1.0), (3, 6.0), (4, 9.0)].map(|(vertex, cost)| pool.insert(Candidate::new(vertex, cost)));
         assert_eq!(inserted, [0, 2, usize::MAX]);
         assert_eq!([pool.expand(), pool.expand(), pool.expand()], [Some(2), Some(3), None]);
     }

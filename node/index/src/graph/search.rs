@@ -12,6 +12,9 @@ use crate::memory::{HugeSlice, prefetch};
 use crate::scan::{Offers, Query};
 use crate::{Kernels, RowMask, RowsView, TopK};
 
+/// Candidates that a walk keeps when nothing else is said, and few hits are wanted.
+pub const WIDTH_USUAL: usize = 96;
+
 /// Candidates that a scan of codes keeps, at least, and for each hit that is wanted.
 const SCORED_MIN: usize = 64;
 const SCANNED_KEPT: usize = 8;
@@ -130,6 +133,8 @@ struct Search<'s, F> {
     matches: usize,
     mask: Option<&'s RowMask>,
     counts: F,
+    /// A vertex that walks never see.
+    left_out: Option<u32>,
 }
 
 impl<F: Fn(u32) -> bool> Search<'_, F> {
@@ -148,6 +153,7 @@ impl<F: Fn(u32) -> bool> Search<'_, F> {
 
     fn enter(&self, width: usize, entry_scratch: &mut EntryScratch, walk: &mut WalkScratch) {
         walk.reset(self.graph.vertices(), width.max(1));
+        self.left_out.map(|vertex| walk.visited.insert(vertex));
         let enter = |vertex, cost| walk.enter(vertex, cost);
         let (space, pivots) = (&self.space, &self.graph.pivots);
         pivots.entries(self.kernels, self.rotated, space.query, self.entries, entry_scratch, enter);
@@ -225,15 +231,49 @@ impl Graph {
         }
     }
 
-    /// Offers to `top` the best rows that a search of `width` candidates finds, `1..`: a wider one finds more of the true
-    /// best and takes longer. Walks begin at `entries` pivots, `1..`. `rows` are those that the graph was built of.
+    /// Offers to `top` the best rows that a search finds. `effort` is the number of candidates that a walk keeps, `1..`: a
+    /// wider one finds more of the true best and takes longer; and the number of pivots that it begins at, `1..`. `rows` are those that the graph was built of.
     #[expect(clippy::too_many_arguments, reason = "a search is said whole")]
     pub fn search<K: Ord>(
         &self,
         kernels: Kernels,
         rows: &RowsView,
         query: &Query<'_>,
+        effort: (usize, usize),
+        selection: Selection<'_>,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+        scratch: &mut Scratch,
+    ) -> Touched {
+        self.searched(kernels, rows, query, effort, None, selection, visible, key, top, scratch)
+    }
+
+    /// A walk over everything but `left_out`, as if that vertex were not there.
+    #[expect(clippy::too_many_arguments, reason = "a search is said whole")]
+    pub(super) fn walk_without(
+        &self,
+        kernels: Kernels,
+        rows: &RowsView,
+        query: &Query<'_>,
+        effort: (usize, usize),
+        left_out: u32,
+        top: &mut TopK<u32>,
+        scratch: &mut Scratch,
+    ) -> Touched {
+        let is_other = |row| self.rows.vertex(row) != left_out;
+        let all = Selection::All;
+        self.searched(kernels, rows, query, effort, Some(left_out), all, is_other, |row| row, top, scratch)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as a search")]
+    fn searched<K: Ord>(
+        &self,
+        kernels: Kernels,
+        rows: &RowsView,
+        query: &Query<'_>,
         (width, entries): (usize, usize),
+        left_out: Option<u32>,
         selection: Selection<'_>,
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
@@ -264,6 +304,7 @@ impl Graph {
             matches,
             mask,
             counts: &counts,
+            left_out,
         };
         let plan = search.run(self.plan(matches, width), entry_scratch, walk);
         let found = if plan == Plan::Walk { &walk.pool } else { &walk.results };

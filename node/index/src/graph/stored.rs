@@ -5,7 +5,7 @@
 //!
 //! | head, 8 bytes each | |
 //! |---|---|
-//! | version | 1 |
+//! | version | 2; 1 had no calibration |
 //! | metric | 0 cosine, 1 l2, 2 dot |
 //! | code bits | 4 or 8 |
 //! | dimension, rows, vertices, degree | |
@@ -25,10 +25,12 @@
 //! | codes and factors of the centres | as above, 8 bits |
 //! | starts | 4 for each centre, and the end |
 //! | pivots | 4 for each: its vertex |
+//! | calibration | entries and queries, u32; for 1, 10 and 100 hits, for each width: mean recall and its lower bound, f32 |
 
 use bytemuck::Pod;
 
 use super::build::NONE;
+use super::calibration::Calibration;
 use super::pivots::Pivots;
 use super::table::CodeTable;
 use super::vertices::VertexRows;
@@ -37,7 +39,7 @@ use super::{CodeWidth, Graph, Metric};
 use crate::codes::Rotation;
 use crate::memory::HugeSlice;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const HEAD_NUMBERS: usize = 13;
 const _: () = assert!(cfg!(target_endian = "little"), "numbers are stored as they lie in memory");
 
@@ -107,7 +109,10 @@ impl Graph {
         each(bytemuck::cast_slice(&self.pivots.centres.lines))?;
         each(bytemuck::cast_slice(&self.pivots.centres.factors))?;
         each(bytemuck::cast_slice(&self.pivots.starts))?;
-        each(bytemuck::cast_slice(&self.pivots.vertices))
+        each(bytemuck::cast_slice(&self.pivots.vertices))?;
+        let Calibration { entries, queries, recalls } = &self.calibration;
+        each(bytemuck::bytes_of(&[*entries, *queries]))?;
+        each(bytemuck::bytes_of(recalls))
     }
 
     /// A graph from its stored form, of `rows` rows of `dimension` values under `metric`. `fill` reads the next bytes.
@@ -146,7 +151,9 @@ impl Graph {
             return Err(LoadError::Content("pivots"));
         }
         let pivots = Pivots::of(centres, starts.to_vec(), &table, vertices.to_vec());
-        Ok(Graph { metric, rotation, table, degree: head.degree, links, rows: vertex_rows, pivots })
+        let calibration = sections.calibration()?;
+        let degree = head.degree;
+        Ok(Graph { metric, rotation, table, degree, links, rows: vertex_rows, pivots, calibration })
     }
 }
 
@@ -236,6 +243,23 @@ impl<F> Sections<F> {
         F: FnMut(&mut [u8]) -> Result<(), E>,
     {
         self.values(len, part)
+    }
+
+    fn calibration<E>(&mut self) -> Result<Calibration, LoadError<E>>
+    where
+        F: FnMut(&mut [u8]) -> Result<(), E>,
+    {
+        let part = "calibration";
+        let mut read = |into: &mut [u8]| (self.fill)(into).map_err(|source| LoadError::Read { part, source });
+        let mut numbers = [0u32; 2];
+        read(bytemuck::bytes_of_mut(&mut numbers))?;
+        let [entries, queries] = numbers;
+        let mut calibration = Calibration { entries, queries, ..Calibration::default() };
+        read(bytemuck::bytes_of_mut(&mut calibration.recalls))?;
+        let shares = calibration.recalls.as_flattened().as_flattened();
+        let is_usable =
+            (1..=DEGREE_MAX as u32).contains(&entries) && shares.iter().all(|r| (0.0..=1.0).contains(r));
+        is_usable.then_some(calibration).ok_or(LoadError::Content(part))
     }
 
     fn table<E>(

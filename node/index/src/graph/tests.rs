@@ -281,10 +281,12 @@ fn loaded(bytes: &[u8], metric: Metric, rows: &RowsView) -> Result<Graph, LoadEr
 fn a_stored_graph_finds_the_same() {
     for (metric, codes) in METRICS.into_iter().zip([CodeWidth::Four, CodeWidth::Eight, CodeWidth::Four]) {
         let rows = clustered(1_500, 70, 9);
-        let graph =
+        let mut graph =
             build(&rows, metric, &GraphOptions { codes: Some(codes), degree: 16, ..GraphOptions::default() });
+        graph.calibrate(kernels(), &rows, 2, &|| false).expect("nobody stops it");
         let bytes = stored(&graph);
         let again = loaded(&bytes, metric, &rows).expect("what was stored");
+        assert_eq!(again.calibration(), graph.calibration());
         assert_eq!(stored(&again), bytes);
         for number in 0..50 {
             let query = Query::new(metric, rows.row(number * 29), None);
@@ -315,5 +317,39 @@ proptest! {
             let query = Query::new(Metric::L2, rows.row(3), None);
             found(&graph, &rows, &query, (10, 30), Selection::All, |_| true);
         }
+    }
+}
+
+#[test]
+fn a_calibrated_width_reaches_the_recall_that_it_promises() {
+    for metric in METRICS {
+        // Of the same clusters, queries that the graph does not hold.
+        let all = clustered(6_000, 24, 17);
+        let (mut rows, mut queries) = (Rows::new(24), Vec::new());
+        for row in 0..6_000 {
+            if row % 20 == 0 { queries.push(all.row(row).to_vec()) } else { _ = rows.push(all.row(row)) }
+        }
+        let mut graph = build(&rows, metric, &GraphOptions::default());
+        assert_eq!(graph.calibration().width_for(0.9, 10), None, "nothing was measured yet");
+        assert!(graph.calibrate(kernels(), &rows, 2, &|| true).is_none(), "stopped");
+        graph.calibrate(kernels(), &rows, 2, &|| false).expect("nobody stops it");
+        let calibration = graph.calibration();
+        assert!((100..=512).contains(&calibration.queries()), "{calibration:?}");
+        let mut widths = Vec::new();
+        for (target, k) in [(0.8, 10), (0.95, 1), (0.95, 10), (0.95, 30), (0.95, 100), (0.99, 10)] {
+            let width = calibration.width_for(target, k).expect("measured");
+            let recalls = queries.iter().map(|vector| {
+                let query = Query::new(metric, vector, None);
+                let found = found(&graph, &rows, &query, (k, width), Selection::All, |_| true);
+                recall(&found, &exact(&rows, &query, k, |_| true))
+            });
+            let mean = recalls.sum::<f64>() / queries.len() as f64;
+            // The queries are a sample, too: three times what their mean may be off by.
+            assert!(mean >= target - 0.02, "{metric:?}: recall {mean} at {width}, {target} of {k} promised");
+            widths.push(width);
+        }
+        assert!(widths[0] <= widths[2] && widths[2] <= widths[5], "more costs more: {widths:?}");
+        assert!(widths[2] <= widths[3] && widths[3] <= widths[4], "so do more hits: {widths:?}");
+        assert!(widths[0] < 60, "and nothing is given away: {widths:?}");
     }
 }

@@ -24,6 +24,7 @@ impl SearchService for Api {
                 offset: Some(u64::from(request.offset)),
                 exact: request.exact,
                 ef: (request.ef > 0).then_some(u64::from(request.ef)),
+                target_recall: request.target_recall,
                 threshold: request.threshold,
                 filter: request.filter.map(wire::draft),
                 with_metadata: request.with_metadata,

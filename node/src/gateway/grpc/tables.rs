@@ -113,6 +113,7 @@ impl TableService for Api {
                 vector_bytes: totals.vector_bytes,
                 index_bytes: totals.index_bytes,
                 indexed_rows: totals.indexed_rows,
+                recall_estimate: totals.recall_estimate(),
                 disk_bytes: totals.disk_bytes,
                 unavailable_shards: totals.unavailable_shards as u32,
                 shards: statistics.shards.iter().map(shard_statistics).collect(),

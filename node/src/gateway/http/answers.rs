@@ -271,6 +271,10 @@ pub(super) struct TableStatisticsBody {
     table_name: String,
     #[serde(flatten)]
     totals: Totals,
+    /// Mean recall of ten hits at the default effort, as measured when segments were indexed; 1 for rows that are scanned.
+    /// Absent without rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recall_estimate: Option<f64>,
     shards: Vec<ShardStatisticsBody>,
 }
 
@@ -316,7 +320,9 @@ impl TableStatisticsBody {
         let mut totals = router::Totals::default();
         totals.add(statistics);
         let shards = statistics.shards.iter().map(shard).collect();
-        TableStatisticsBody { table_name: table.schema.name.to_string(), totals: totals.into(), shards }
+        let recall_estimate = totals.recall_estimate();
+        let table_name = table.schema.name.to_string();
+        TableStatisticsBody { table_name, totals: totals.into(), recall_estimate, shards }
     }
 }
 
@@ -329,8 +335,8 @@ impl From<router::Totals> for Totals {
             index_bytes,
             indexed_rows,
             disk_bytes,
-            shards: _,
             unavailable_shards,
+            ..
         } = totals;
         Totals {
             documents,

@@ -29,6 +29,9 @@ struct SearchRequestBody {
     exact: Option<bool>,
     /// Candidates of a walk, 1 to 10,000: more find more of the true best and take longer.
     ef: Option<u32>,
+    /// Instead of ef: the mean recall that walks are to reach, 0.5 to 0.999, as measured when each segment was indexed; not
+    /// promised of filtered searches.
+    target_recall: Option<f64>,
     /// cosine and dot: score of at least; l2: distance of at most.
     threshold: Option<f64>,
     /// Only documents whose metadata passes.
