@@ -172,14 +172,19 @@ fn search_request(debian: &Debian, query: usize) -> v1::SearchRequest {
 
 /// Processor, cores and instruction sets.
 pub(crate) fn machine() -> Result<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo")?;
-    let field = |name: &str| {
-        let line = info.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_once(':').map_or("", |(_, value)| value.trim()).to_owned()
-    };
     let cores = std::thread::available_parallelism()?;
-    let flags = field("flags");
-    let has = |flag: &str| flags.split(' ').any(|f| f == flag);
-    let sets: Vec<_> = ["avx2", "avx512f", "avx512_vnni"].into_iter().filter(|set| has(set)).collect();
-    Ok(format!("{} ({cores} cores, {})\n", field("model name"), sets.join(" ")))
+    Ok(format!("{} ({cores} cores, {})\n", processor("model name")?, instruction_sets()?.join(" ")))
+}
+
+/// Instruction sets that kernels use.
+pub(crate) fn instruction_sets() -> Result<Vec<&'static str>> {
+    let flags = processor("flags")?;
+    let has = |set: &&str| flags.split(' ').any(|flag| flag == *set);
+    Ok(["avx2", "avx512f", "avx512_vnni"].into_iter().filter(has).collect())
+}
+
+fn processor(field: &str) -> Result<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo")?;
+    let line = info.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    Ok(line.split_once(':').map_or("", |(_, value)| value.trim()).to_owned())
 }

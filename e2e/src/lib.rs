@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod addons;
+pub mod bench_one_node;
 pub mod bench_replication;
 pub mod bench_server;
 pub mod cgroups;
@@ -20,6 +21,7 @@ pub mod image;
 pub mod images;
 pub mod ingress;
 pub mod kubectl;
+pub mod lean;
 pub mod load;
 pub mod local_cluster;
 pub mod machine;

@@ -387,7 +387,8 @@ fn spawn(mut command: Command, log: &Path) -> Result<Child> {
 }
 
 /// A port that is free, and stays so: below those that the system gives to connections, and each given out once.
-fn free_port() -> Result<u16> {
+/// A port of this machine that nobody listens at.
+pub(crate) fn free_port() -> Result<u16> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     const PORTS: Range<u32> = 20_000..32_000;
     // Runs beside this one begin elsewhere.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vectorsphere_e2e::bench_replication::{self, Part};
-use vectorsphere_e2e::bench_server;
 use vectorsphere_e2e::cluster::{self, KubeCluster};
 use vectorsphere_e2e::demo;
 use vectorsphere_e2e::image::Image;
@@ -16,6 +15,7 @@ use vectorsphere_e2e::images;
 use vectorsphere_e2e::phases::{Phases, say};
 use vectorsphere_e2e::settings::Settings;
 use vectorsphere_e2e::torture;
+use vectorsphere_e2e::{bench_one_node, bench_server};
 
 /// Real Kubernetes clusters on this machine, and VectorSphere's images.
 #[derive(Parser)]
@@ -60,11 +60,14 @@ enum Command {
         #[arg(long)]
         fault: Vec<torture::Fault>,
     },
-    /// Measure load and search of a cluster of processes
+    /// Measure load and search of one node beside the floors of wire and disk, and of a cluster of processes
     BenchServer {
         /// The sample and short measurements
         #[arg(long)]
         quick: bool,
+        /// Only these
+        #[arg(long, value_enum, default_values_t = [ServerPart::OneNode, ServerPart::Cluster])]
+        part: Vec<ServerPart>,
     },
     /// Measure what copies cost: writes, gaps, catching up, idle shards
     BenchReplication {
@@ -87,6 +90,15 @@ enum Command {
         #[arg(long)]
         path: Option<String>,
     },
+}
+
+/// What `bench-server` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ServerPart {
+    /// One node and its floors
+    OneNode,
+    /// A Master and two slaves
+    Cluster,
 }
 
 #[tokio::main]
@@ -126,7 +138,15 @@ async fn run(settings: &Settings, command: Command) -> Result<()> {
             let summary = torture::run(settings, plan).await?;
             print(&summary.to_string())
         }
-        Command::BenchServer { quick } => print(&bench_server::run(settings, quick).await?),
+        Command::BenchServer { quick, part } => {
+            if part.contains(&ServerPart::OneNode) {
+                bench_one_node::run(settings, quick, print).await?;
+            }
+            if part.contains(&ServerPart::Cluster) {
+                print(&bench_server::run(settings, quick).await?)?;
+            }
+            Ok(())
+        }
         Command::BenchReplication { quick, part } => {
             bench_replication::run(settings, &part, quick, print).await
         }

@@ -321,6 +321,9 @@ impl Parts<'_> {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         });
+        if let Some(shards) = &shards {
+            comm.keep_calls_of(self.node.id.clone(), shards.clone());
+        }
         let server = Server::builder()
             .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_CALLS_MAX))
             .http2_keepalive_interval(Some(self.config.grpc_keepalive_time))

@@ -3,21 +3,25 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, codegen::http};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
 use tracing::debug;
 use vectorsphere_proto::internal::catalog_service_client::CatalogServiceClient;
 use vectorsphere_proto::internal::coordinator_service_client::CoordinatorServiceClient;
 use vectorsphere_proto::internal::replication_service_client::ReplicationServiceClient;
 use vectorsphere_proto::internal::shard_service_client::ShardServiceClient;
+use vectorsphere_proto::internal::shard_service_server::{ShardService, ShardServiceServer};
 use vectorsphere_proto::internal::{AwaitRevisionRequest, AwaitRevisionResponse, ReachesRequest};
 
 use super::convert;
@@ -39,6 +43,12 @@ pub const MESSAGE_BYTES_MAX: usize = 96 * 1024 * 1024;
 const BROADCAST_LIMIT: Duration = Duration::from_secs(1);
 /// Longest time that a probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What carries calls to the shards of a node: a channel to it, or the node's own service.
+type ShardTransport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+
+/// A client of the shards on one node.
+pub type ShardClient = ShardServiceClient<ShardTransport>;
 
 /// Why a probe was not answered.
 enum Missed {
@@ -78,6 +88,8 @@ pub struct CommunicationService {
     settings: ChannelSettings,
     network: Arc<dyn Network>,
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
+    /// This node and its own shards.
+    own_shards: OnceLock<(NodeId, ShardTransport)>,
     suspicion: Suspicion,
     metrics: CommMetrics,
 }
@@ -98,15 +110,34 @@ impl CommunicationService {
     ) -> CommunicationService {
         assert!(settings.connections > 0, "a peer needs a connection");
         let (peers, suspicion) = (Mutex::default(), Suspicion::default());
-        CommunicationService { view, settings, network, peers, suspicion, metrics }
+        CommunicationService {
+            view,
+            settings,
+            network,
+            peers,
+            own_shards: OnceLock::new(),
+            suspicion,
+            metrics,
+        }
+    }
+
+    /// Lets calls of `node`, which is this one, stay within the process: the same service, without a connection to itself.
+    pub fn keep_calls_of(&self, node: NodeId, shards: ShardServiceServer<impl ShardService>) {
+        let transport = BoxCloneSyncService::new(shards.map_err(BoxError::from));
+        // A node has one service of shards for as long as it runs.
+        let _ = self.own_shards.set((node, transport));
     }
 
     /// The shards on a node.
     ///
     /// # Errors
     /// When the node is not there.
-    pub fn shard_client(&self, node: &NodeId) -> Result<ShardServiceClient<Channel>, Error> {
-        let client = ShardServiceClient::new(self.channel(node)?);
+    pub fn shard_client(&self, node: &NodeId) -> Result<ShardClient, Error> {
+        let transport = match self.own_shards.get() {
+            Some((own, transport)) if own == node => transport.clone(),
+            _ => BoxCloneSyncService::new(self.channel(node)?.map_err(BoxError::from)),
+        };
+        let client = ShardServiceClient::new(transport);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 

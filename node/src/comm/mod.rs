@@ -8,6 +8,6 @@ mod deadline;
 mod metrics;
 mod suspicion;
 
-pub use communication_service::{ChannelSettings, CommunicationService, MESSAGE_BYTES_MAX};
+pub use communication_service::{ChannelSettings, CommunicationService, MESSAGE_BYTES_MAX, ShardClient};
 pub use deadline::grpc_timeout;
 pub use metrics::CommMetrics;

@@ -4,20 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tonic::transport::Channel;
-use vectorsphere_proto::internal::shard_service_client::ShardServiceClient;
 use vectorsphere_proto::internal::{self as proto};
 
 use super::readers::{Preference, readers};
 use super::{RequestContext, Router};
 use crate::cluster::view::{ClusterView, Shard};
-use crate::comm::convert;
+use crate::comm::{ShardClient, convert};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{NodeId, Revision, ShardId};
 use crate::search::Consistency;
-
-/// A client of the shards on one node.
-pub(super) type ShardClient = ShardServiceClient<Channel>;
 
 /// How long a request keeps trying while its deadline allows more: a restarting slave is back in a few seconds.
 const RETRY_BUDGET: Duration = Duration::from_secs(5);

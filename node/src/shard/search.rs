@@ -104,6 +104,16 @@ pub struct Ranking {
     best: Vec<(f64, Place)>,
 }
 
+impl Ranking {
+    /// Bytes of an answer that holds all of it.
+    pub fn answer_bytes(&self, query: &ShardQuery) -> usize {
+        let bytes = |(_, (segment, row)): &(f64, Place)| {
+            self.snapshot.segments[*segment].answer_bytes(*row, query.with_metadata, query.with_vector)
+        };
+        self.best.iter().map(bytes).sum()
+    }
+}
+
 /// Ranks a snapshot's rows. Dropped, it stops soon.
 pub async fn search(
     pool: &ComputePool,
