@@ -25,6 +25,8 @@ pub(super) struct FieldIndex {
     /// Rows with several values.
     several: RoaringBitmap,
     others: Others,
+    /// In memory.
+    bytes: usize,
 }
 
 /// Rows with values that `held` does not answer for: those of other types, and numbers that do not fit.
@@ -193,7 +195,9 @@ impl FieldBuilder {
         let sets = [&mut exists, &mut null, &mut scalars, &mut several];
         let others_sets = [&mut others.texts, &mut others.numbers, &mut others.bools];
         sets.into_iter().chain(others_sets).for_each(|set| _ = set.optimize());
-        FieldIndex { exists, null, held, scalars, several, others }
+        let mut index = FieldIndex { exists, null, held, scalars, several, others, bytes: 0 };
+        index.bytes = index.count_bytes();
+        index
     }
 }
 
@@ -271,6 +275,10 @@ impl FieldIndex {
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn count_bytes(&self) -> usize {
         let held = match &self.held {
             Held::Keywords(keywords) => keywords.bytes(),
             Held::Bools(bools) => bools.iter().map(bytes_of).sum(),
