@@ -371,7 +371,8 @@ async fn filters_find_the_same_with_indexes_and_without() {
     })
     .await;
     assert_eq!(answers(&sandbox).await, expected, "nor when it is there");
-    explanation_everywhere(&sandbox, 2, &sizes).await;
+    let explained = explanation_everywhere(&sandbox, 2, &sizes).await;
+    assert!(explained.iter().all(|segment| segment["filter"]["unindexed_keys"] == json!(["size"])));
     for (field, _) in fields.into_iter().chain([("tags", ""), ("place", "")]) {
         let path = format!("/api/v1/tables/t/metadata_indexes/{field}");
         sandbox.send(sandbox.request(0, "DELETE", &path)).await.ok(200);

@@ -15,7 +15,7 @@ mod selection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use selection::{Applied, FilterReport, Selection};
+pub use selection::{Applied, FilterReport, Selection, UNINDEXED_MAX};
 
 use self::field::{FieldBuilder, FieldIndex};
 use super::KeyPath;

@@ -204,6 +204,67 @@ fn a_step_reads_so_many_rows_and_so_many_bytes_and_no_more() {
 }
 
 #[test]
+fn values_that_cannot_be_read_are_neither_equal_to_others_nor_different() {
+    let texts = [r#"{"a":1e999}"#, r#"{"a":"\ud800"}"#, r#"{"a":-}"#, r#"{"a":"b"}"#, r#"{"a":2}"#];
+    let texts = texts.map(str::to_owned);
+    let except = |values: Vec<ScalarDraft>| {
+        let matches = Some(MatchDraft { except: Some(values), ..MatchDraft::default() });
+        let condition = ConditionDraft { key: Some("a".to_owned()), matches, ..ConditionDraft::default() };
+        FilterDraft { must: vec![condition], ..FilterDraft::default() }.validate("").expect("a filter")
+    };
+    for kind in FieldKind::ALL {
+        let indexes = build(&[(path("a"), kind)].into(), &texts);
+        for values in [vec![ScalarDraft::Bool(true)], vec![ScalarDraft::Text("b".to_owned())]] {
+            check(&indexes, except(values), &texts).expect("as without an index");
+        }
+    }
+}
+
+#[test]
+fn texts_without_room_are_read() {
+    let texts = ["2024-05-01T00:00:00Z", "2023-05-01T00:00:00Z", "x"].map(|at| json!({"at": at}).to_string());
+    let mut builder = FieldIndexesBuilder::new(&[(path("at"), FieldKind::Keyword)].into(), 3);
+    builder.fields[0].2 = FieldBuilder::without_room();
+    let indexes = loop {
+        if let Some(indexes) = builder.step(|row| texts[row as usize].as_bytes()) {
+            break indexes;
+        }
+    };
+    let from = ScalarDraft::Text("2024-01-01T00:00:00Z".to_owned());
+    let range = crate::filter::RangeDraft { gte: Some(from), ..Default::default() };
+    let after = ConditionDraft { key: Some("at".to_owned()), range: Some(range), ..Default::default() };
+    for condition in [after, any_of("at", &["x"])] {
+        let filter = FilterDraft { must: vec![condition], ..FilterDraft::default() };
+        check(&indexes, filter.validate("").expect("a filter"), &texts).expect("as without an index");
+    }
+}
+
+#[test]
+fn a_report_names_keys_whose_index_is_for_something_else() {
+    let texts = packages(300);
+    let unindexed = |kind: FieldKind, condition: ConditionDraft| {
+        let filter = FilterDraft { must: vec![condition], ..FilterDraft::default() };
+        let indexes = build(&[(path("size"), kind)].into(), &texts);
+        indexes.select(&filter.validate("").expect("a filter")).report(0, Duration::ZERO).unindexed
+    };
+    let range = || crate::filter::RangeDraft { lt: Some(ScalarDraft::Double(9.5)), ..Default::default() };
+    let below =
+        || ConditionDraft { key: Some("size".to_owned()), range: Some(range()), ..Default::default() };
+    assert_eq!(unindexed(FieldKind::Keyword, below()), [path("size")]);
+    assert_eq!(unindexed(FieldKind::Integer, below()), []);
+    assert_eq!(unindexed(FieldKind::Keyword, any_of("size", &["9"])), []);
+    assert_eq!(unindexed(FieldKind::Integer, any_of("size", &["9"])), [], "no size is a text");
+}
+
+#[test]
+fn a_report_names_few_keys() {
+    let must = (0..100).map(|key| any_of(&format!("k{key}"), &["x"])).collect();
+    let filter = FilterDraft { must, ..FilterDraft::default() };
+    let selection = FieldIndexes::none(3).select(&filter.validate("").expect("a filter"));
+    assert_eq!(selection.report(0, Duration::ZERO).unindexed.len(), UNINDEXED_MAX);
+}
+
+#[test]
 fn indexes_cost_few_bytes_a_row() {
     let rows = 65_536;
     let texts = packages(rows);
