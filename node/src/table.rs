@@ -1,5 +1,7 @@
 //! Tables: their schema and life.
 
+use std::collections::BTreeMap;
+
 use vectorsphere_proto::meta;
 
 pub use vectorsphere_index::Metric;
@@ -34,6 +36,9 @@ pub struct TableSchema {
     pub min_isr: u32,
     /// Fields of metadata that every segment has an index of, at most [`FIELDS_MAX`].
     pub metadata_indexes: IndexedFields,
+    /// Indexes that a newer version wrote into the record, type by field: not built here, kept for those who know them. They
+    /// count for [`FIELDS_MAX`], and their fields are none of the above.
+    pub unknown_indexes: BTreeMap<String, String>,
 }
 
 /// A table of the cluster.
@@ -167,7 +172,7 @@ impl TableSchema {
             min_isr: self.min_isr,
             shard_hash: 1,
             vector_type: "f32".to_owned(),
-            metadata_indexes: self.metadata_indexes.iter().map(index_record).collect(),
+            metadata_indexes: self.metadata_index_words().map(index_record).collect(),
             ..meta::TableRecord::default()
         }
     }
@@ -180,7 +185,7 @@ impl TableSchema {
             meta::Metric::Dot => Metric::Dot,
             meta::Metric::Unspecified => return Err("metric is missing".to_owned()),
         };
-        let schema = TableSchema {
+        let mut schema = TableSchema {
             name: TableName::parse(&record.name).map_err(|error| error.to_string())?,
             dimension: record.dimension,
             metric,
@@ -189,16 +194,24 @@ impl TableSchema {
             shards: record.shards,
             replicas: record.replicas,
             min_isr: record.min_isr,
-            metadata_indexes: record.metadata_indexes.iter().map(indexed_field).collect::<Result<_, _>>()?,
+            metadata_indexes: IndexedFields::new(),
+            unknown_indexes: BTreeMap::new(),
         };
+        for meta::MetadataIndex { field, r#type } in &record.metadata_indexes {
+            match (KeyPath::parse(field), FieldKind::parse(r#type)) {
+                (Ok(key), Some(kind)) => drop(schema.metadata_indexes.insert(key, kind)),
+                _ => drop(schema.unknown_indexes.insert(field.clone(), r#type.clone())),
+            }
+        }
         schema.check()?;
         Ok(schema)
     }
 
-    /// The metadata indexes as users write them: field, type.
+    /// The metadata indexes as users write them, unknown ones too: field, type.
     pub fn metadata_index_words(&self) -> impl Iterator<Item = (String, String)> {
         let words = |(field, kind): (&KeyPath, &FieldKind)| (field.to_string(), kind.as_str().to_owned());
-        self.metadata_indexes.iter().map(words)
+        let unknown = self.unknown_indexes.iter().map(|(field, kind)| (field.clone(), kind.clone()));
+        self.metadata_indexes.iter().map(words).chain(unknown)
     }
 
     /// Checks every range; the error says which field, its value, and what is allowed.
@@ -214,22 +227,15 @@ impl TableSchema {
         within("shards", self.shards, SHARDS_MAX)?;
         within("replicas", self.replicas, REPLICAS_MAX)?;
         within("min_isr", self.min_isr, self.replicas)?;
-        match self.metadata_indexes.len() {
+        match self.metadata_indexes.len() + self.unknown_indexes.len() {
             0..=FIELDS_MAX => Ok(()),
             count => Err(format!("table has {count} metadata indexes, at most {FIELDS_MAX} are allowed")),
         }
     }
 }
 
-/// The stored form of an indexed field.
-pub fn index_record((field, kind): (&KeyPath, &FieldKind)) -> meta::MetadataIndex {
-    meta::MetadataIndex { field: field.to_string(), r#type: kind.as_str().to_owned() }
-}
-
-fn indexed_field(record: &meta::MetadataIndex) -> Result<(KeyPath, FieldKind), String> {
-    let kind =
-        FieldKind::parse(&record.r#type).ok_or_else(|| format!("index of type {:?}", record.r#type))?;
-    Ok((KeyPath::parse(&record.field)?, kind))
+fn index_record((field, r#type): (String, String)) -> meta::MetadataIndex {
+    meta::MetadataIndex { field, r#type }
 }
 
 #[cfg(test)]
@@ -250,14 +256,38 @@ mod tests {
                 min_isr: 1,
                 metadata_indexes: [(KeyPath::parse("a[].\"b.c\"").expect("a path"), FieldKind::DateTime)]
                     .into(),
+                unknown_indexes: BTreeMap::new(),
             },
             state: TableState::Active,
         };
         assert_eq!(Table::from_record(&table.to_record()), Ok(table.clone()));
         let newer = meta::TableRecord { shard_hash: 2, ..table.to_record() };
         assert!(Table::from_record(&newer).is_err());
-        let mut unknown = table.to_record();
-        unknown.metadata_indexes[0].r#type = "text".to_owned();
-        assert!(Table::from_record(&unknown).expect_err("unknown").contains("text"));
+    }
+
+    #[test]
+    fn indexes_of_a_newer_version_survive() {
+        let index = |field: &str, kind: &str| meta::MetadataIndex {
+            field: field.to_owned(),
+            r#type: kind.to_owned(),
+        };
+        let known = [index("a", "keyword")];
+        let unknown = [index("body", "text"), index("x..y", "keyword")];
+        let record = meta::TableRecord {
+            name: "docs".to_owned(),
+            dimension: 1,
+            metric: meta::Metric::Cosine.into(),
+            shards: 1,
+            replicas: 1,
+            min_isr: 1,
+            metadata_indexes: [&known[..], &unknown[..]].concat(),
+            ..meta::TableRecord::default()
+        };
+        let schema = TableSchema::from_record(&record).expect("readable");
+        assert_eq!((schema.metadata_indexes.len(), schema.unknown_indexes.len()), (1, 2));
+        assert_eq!(schema.to_record().metadata_indexes, record.metadata_indexes);
+        let many = (0..FIELDS_MAX).map(|field| index(&format!("f{field}"), "text"));
+        let full = meta::TableRecord { metadata_indexes: many.chain(known).collect(), ..record };
+        assert!(TableSchema::from_record(&full).is_err(), "they count");
     }
 }

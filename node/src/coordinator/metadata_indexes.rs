@@ -38,6 +38,8 @@ impl Coordinator {
                 return Err(missing());
             }
             if !change(&mut table, field, kind)? {
+                // Whoever wrote it may still wait for the nodes, or have given up.
+                self.comm.broadcast_revision(modified, deadline).await;
                 return Ok(table);
             }
             let key = self.keys.table(&id.to_string());
@@ -62,15 +64,58 @@ impl Coordinator {
 
 /// Changes a table's indexes; whether they were others before.
 fn change(table: &mut Table, field: &KeyPath, kind: Option<FieldKind>) -> Result<bool, Error> {
-    let fields = &mut table.schema.metadata_indexes;
+    let schema = &mut table.schema;
+    // One of a type that a newer version knows makes room.
+    let was_unknown = schema.unknown_indexes.remove(&field.to_string()).is_some();
+    let count = schema.metadata_indexes.len() + schema.unknown_indexes.len();
     let before = match kind {
-        Some(_) if fields.len() >= FIELDS_MAX && !fields.contains_key(field) => {
-            let name = &table.schema.name;
+        Some(_) if count >= FIELDS_MAX && !schema.metadata_indexes.contains_key(field) => {
+            let name = &schema.name;
             let message = format!("table {name} has {FIELDS_MAX} metadata indexes, more are not allowed");
             return Err(Error::invalid("/field", message));
         }
-        Some(kind) => fields.insert(field.clone(), kind),
-        None => fields.remove(field),
+        Some(kind) => schema.metadata_indexes.insert(field.clone(), kind),
+        None => schema.metadata_indexes.remove(field),
     };
-    Ok(before != kind)
+    Ok(before != kind || was_unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use vectorsphere_proto::meta;
+
+    use super::*;
+
+    #[test]
+    fn an_index_that_a_newer_version_made_is_replaced_or_removed_like_any_other() {
+        let index =
+            |field: usize| meta::MetadataIndex { field: format!("f{field}"), r#type: "text".to_owned() };
+        let record = meta::TableRecord {
+            table_id: TableId::random().to_string(),
+            name: "t".to_owned(),
+            dimension: 1,
+            metric: meta::Metric::L2.into(),
+            shards: 1,
+            replicas: 1,
+            min_isr: 1,
+            state: meta::TableState::Active.into(),
+            shard_hash: 1,
+            vector_type: "f32".to_owned(),
+            metadata_indexes: (0..FIELDS_MAX).map(index).collect(),
+            ..meta::TableRecord::default()
+        };
+        let mut table = Table::from_record(&record).expect("readable");
+        let mut change = |field: &str, kind| {
+            let field = KeyPath::parse(field).expect("a path");
+            change(&mut table, &field, kind).map_err(|error| error.code)
+        };
+        assert_eq!(change("more", Some(FieldKind::Bool)), Err(ErrorCode::InvalidArgument));
+        assert_eq!(change("f1", Some(FieldKind::Keyword)), Ok(true));
+        assert_eq!(change("f1", Some(FieldKind::Keyword)), Ok(false));
+        assert_eq!(change("f2", None), Ok(true));
+        assert_eq!(change("f2", None), Ok(false));
+        let written = table.to_record().metadata_indexes;
+        assert_eq!(written.len(), FIELDS_MAX - 1);
+        assert_eq!(written.iter().filter(|index| index.r#type == "text").count(), FIELDS_MAX - 2);
+    }
 }

@@ -131,6 +131,7 @@ fn schema(shards: u32) -> TableSchema {
         replicas: 1,
         min_isr: 1,
         metadata_indexes: Default::default(),
+        unknown_indexes: Default::default(),
     }
 }
 

@@ -117,6 +117,7 @@ mod tests {
             replicas: 2,
             min_isr: 2,
             metadata_indexes: Default::default(),
+            unknown_indexes: Default::default(),
         };
         let table = Table { id: TableId::random(), schema, state: TableState::Active };
         let replica = |number: u8, name: &str| Replica {

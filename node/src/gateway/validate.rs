@@ -5,6 +5,7 @@
 
 mod indexed_fields;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +147,18 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
     let (Ok(name), Some(metric), Some(index)) = (name, metric, index) else {
         return Err(Error::new(ErrorCode::Internal, "a broken rule was not recorded"));
     };
-    Ok(TableSchema { name, dimension, metric, index, shards, replicas, min_isr, metadata_indexes })
+    let unknown_indexes = BTreeMap::new();
+    Ok(TableSchema {
+        name,
+        dimension,
+        metric,
+        index,
+        shards,
+        replicas,
+        min_isr,
+        metadata_indexes,
+        unknown_indexes,
+    })
 }
 
 /// A table's name in a path or message.

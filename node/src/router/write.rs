@@ -241,6 +241,7 @@ mod tests {
             replicas: 1,
             min_isr: 1,
             metadata_indexes: Default::default(),
+            unknown_indexes: Default::default(),
         };
         Table { id: TableId::random(), schema, state: TableState::Active }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use vectorsphere_proto::v1 as proto;
 
 use crate::filter::KeyPath;
-use crate::filter::index::{Applied, FilterReport};
+use crate::filter::index::{Applied, FilterReport, UNINDEXED_MAX};
 use crate::ids::ShardIndex;
 
 /// How a shard answered.
@@ -55,7 +55,7 @@ impl SegmentExplanation {
                 rows,
                 passing: filter.passing,
                 how: Applied::parse(&filter.applied)?,
-                unindexed: unindexed.collect(),
+                unindexed: unindexed.take(UNINDEXED_MAX).collect(),
                 elapsed: Duration::from_micros(filter.elapsed_us),
             })
         };

@@ -36,6 +36,8 @@ const OPENS_MAX: usize = 4;
 const CATCH_UP_READS_MAX: usize = 2;
 /// Graphs that are built at once: a build uses all cores.
 const INDEX_BUILDS_MAX: usize = 1;
+/// Segments whose metadata are indexed at once: what is half-built takes memory.
+const METADATA_PASSES_MAX: usize = 1;
 /// Snapshots that are fetched at once.
 const FETCHES_MAX: usize = 1;
 
@@ -50,6 +52,7 @@ pub(super) struct Keeper {
     open_permits: Arc<Semaphore>,
     checkpoint_permits: Arc<Semaphore>,
     index_permits: Arc<Semaphore>,
+    metadata_permits: Arc<Semaphore>,
     catch_up_permits: Arc<Semaphore>,
     pace: Pace,
     fetch_permits: Arc<Semaphore>,
@@ -97,6 +100,7 @@ impl Keeper {
             open_permits: permits(OPENS_MAX),
             checkpoint_permits,
             index_permits: permits(INDEX_BUILDS_MAX),
+            metadata_permits: permits(METADATA_PASSES_MAX),
             catch_up_permits: permits(CATCH_UP_READS_MAX),
             pace,
             fetch_permits: permits(FETCHES_MAX),
@@ -407,9 +411,18 @@ impl Keeper {
         };
         let (replica, owner) = step::employ(store, context);
         let (compute, metrics) = (self.parts.compute.clone(), self.parts.metrics.clone());
-        let indexer = SegmentIndexer { replica: replica.clone(), fields, compute, metrics };
-        // The indexer ends with the owner.
-        self.owners.spawn(async move { (copy, tokio::join!(owner.run(), indexer.run()).0) });
+        let permits = self.metadata_permits.clone();
+        let indexer = SegmentIndexer::new(replica.clone(), fields, compute, permits, metrics);
+        // A task of its own, so that it never holds up the owner; it ends with it.
+        let mut indexing = JoinSet::new();
+        indexing.spawn(indexer.run());
+        self.owners.spawn(async move {
+            let end = owner.run().await;
+            if let Some(Err(failure)) = indexing.join_next().await {
+                error!(%shard, error = %failure, "the task that indexes metadata panicked");
+            }
+            (copy, end)
+        });
         self.table.set(shard, Found::Open(replica.clone()));
         let slot = self.slot(copy);
         slot.open = Some(OpenCopy { replica, record: tell, fields: tell_fields, cancel });

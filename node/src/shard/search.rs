@@ -380,9 +380,15 @@ impl Walk<'_> {
         let metadata = |row: u32| segment.metadata_json(row);
         let passing = selected.estimate(metadata);
         if passing * u64::from(FILTER_SAMPLE) >= u64::from(rows) * FILTER_COMMON as u64 {
-            let hidden = u64::from(rows) - passing;
+            // Indexes know deleted rows, too.
+            let hidden = (u64::from(rows) - passing + u64::from(segment.dead_rows())).min(rows.into());
+            let selection = match (selected.is_exact(), hidden as usize) {
+                (true, 0) => Selection::All,
+                // An estimate that all pass does not say that all do.
+                (_, hidden) => Selection::AllBut(hidden.max(1)),
+            };
             let passes = |row: u32| visible(row) && selected.passes(row, || metadata(row));
-            return self.search(Selection::AllBut(hidden as usize), passes, key, top);
+            return self.search(selection, passes, key, top);
         }
         let mut mask = RowMask::none(rows);
         let passes = |row: &u32| visible(*row) && selected.passes_possible(*row, || metadata(*row));

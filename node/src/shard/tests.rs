@@ -208,6 +208,7 @@ impl World {
             replicas: 1,
             min_isr: 1,
             metadata_indexes: Default::default(),
+            unknown_indexes: Default::default(),
         };
         let record = Table { id, schema, state }.to_record();
         self.meta.put(self.keys.table(&id.to_string()), record.encode_to_vec(), None);

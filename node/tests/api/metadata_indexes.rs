@@ -1,5 +1,7 @@
 //! Indexes of metadata: named by the table, followed by its shards, and of no influence on what a search finds.
 
+use std::time::{Duration, Instant};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -8,26 +10,26 @@ use vectorsphere_proto::v1 as proto;
 
 use super::support::{Sandbox, refused};
 
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Bytes of metadata indexes on the first node.
 async fn index_bytes(sandbox: &Sandbox) -> u64 {
-    let text = sandbox.get("/metrics").await.text;
+    index_bytes_on(sandbox, 0).await
+}
+
+async fn index_bytes_on(sandbox: &Sandbox, node: usize) -> u64 {
+    let text = sandbox.send(sandbox.request(node, "GET", "/metrics")).await.text;
     let value = text.lines().find_map(|line| line.strip_prefix("vectorsphere_shard_metadata_index_bytes "));
     value.and_then(|value| value.parse().ok()).expect("the metric is there")
 }
 
-async fn until_bytes(sandbox: &Sandbox, what: &str, is_so: impl Fn(u64) -> bool) -> u64 {
-    let wait = async {
-        loop {
-            let bytes = index_bytes(sandbox).await;
-            if is_so(bytes) {
-                return bytes;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(30), wait)
-        .await
-        .unwrap_or_else(|_| panic!("not {what}"))
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < until, "not so: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,21 +176,125 @@ async fn answers(sandbox: &Sandbox) -> Vec<Vec<Value>> {
     answers
 }
 
-/// How each segment of the only shard is searched; gRPC says the same.
-async fn explanation(sandbox: &Sandbox, filter: &Value) -> Vec<Value> {
-    let body = json!({"vector": [0, 0], "filter": filter, "explain": true});
+/// A filter of `must` alone with conditions of a few kinds, as gRPC has it.
+fn message(filter: &Value) -> proto::Filter {
+    use proto::condition::Kind;
+    let scalar = |value: &Value| {
+        let kind = match value {
+            Value::String(text) => proto::scalar::Kind::StringValue(text.clone()),
+            value => proto::scalar::Kind::IntValue(value.as_i64().expect("a text or a whole number")),
+        };
+        proto::Scalar { kind: Some(kind) }
+    };
+    let condition = |condition: &Value| {
+        let key = condition["key"].as_str().expect("a key").to_owned();
+        let (exists, range) = (condition["exists"].as_bool(), condition["range"].as_object());
+        let kind = match (exists, range) {
+            (Some(exists), _) => Kind::Exists(exists),
+            (None, Some(range)) => {
+                assert!(range.keys().all(|key| ["gte", "lt"].contains(&key.as_str())), "{condition}");
+                let (gte, lt) = (range.get("gte").map(scalar), range.get("lt").map(scalar));
+                Kind::Range(proto::Range { gte, lt, ..Default::default() })
+            }
+            (None, None) => {
+                let any = condition["match"]["any"].as_array().expect("a list of values");
+                let values = any.iter().map(scalar).collect();
+                let any = proto::r#match::Kind::Any(proto::Scalars { values });
+                Kind::Match(proto::Match { kind: Some(any) })
+            }
+        };
+        proto::Condition { key, kind: Some(kind) }
+    };
+    let must = filter["must"].as_array().expect("conditions").iter().map(condition);
+    proto::Filter { must: must.collect(), ..Default::default() }
+}
+
+/// How each segment of the only shard is searched.
+async fn explanation(sandbox: &Sandbox, dimension: usize, filter: &Value) -> Vec<Value> {
+    let body = json!({"vector": vec![0; dimension], "filter": filter, "explain": true});
     let answer = sandbox.call("POST", "/api/v1/tables/t/search", body).await.ok(200);
     assert_eq!(answer["explanation"].as_array().map(Vec::len), Some(1), "{answer}");
-    let segments = answer["explanation"][0]["segments"].as_array().expect("segments").clone();
+    answer["explanation"][0]["segments"].as_array().expect("segments").clone()
+}
+
+/// The same by gRPC, without the time that it took.
+async fn explanation_by_grpc(sandbox: &Sandbox, dimension: usize, filter: &Value) -> Vec<Value> {
     let mut grpc = sandbox.grpc().await;
-    let vector = proto::vector::Data::Floats(proto::FloatArray { values: vec![0.0; 2] });
-    let query = Some(proto::search_request::Query::Vector(proto::Vector { data: Some(vector) }));
-    let request =
-        proto::SearchRequest { table_name: "t".to_owned(), query, explain: true, ..Default::default() };
+    let floats = proto::FloatArray { values: vec![0.0; dimension] };
+    let vector = proto::Vector { data: Some(proto::vector::Data::Floats(floats)) };
+    let request = proto::SearchRequest {
+        table_name: "t".to_owned(),
+        query: Some(proto::search_request::Query::Vector(vector)),
+        filter: Some(message(filter)),
+        explain: true,
+        ..Default::default()
+    };
     let shards = grpc.search.search(request).await.expect("found").into_inner().explanation;
-    let rows: Vec<u64> = shards[0].segments.iter().map(|segment| segment.rows).collect();
-    assert_eq!(rows, segments.iter().filter_map(|segment| segment["rows"].as_u64()).collect::<Vec<_>>());
-    segments
+    let segment = |segment: &proto::SegmentExplanation| {
+        let filter = segment.filter.as_ref().expect("there was a filter");
+        json!({"rows": segment.rows, "filter": {
+            "passing": filter.passing, "applied": filter.applied, "unindexed_keys": filter.unindexed_keys}})
+    };
+    shards[0].segments.iter().map(segment).collect()
+}
+
+/// As [`explanation`], and gRPC says the same.
+async fn explanation_everywhere(sandbox: &Sandbox, dimension: usize, filter: &Value) -> Vec<Value> {
+    let timeless = |segments: &[Value]| {
+        let mut segments = segments.to_vec();
+        for segment in &mut segments {
+            let took = segment["filter"].as_object_mut().and_then(|filter| filter.remove("elapsed_us"));
+            assert!(took.is_some_and(|took| took.is_u64()), "{segment}");
+        }
+        segments
+    };
+    for _ in 0..100 {
+        let before = explanation(sandbox, dimension, filter).await;
+        let by_grpc = explanation_by_grpc(sandbox, dimension, filter).await;
+        let after = explanation(sandbox, dimension, filter).await;
+        // Segments come and go in the background.
+        if timeless(&before) == timeless(&after) {
+            assert_eq!(by_grpc, timeless(&after), "{filter}");
+            return after;
+        }
+    }
+    panic!("segments never stay the same");
+}
+
+fn exist(fields: &[&str]) -> Value {
+    let condition = |field: &&str| json!({"key": field, "exists": true});
+    json!({"must": fields.iter().map(condition).collect::<Vec<_>>()})
+}
+
+/// Waits until the segments are searched as wanted; each is given as its rows and how the filter is applied.
+async fn until_applied(
+    sandbox: &Sandbox,
+    dimension: usize,
+    filter: &Value,
+    is_so: impl Fn(&[(u64, &str)]) -> bool,
+) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let segments = explanation(sandbox, dimension, filter).await;
+        let applied = segments.iter().map(|segment| {
+            let applied = segment["filter"]["applied"].as_str().expect("a word");
+            (segment["rows"].as_u64().expect("a number"), applied)
+        });
+        if is_so(&applied.collect::<Vec<_>>()) {
+            return;
+        }
+        assert!(Instant::now() < until, "{filter} is still applied so: {segments:?}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Waits until the indexes of all large segments, of which there are some, have all of these fields.
+async fn until_indexed(sandbox: &Sandbox, dimension: usize, rows_min: u64, fields: &[&str]) {
+    until_applied(sandbox, dimension, &exist(fields), |segments| {
+        let mut large = segments.iter().filter(|(rows, _)| *rows >= rows_min).peekable();
+        large.peek().is_some() && large.all(|(_, applied)| *applied == "index")
+    })
+    .await;
 }
 
 /// Steps: many documents, some of them changed and deleted; filters without an index; indexes, built in the background while
@@ -211,7 +317,7 @@ async fn filters_find_the_same_with_indexes_and_without() {
         assert!((3..800).contains(&hits.len()), "{} hits are no test of {filter}", hits.len());
     }
     assert_eq!(index_bytes(&sandbox).await, 0);
-    for segment in explanation(&sandbox, &filters()[0]).await {
+    for segment in explanation_everywhere(&sandbox, 2, &filters()[0]).await {
         let filter = &segment["filter"];
         assert_eq!(
             (&filter["applied"], &filter["unindexed_keys"]),
@@ -243,24 +349,35 @@ async fn filters_find_the_same_with_indexes_and_without() {
         put(field, kind).await;
         assert_eq!(answers(&sandbox).await, expected, "while {field} is being indexed");
     }
-    let full = until_bytes(&sandbox, "indexed", |bytes| bytes > 10_000).await;
+    let is_indexed = |segments: &[(u64, &str)]| segments.iter().any(|(_, applied)| *applied == "index");
+    let names = ["section", "size", "score", "free", "made", "tags", "place"];
+    until_applied(&sandbox, 2, &exist(&names), is_indexed).await;
+    assert!(index_bytes(&sandbox).await > 0);
     assert_eq!(answers(&sandbox).await, expected);
-    let explained = explanation(&sandbox, &filters()[0]).await;
-    let by_index = explained.iter().filter(|segment| segment["filter"]["applied"] == "index");
-    assert!(
-        by_index.count() > 0 && explained.iter().all(|segment| segment["rows"].as_u64() > Some(0)),
-        "{explained:?}"
-    );
+    for filter in [&filters()[0], &exist(&["section", "other"])] {
+        let explained = explanation_everywhere(&sandbox, 2, filter).await;
+        assert!(explained.iter().all(|segment| segment["rows"].as_u64() > Some(0)), "{explained:?}");
+    }
     // Rows that are replaced by themselves lie elsewhere, in part in a segment that is not sealed.
     load((0..900).filter(|number| number % 13 != 5).step_by(5).collect()).await;
     assert_eq!(answers(&sandbox).await, expected);
+    let sizes = json!({"must": [{"key": "size", "range": {"gte": 100, "lt": 400}}]});
+    until_applied(&sandbox, 2, &sizes, is_indexed).await;
     put("size", "keyword").await;
     assert_eq!(answers(&sandbox).await, expected, "another type is no other answer");
+    until_applied(&sandbox, 2, &sizes, |segments| {
+        let is_narrowed = |(_, applied): &(u64, &str)| *applied == "index_and_metadata";
+        !is_indexed(segments) && segments.iter().any(is_narrowed)
+    })
+    .await;
+    assert_eq!(answers(&sandbox).await, expected, "nor when it is there");
+    let explained = explanation_everywhere(&sandbox, 2, &sizes).await;
+    assert!(explained.iter().all(|segment| segment["filter"]["unindexed_keys"] == json!(["size"])));
     for (field, _) in fields.into_iter().chain([("tags", ""), ("place", "")]) {
         let path = format!("/api/v1/tables/t/metadata_indexes/{field}");
         sandbox.send(sandbox.request(0, "DELETE", &path)).await.ok(200);
     }
-    until_bytes(&sandbox, &format!("without indexes any more, of {full} bytes"), |bytes| bytes == 0).await;
+    until("no index is left", async || index_bytes(&sandbox).await == 0).await;
     assert_eq!(answers(&sandbox).await, expected);
 }
 
@@ -282,7 +399,7 @@ async fn graphs_are_searched_by_what_indexes_know() {
     sandbox
         .eventually(0, "/api/v1/tables/t/stats", |stats| stats["indexed_rows"].as_u64() >= Some(1_000))
         .await;
-    until_bytes(&sandbox, "indexed", |bytes| bytes > 10_000).await;
+    until_indexed(&sandbox, 64, 1_024, &["section", "size", "tags", "place", "free"]).await;
     let ids = |hits: Vec<Value>| -> Vec<String> {
         hits.iter().map(|hit| hit["document_id"].as_str().expect("an id").to_owned()).collect()
     };
@@ -298,4 +415,87 @@ async fn graphs_are_searched_by_what_indexes_know() {
         }
     }
     assert!(found_both * 100 >= found_exactly * 95, "{found_both} of {found_exactly}");
+}
+
+/// Steps: a table with two copies and indexes, one of which comes, goes and changes its type while documents are written and
+/// segments merged; a restart of all nodes; then both nodes have indexes again, and whichever copy answers finds what passes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn indexes_of_every_copy_follow_changes_merges_and_restarts() {
+    let mut sandbox = Sandbox::with(&["auto", "auto"], &[("checkpoint_log_bytes", "65536")]).await;
+    let indexes = json!({"section": "keyword", "size": "integer", "tags": "keyword", "place": "geo"});
+    let more = json!({"metric": "l2", "shards": 1, "replicas": 2, "metadata_indexes": indexes});
+    sandbox.table("t", 2, more).await;
+    let document =
+        |number: usize| json!({"document_id": number, "vector": [number, 1], "metadata": metadata(number)});
+    for (part, kind) in
+        [Some("integer"), None, Some("float"), Some("keyword"), Some("integer")].iter().enumerate()
+    {
+        let path = "/api/v1/tables/t/metadata_indexes/size";
+        match kind {
+            Some(kind) => sandbox.call("PUT", path, json!({"type": kind})).await.ok(200),
+            None => sandbox.send(sandbox.request(0, "DELETE", path)).await.ok(200),
+        };
+        // Every part replaces some of the one before.
+        let first = (part * 200).saturating_sub(50);
+        let part: Vec<Value> = (first..part * 200 + 200).map(document).collect();
+        sandbox.load("t", &part).await;
+    }
+    let mut expected = Vec::new();
+    for filter in filters() {
+        let passing = json!({"vector": [0, 0], "top_k": 10_000, "filter": filter});
+        expected.push(sandbox.hits("t", passing).await);
+    }
+    sandbox.restart().await;
+    for node in 0..2 {
+        until(&format!("node {node} has indexes"), async || index_bytes_on(&sandbox, node).await > 0).await;
+    }
+    until_applied(&sandbox, 2, &exist(&["section", "size", "tags", "place"]), |segments| {
+        segments.iter().any(|(_, applied)| *applied == "index")
+    })
+    .await;
+    for (filter, expected) in filters().iter().zip(&expected) {
+        for node in 0..2 {
+            let body =
+                json!({"vector": [0, 0], "top_k": 10_000, "filter": filter, "consistency": "eventual"});
+            // A copy may be behind for a while.
+            until(&format!("node {node} finds what passes {filter}"), async || {
+                let request = sandbox.request(node, "POST", "/api/v1/tables/t/search").json(&body);
+                sandbox.send(request).await.body["hits"] == json!(expected)
+            })
+            .await;
+        }
+    }
+}
+
+/// Steps: documents in one segment with a graph, and an index of a field that all of them have; the documents nearest to a query
+/// are deleted, more of them than a walk keeps candidates; the query asks for documents with the field.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_walk_goes_beyond_deleted_rows_that_the_index_knows() {
+    let sandbox = Sandbox::start(1).await;
+    let more =
+        json!({"metric": "l2", "shards": 1, "index_type": "hnsw", "metadata_indexes": {"free": "bool"}});
+    sandbox.table("t", 64, more).await;
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut vector = || (0..64).map(|_| random.random_range(-1.0..1.0)).collect::<Vec<f32>>();
+    let document =
+        |number: usize| json!({"document_id": number, "vector": vector(), "metadata": {"free": true}});
+    let documents: Vec<Value> = (0..3_000).map(document).collect();
+    sandbox.load("t", &documents).await;
+    sandbox
+        .eventually(0, "/api/v1/tables/t/stats", |stats| stats["indexed_rows"].as_u64() == Some(3_000))
+        .await;
+    let filter = exist(&["free"]);
+    until_indexed(&sandbox, 64, 1, &["free"]).await;
+    let ids =
+        |hits: Vec<Value>| -> Vec<Value> { hits.iter().map(|hit| hit["document_id"].clone()).collect() };
+    let query = &documents[0]["vector"];
+    let nearest = ids(sandbox.hits("t", json!({"vector": query, "top_k": 150, "exact": true})).await);
+    sandbox.call("POST", "/api/v1/tables/t/documents:delete", json!({"document_ids": nearest})).await.ok(200);
+    let body = |exact: bool| json!({"vector": query, "top_k": 10, "filter": filter, "exact": exact});
+    let exact = ids(sandbox.hits("t", body(true)).await);
+    let walked = ids(sandbox.hits("t", body(false)).await);
+    assert_eq!(walked.len(), 10);
+    assert!(walked.iter().filter(|id| exact.contains(id)).count() >= 8, "{walked:?}, not {exact:?}");
+    let segments = explanation(&sandbox, 64, &filter).await;
+    assert_eq!((segments.len(), &segments[0]["filter"]["passing"]), (1, &json!(3_000)), "no test any more");
 }

@@ -49,7 +49,10 @@ pub(crate) async fn create_table(wires: Wires, desk: Desk, settings: Arc<Setting
             shards: settings.shards,
             replicas: settings.replicas,
             min_isr: settings.min_isr,
-            metadata_indexes: Default::default(),
+            // Nobody reads by them: they are built while nodes stop, copies move and segments are merged.
+            metadata_indexes: [("value", "integer"), ("none", "keyword")]
+                .map(|(field, kind)| (field.to_owned(), kind.to_owned()))
+                .into(),
         };
         let made = gateways.tables(0).create_table(call(request)).await;
         match made {

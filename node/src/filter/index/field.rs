@@ -25,6 +25,8 @@ pub(super) struct FieldIndex {
     /// Rows with several values.
     several: RoaringBitmap,
     others: Others,
+    /// In memory.
+    bytes: usize,
 }
 
 /// Rows with values that `held` does not answer for: those of other types, and numbers that do not fit.
@@ -121,11 +123,12 @@ impl FieldBuilder {
             self.scalars.insert(row);
             return;
         }
+        // What cannot be read, of a broken disk or peer, is no value of its type: neither equal to another one nor different.
         match value {
-            Value::Text(_) => self.others.texts.insert(row),
-            Value::Number(_) => self.others.numbers.insert(row),
+            Value::Text(text) if text.decoded().is_some() => self.others.texts.insert(row),
+            Value::Number(_) if number(value).is_some() => self.others.numbers.insert(row),
             Value::Bool(_) => self.others.bools.insert(row),
-            Value::Null | Value::Array | Value::Object(_) => false,
+            Value::Text(_) | Value::Number(_) | Value::Null | Value::Array | Value::Object(_) => false,
         };
     }
 
@@ -193,7 +196,18 @@ impl FieldBuilder {
         let sets = [&mut exists, &mut null, &mut scalars, &mut several];
         let others_sets = [&mut others.texts, &mut others.numbers, &mut others.bools];
         sets.into_iter().chain(others_sets).for_each(|set| _ = set.optimize());
-        FieldIndex { exists, null, held, scalars, several, others }
+        let mut index = FieldIndex { exists, null, held, scalars, several, others, bytes: 0 };
+        index.bytes = index.count_bytes();
+        index
+    }
+}
+
+#[cfg(test)]
+impl FieldBuilder {
+    /// Of texts, with room for none.
+    pub(super) fn without_room() -> FieldBuilder {
+        let entries = Entries::Keywords(KeywordsBuilder::full());
+        FieldBuilder { entries, ..FieldBuilder::new(FieldKind::Keyword) }
     }
 }
 
@@ -224,7 +238,9 @@ impl FieldIndex {
                 points.rows_within(range, &of_date_time, &mut found);
                 return Bounds::exact(found);
             }
-            (Test::DateTimes(_), Held::Keywords(_)) => &self.scalars,
+            (Test::DateTimes(_), Held::Keywords(_)) => {
+                return Bounds::between(found, &(&self.scalars | &self.others.texts));
+            }
             (Test::DateTimes(_), _) => &self.others.texts,
             (Test::GeoCircle(circle), Held::Places(places)) => {
                 places.rows_in_circle(circle, &mut found);
@@ -237,6 +253,22 @@ impl FieldIndex {
             (Test::GeoCircle(_) | Test::GeoBox(_), _) => &self.exists,
         };
         Bounds::between(found, unsure)
+    }
+
+    /// True when a test asks for values of the type that this index holds, or for any at all.
+    pub(super) fn is_for(&self, test: &Test) -> bool {
+        match (test, &self.held) {
+            (Test::Exists(_) | Test::IsNull(_), _) => true,
+            (Test::Match(values) | Test::Except(values), held) => match held {
+                Held::Keywords(_) => !values.texts().is_empty(),
+                Held::Bools(_) => values.has_bool(false) || values.has_bool(true),
+                Held::Integers(_) | Held::Floats(_) => !values.numbers().is_empty(),
+                Held::DateTimes(_) | Held::Places(_) => false,
+            },
+            (Test::Numbers(_), held) => matches!(held, Held::Integers(_) | Held::Floats(_)),
+            (Test::DateTimes(_), held) => matches!(held, Held::DateTimes(_)),
+            (Test::GeoCircle(_) | Test::GeoBox(_), held) => matches!(held, Held::Places(_)),
+        }
     }
 
     /// A row whose only value is listed has no other one; one with several values may.
@@ -271,6 +303,10 @@ impl FieldIndex {
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn count_bytes(&self) -> usize {
         let held = match &self.held {
             Held::Keywords(keywords) => keywords.bytes(),
             Held::Bools(bools) => bools.iter().map(bytes_of).sum(),

@@ -83,6 +83,14 @@ impl KeywordsBuilder {
     }
 }
 
+#[cfg(test)]
+impl KeywordsBuilder {
+    /// One that has room for no text.
+    pub(super) fn full() -> KeywordsBuilder {
+        KeywordsBuilder { text_bytes: u32::MAX as usize, ..KeywordsBuilder::default() }
+    }
+}
+
 impl Keywords {
     /// Adds the rows of a text to a set.
     pub(super) fn rows_of(&self, text: &[u8], rows: &mut RoaringBitmap) {

@@ -15,7 +15,7 @@ mod selection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use selection::{Applied, FilterReport, Selection};
+pub use selection::{Applied, FilterReport, Selection, UNINDEXED_MAX};
 
 use self::field::{FieldBuilder, FieldIndex};
 use super::KeyPath;
@@ -23,6 +23,9 @@ use super::walk::PathTree;
 
 /// Most indexed fields of a table.
 pub const FIELDS_MAX: usize = 64;
+/// Rows, and bytes of their metadata, that a step reads: some milliseconds.
+const STEP_ROWS: u32 = 4_096;
+const STEP_BYTES: usize = 4 << 20;
 
 /// What an index holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,13 +54,14 @@ pub struct FieldIndexes {
     fields: BTreeMap<KeyPath, (FieldKind, Arc<FieldIndex>)>,
 }
 
-/// Builds the indexes of one segment, some rows at a time.
+/// Builds the indexes of one segment, step by step.
 #[derive(Debug)]
 pub struct FieldIndexesBuilder {
     paths: PathTree,
+    /// By the numbers of the leaves in `paths`, until all rows are read.
     fields: Vec<(KeyPath, FieldKind, FieldBuilder)>,
     row: u32,
-    rows: u32,
+    finished: FieldIndexes,
 }
 
 impl FieldKind {
@@ -92,33 +96,38 @@ impl FieldKind {
 impl FieldIndexesBuilder {
     /// Begins the indexes of a segment with so many rows; at most [`FIELDS_MAX`] fields.
     pub fn new(fields: &IndexedFields, rows: u32) -> FieldIndexesBuilder {
-        let mut builder =
-            FieldIndexesBuilder { paths: PathTree::default(), fields: Vec::new(), row: 0, rows };
-        for (key, kind) in fields {
-            let leaf = u16::try_from(builder.fields.len()).expect("a table has few indexes");
-            builder.paths.add(key, leaf);
-            builder.fields.push((key.clone(), *kind, FieldBuilder::new(*kind)));
-        }
-        builder
+        let mut paths = PathTree::default();
+        let builder = |(leaf, (key, kind)): (usize, (&KeyPath, &FieldKind))| {
+            paths.add(key, u16::try_from(leaf).expect("a table has few indexes"));
+            (key.clone(), *kind, FieldBuilder::new(*kind))
+        };
+        let fields = fields.iter().enumerate().map(builder).collect();
+        FieldIndexesBuilder { paths, fields, row: 0, finished: FieldIndexes::none(rows) }
     }
 
-    /// Reads the next rows, up to `count`; `metadata` gives a row's JSON text. True when all are read.
-    pub fn read<'m>(&mut self, count: u32, metadata: impl Fn(u32) -> &'m [u8]) -> bool {
-        let FieldIndexesBuilder { paths, fields, row, rows } = self;
-        let end = row.saturating_add(count).min(*rows);
-        for row in *row..end {
-            paths.walk(metadata(row), &mut |leaf, value| fields[usize::from(leaf)].2.add(value, row));
+    /// Reads the next rows, or finishes the next field when all are read; `metadata` gives a row's JSON text. The indexes,
+    /// when this was the last step.
+    pub fn step<'m>(&mut self, metadata: impl Fn(u32) -> &'m [u8]) -> Option<FieldIndexes> {
+        let rows = self.finished.rows;
+        if self.row < rows {
+            self.read(metadata);
+        } else if let Some((key, kind, builder)) = self.fields.pop() {
+            self.finished.fields.insert(key, (kind, Arc::new(builder.finish(rows))));
         }
-        *row = end;
-        end == *rows
+        let is_done = self.row == rows && self.fields.is_empty();
+        is_done.then(|| std::mem::replace(&mut self.finished, FieldIndexes::none(rows)))
     }
 
-    /// The indexes, when all rows are read.
-    pub fn finish(self) -> FieldIndexes {
-        assert_eq!(self.row, self.rows, "an index knows every row");
-        let fields = self.fields.into_iter();
-        let fields = fields.map(|(key, kind, builder)| (key, (kind, Arc::new(builder.finish(self.rows)))));
-        FieldIndexes { rows: self.rows, fields: fields.collect() }
+    fn read<'m>(&mut self, metadata: impl Fn(u32) -> &'m [u8]) {
+        let FieldIndexesBuilder { paths, fields, row, finished } = self;
+        let end = row.saturating_add(STEP_ROWS).min(finished.rows);
+        let mut bytes = 0;
+        while *row < end && bytes < STEP_BYTES {
+            let text = metadata(*row);
+            bytes += text.len();
+            paths.walk(text, &mut |leaf, value| fields[usize::from(leaf)].2.add(value, *row));
+            *row += 1;
+        }
     }
 }
 
@@ -126,8 +135,11 @@ impl FieldIndexes {
     /// The indexes of a segment with so many rows; `metadata` gives a row's JSON text.
     pub fn build<'m>(fields: &IndexedFields, rows: u32, metadata: impl Fn(u32) -> &'m [u8]) -> FieldIndexes {
         let mut builder = FieldIndexesBuilder::new(fields, rows);
-        builder.read(rows, metadata);
-        builder.finish()
+        loop {
+            if let Some(finished) = builder.step(&metadata) {
+                return finished;
+            }
+        }
     }
 
     /// No index at all, of a segment with so many rows.
@@ -146,16 +158,22 @@ impl FieldIndexes {
         fields.iter().filter(is_missing).map(|(key, kind)| (key.clone(), *kind)).collect()
     }
 
-    /// Takes over indexes of the same segment, and drops those that are not for one of `fields`.
-    pub fn take_over(&mut self, other: FieldIndexes, fields: &IndexedFields) {
+    /// Takes over indexes of the same segment, in place of those that it has of the same fields.
+    pub fn take_over(&mut self, other: FieldIndexes) {
         assert_eq!(self.rows, other.rows, "indexes of the same segment");
         self.fields.extend(other.fields);
-        self.fields.retain(|key, (kind, _)| fields.get(key) == Some(kind));
     }
 
-    /// True when every index is for one of these fields, and none is missing.
-    pub fn are_for(&self, fields: &IndexedFields) -> bool {
-        self.fields.len() == fields.len() && self.missing(fields).is_empty()
+    /// Those of some fields, whatever their type; `None` when there are no others.
+    pub fn only(&self, fields: &IndexedFields) -> Option<FieldIndexes> {
+        let mut only = self.clone();
+        only.fields.retain(|key, _| fields.contains_key(key));
+        (only.fields.len() < self.fields.len()).then_some(only)
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
     }
 
     fn has(&self, key: &KeyPath, kind: FieldKind) -> bool {

@@ -12,6 +12,8 @@ use crate::filter::{Condition, Filter, KeyPath, Matcher};
 
 /// Rows that an estimate looks at.
 const SAMPLE_ROWS: u64 = 128;
+/// Most keys of [`FilterReport::unindexed`]: a filter has up to a thousand, a shard many segments.
+pub const UNINDEXED_MAX: usize = 16;
 
 /// The rows of one segment that pass a filter. Those in `sure` do; of those that are only in `possible`, the ones whose
 /// metadata passes `rest`.
@@ -32,7 +34,7 @@ pub struct FilterReport {
     pub passing: u64,
     /// How it is found out which.
     pub how: Applied,
-    /// Keys that no index answers for.
+    /// Keys that no index answers for, or not for what the filter asks of them; at most [`UNINDEXED_MAX`].
     pub unindexed: Vec<KeyPath>,
     /// Time that the indexes took.
     pub elapsed: Duration,
@@ -121,7 +123,13 @@ impl Plan<'_> {
         match condition {
             Condition::Field(key, test) => {
                 let bounds = match self.indexes.field(key) {
-                    Some(field) => field.bounds(test, &self.all),
+                    Some(field) => {
+                        let bounds = field.bounds(test, &self.all);
+                        if !bounds.is_exact() && !field.is_for(test) {
+                            self.note(key);
+                        }
+                        bounds
+                    }
                     None => self.unknown(key),
                 };
                 let left = (!bounds.is_exact()).then(|| condition.clone());
@@ -138,10 +146,14 @@ impl Plan<'_> {
     }
 
     fn unknown(&mut self, key: &KeyPath) -> Bounds {
-        if !self.unindexed.contains(key) {
+        self.note(key);
+        Bounds::between(RoaringBitmap::new(), &self.all)
+    }
+
+    fn note(&mut self, key: &KeyPath) {
+        if self.unindexed.len() < UNINDEXED_MAX && !self.unindexed.contains(key) {
             self.unindexed.insert(key.clone());
         }
-        Bounds::between(RoaringBitmap::new(), &self.all)
     }
 }
 

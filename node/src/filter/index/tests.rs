@@ -158,20 +158,110 @@ fn indexes_are_built_in_steps_and_change_one_by_one() {
     let section: IndexedFields = [(path("section"), FieldKind::Keyword)].into();
     let both: IndexedFields = section.clone().into_iter().chain([(path("size"), FieldKind::Float)]).collect();
     let mut builder = FieldIndexesBuilder::new(&both, 10);
-    assert!(!builder.read(9, metadata));
-    assert!(builder.read(9, metadata));
+    assert!(builder.step(metadata).is_none(), "reads the rows");
+    assert!(builder.step(metadata).is_none(), "finishes a field");
+    let built = builder.step(metadata).expect("the last step");
     let mut indexes = FieldIndexes::none(10);
     assert_eq!(indexes.missing(&both), both);
-    indexes.take_over(builder.finish(), &both);
-    assert!(indexes.are_for(&both) && !indexes.are_for(&section));
+    indexes.take_over(built);
+    assert!(indexes.missing(&both).is_empty() && indexes.only(&both).is_none());
     let other: IndexedFields =
         [(path("section"), FieldKind::Keyword), (path("size"), FieldKind::Integer)].into();
     let missing = indexes.missing(&other);
     assert_eq!(missing, [(path("size"), FieldKind::Integer)].into(), "another type is another index");
-    indexes.take_over(build(&missing, &texts), &other);
-    assert!(indexes.are_for(&other));
-    indexes.take_over(FieldIndexes::none(10), &section);
-    assert!(indexes.are_for(&section));
+    assert!(indexes.only(&other).is_none(), "which the old one stands for until it is there");
+    indexes.take_over(build(&missing, &texts));
+    assert_eq!((indexes.missing(&other).len(), indexes.missing(&both).len()), (0, 1));
+    let indexes = indexes.only(&section).expect("one is not wanted");
+    assert!(indexes.missing(&section).is_empty() && indexes.missing(&both).len() == 1);
+    assert!(indexes.only(&IndexedFields::new()).expect("none is wanted").is_empty());
+}
+
+#[test]
+fn a_step_reads_so_many_rows_and_so_many_bytes_and_no_more() {
+    let fields: IndexedFields = [(path("section"), FieldKind::Keyword)].into();
+    // Four of the large ones fill a step.
+    let (small, large) = (json!({"section": "a"}).to_string(), "x".repeat(1 << 20));
+    let large = json!({"section": "a", "filler": large}).to_string();
+    for (text, rows, expected) in
+        [(&small, 3 * STEP_ROWS, 3), (&small, 3 * STEP_ROWS + 1, 4), (&large, 12, 3)]
+    {
+        let mut builder = FieldIndexesBuilder::new(&fields, rows);
+        let mut steps = 1;
+        let built = loop {
+            if let Some(built) = builder.step(|_| text.as_bytes()) {
+                break built;
+            }
+            steps += 1;
+        };
+        assert_eq!(steps, expected + 1, "the last one finishes the field");
+        let filter = FilterDraft { must: vec![any_of("section", &["a"])], ..FilterDraft::default() };
+        let selection = built.select(&filter.validate("").expect("a filter"));
+        assert_eq!(selection.sure().len(), u64::from(rows));
+    }
+    assert!(FieldIndexes::build(&fields, 0, |_| unreachable!("no row")).missing(&fields).is_empty());
+    assert!(FieldIndexes::build(&IndexedFields::new(), 3, |_| small.as_bytes()).is_empty());
+}
+
+#[test]
+fn values_that_cannot_be_read_are_neither_equal_to_others_nor_different() {
+    let texts = [r#"{"a":1e999}"#, r#"{"a":"\ud800"}"#, r#"{"a":-}"#, r#"{"a":"b"}"#, r#"{"a":2}"#];
+    let texts = texts.map(str::to_owned);
+    let except = |values: Vec<ScalarDraft>| {
+        let matches = Some(MatchDraft { except: Some(values), ..MatchDraft::default() });
+        let condition = ConditionDraft { key: Some("a".to_owned()), matches, ..ConditionDraft::default() };
+        FilterDraft { must: vec![condition], ..FilterDraft::default() }.validate("").expect("a filter")
+    };
+    for kind in FieldKind::ALL {
+        let indexes = build(&[(path("a"), kind)].into(), &texts);
+        for values in [vec![ScalarDraft::Bool(true)], vec![ScalarDraft::Text("b".to_owned())]] {
+            check(&indexes, except(values), &texts).expect("as without an index");
+        }
+    }
+}
+
+#[test]
+fn texts_without_room_are_read() {
+    let texts = ["2024-05-01T00:00:00Z", "2023-05-01T00:00:00Z", "x"].map(|at| json!({"at": at}).to_string());
+    let mut builder = FieldIndexesBuilder::new(&[(path("at"), FieldKind::Keyword)].into(), 3);
+    builder.fields[0].2 = FieldBuilder::without_room();
+    let indexes = loop {
+        if let Some(indexes) = builder.step(|row| texts[row as usize].as_bytes()) {
+            break indexes;
+        }
+    };
+    let from = ScalarDraft::Text("2024-01-01T00:00:00Z".to_owned());
+    let range = crate::filter::RangeDraft { gte: Some(from), ..Default::default() };
+    let after = ConditionDraft { key: Some("at".to_owned()), range: Some(range), ..Default::default() };
+    for condition in [after, any_of("at", &["x"])] {
+        let filter = FilterDraft { must: vec![condition], ..FilterDraft::default() };
+        check(&indexes, filter.validate("").expect("a filter"), &texts).expect("as without an index");
+    }
+}
+
+#[test]
+fn a_report_names_keys_whose_index_is_for_something_else() {
+    let texts = packages(300);
+    let unindexed = |kind: FieldKind, condition: ConditionDraft| {
+        let filter = FilterDraft { must: vec![condition], ..FilterDraft::default() };
+        let indexes = build(&[(path("size"), kind)].into(), &texts);
+        indexes.select(&filter.validate("").expect("a filter")).report(0, Duration::ZERO).unindexed
+    };
+    let range = || crate::filter::RangeDraft { lt: Some(ScalarDraft::Double(9.5)), ..Default::default() };
+    let below =
+        || ConditionDraft { key: Some("size".to_owned()), range: Some(range()), ..Default::default() };
+    assert_eq!(unindexed(FieldKind::Keyword, below()), [path("size")]);
+    assert_eq!(unindexed(FieldKind::Integer, below()), []);
+    assert_eq!(unindexed(FieldKind::Keyword, any_of("size", &["9"])), []);
+    assert_eq!(unindexed(FieldKind::Integer, any_of("size", &["9"])), [], "no size is a text");
+}
+
+#[test]
+fn a_report_names_few_keys() {
+    let must = (0..100).map(|key| any_of(&format!("k{key}"), &["x"])).collect();
+    let filter = FilterDraft { must, ..FilterDraft::default() };
+    let selection = FieldIndexes::none(3).select(&filter.validate("").expect("a filter"));
+    assert_eq!(selection.report(0, Duration::ZERO).unindexed.len(), UNINDEXED_MAX);
 }
 
 #[test]

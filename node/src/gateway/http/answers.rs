@@ -191,7 +191,7 @@ struct FilterExplanationBody {
     /// `index`: the metadata indexes know all of them; `index_and_metadata`: they leave some rows whose metadata is read;
     /// `metadata`: that of every row that matters is read.
     applied: &'static str,
-    /// Keys of the filter that no index answers for.
+    /// Keys of the filter that no index answers for, or not for what the filter asks of them; at most 16.
     unindexed_keys: Vec<String>,
     /// Time that it took to find this out.
     elapsed_us: u64,

@@ -52,6 +52,7 @@ impl Cluster {
             replicas,
             min_isr: 1,
             metadata_indexes: Default::default(),
+            unknown_indexes: Default::default(),
         };
         let table = Table { id: table_id(), schema, state: TableState::Active };
         view.tables_by_id.insert(table.id, Arc::new(table));
