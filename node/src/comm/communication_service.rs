@@ -14,8 +14,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, codegen::http};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt as _};
 use tracing::debug;
 use vectorsphere_proto::internal::catalog_service_client::CatalogServiceClient;
 use vectorsphere_proto::internal::coordinator_service_client::CoordinatorServiceClient;
@@ -45,7 +45,7 @@ const BROADCAST_LIMIT: Duration = Duration::from_secs(1);
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What carries calls to the shards of a node: a channel to it, or the node's own service.
-type ShardTransport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+type ShardTransport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 
 /// A client of the shards on one node.
 pub type ShardClient = ShardServiceClient<ShardTransport>;
@@ -123,7 +123,10 @@ impl CommunicationService {
 
     /// Lets calls of `node`, which is this one, stay within the process: the same service, without a connection to itself.
     pub fn keep_calls_of(&self, node: NodeId, shards: ShardServiceServer<impl ShardService>) {
-        let transport = BoxCloneSyncService::new(shards.map_err(BoxError::from));
+        let transport = BoxCloneSyncService::new(ServiceExt::<http::Request<Body>>::map_err(
+            shards,
+            |never| match never {},
+        ));
         // A node has one service of shards for as long as it runs.
         let _ = self.own_shards.set((node, transport));
     }
@@ -135,7 +138,9 @@ impl CommunicationService {
     pub fn shard_client(&self, node: &NodeId) -> Result<ShardClient, Error> {
         let transport = match self.own_shards.get() {
             Some((own, transport)) if own == node => transport.clone(),
-            _ => BoxCloneSyncService::new(self.channel(node)?.map_err(BoxError::from)),
+            _ => BoxCloneSyncService::new(
+                self.channel(node)?.map_err(|error| Status::from_error(error.into())),
+            ),
         };
         let client = ShardServiceClient::new(transport);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))

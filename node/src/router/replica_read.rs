@@ -6,10 +6,11 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use vectorsphere_proto::internal as proto;
 
-use super::attempts::{Attempts, ShardClient, Target, graver, may_help_elsewhere, revision_of};
+use super::attempts::{Attempts, Target, graver, may_help_elsewhere, revision_of};
 use super::session_token::{SeenPosition, SessionToken};
 use super::traffic::ReadKind;
 use super::{RequestContext, Router};
+use crate::comm::ShardClient;
 use crate::error_code::Error;
 use crate::ids::{Lsn, ShardId};
 use crate::search::Consistency;

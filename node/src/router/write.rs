@@ -6,9 +6,10 @@ use bytes::Bytes;
 use futures::future::join_all;
 use vectorsphere_proto::internal::{self as proto, operation::Kind};
 
-use super::attempts::{Attempts, ShardClient, graver, revision_of, with_deadline};
+use super::attempts::{Attempts, graver, revision_of, with_deadline};
 use super::session_token::{SeenPosition, SessionToken};
 use super::{RequestContext, Router, WriteReceipt};
+use crate::comm::ShardClient;
 use crate::document::{Document, Metadata, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn, OpId, ShardId, ShardIndex};
