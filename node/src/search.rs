@@ -25,9 +25,26 @@ pub const TARGET_RECALL: RangeInclusive<f64> = 0.5..=0.999;
 /// wherever its hits are.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// A validated search over one table.
+/// Most queries of one request.
+pub const QUERIES_MAX: usize = 1_000;
+
+/// Most hits that the queries of one request may ask for together, those that are left out included.
+pub const BATCH_HITS_MAX: u64 = 100_000;
+
+/// Validated searches over one table, answered from one state of each shard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchRequest {
+    /// `1..=1_000`, for at most [`BATCH_HITS_MAX`] hits together.
+    pub queries: Vec<SearchQuery>,
+    /// Answer with what is there and name the shards that are missing.
+    pub allow_partial: bool,
+    /// What the answer must reflect.
+    pub read: ReadOptions,
+}
+
+/// One search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchQuery {
     /// What to look for.
     pub target: SearchTarget,
     /// Hits wanted, `1..=10_000`.
@@ -50,10 +67,6 @@ pub struct SearchRequest {
     pub with_vector: bool,
     /// Say how each segment was searched.
     pub explain: bool,
-    /// Answer with what is there and name the shards that are missing.
-    pub allow_partial: bool,
-    /// What the answer must reflect.
-    pub read: ReadOptions,
 }
 
 /// What a search looks for.
@@ -89,15 +102,22 @@ pub enum Consistency {
     Eventual,
 }
 
-/// The answer, best hit first, ties by document id.
+/// The answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchResult {
-    /// The hits.
-    pub hits: Vec<Hit>,
+    /// One for each query, in order.
+    pub queries: Vec<QueryResult>,
     /// Shards that did not answer; only with `allow_partial`.
     pub missing: Vec<MissingShard>,
     /// Makes later reads see nothing older than this answer.
     pub session_token: String,
+}
+
+/// What one query found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryResult {
+    /// Best first, ties by document id.
+    pub hits: Vec<Hit>,
     /// Of the shards that answered, ascending; only when asked for.
     pub explanation: Vec<ShardExplanation>,
 }

@@ -24,7 +24,8 @@ use crate::filter::{Filter, FilterDraft};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{
-    Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
+    BATCH_HITS_MAX, Consistency, EF_MAX, QUERIES_MAX, ReadOptions, SearchQuery, SearchRequest, SearchTarget,
+    TARGET_RECALL, TOP_K_MAX,
 };
 use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
@@ -77,6 +78,12 @@ pub(super) struct SearchDraft {
     pub(super) with_metadata: bool,
     pub(super) with_vector: bool,
     pub(super) explain: bool,
+}
+
+/// A whole request for searches, as the caller wrote it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SearchRequestDraft {
+    pub(super) queries: Vec<SearchDraft>,
     pub(super) allow_partial: bool,
     pub(super) read: ReadDraft,
 }
@@ -261,8 +268,60 @@ pub(super) fn metadata(object: &Map<String, Value>) -> Result<Metadata, String> 
     Ok(metadata)
 }
 
-/// A search over a table.
-pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchRequest, Error> {
+/// A single search over a table.
+pub(super) fn search(
+    draft: SearchDraft,
+    (allow_partial, read): (bool, ReadDraft),
+    schema: &TableSchema,
+) -> Result<SearchRequest, Error> {
+    let mut violations = Violations::default();
+    let query = query(draft, schema, &mut violations);
+    let read = read_options(read, Consistency::Session, &mut violations);
+    violations.into_result()?;
+    let queries = vec![query.ok_or_else(not_recorded)?];
+    Ok(SearchRequest { queries, allow_partial, read })
+}
+
+/// Several searches over a table.
+pub(super) fn search_batch(draft: SearchRequestDraft, schema: &TableSchema) -> Result<SearchRequest, Error> {
+    let SearchRequestDraft { queries: drafts, allow_partial, read } = draft;
+    if drafts.len() > QUERIES_MAX {
+        return Err(too_many_queries());
+    }
+    let mut violations = Violations::default();
+    let read = read_options(read, Consistency::Session, &mut violations);
+    if drafts.is_empty() {
+        violations
+            .add("/queries", format!("queries is empty or missing, must hold 1 to {QUERIES_MAX} items"));
+    }
+    let mut queries = Vec::with_capacity(drafts.len());
+    for (index, draft) in drafts.into_iter().enumerate() {
+        let mut broken = Violations::default();
+        queries.extend(query(draft, schema, &mut broken));
+        violations.add_all(&format!("/queries/{index}"), broken);
+    }
+    let hits: u64 = queries.iter().map(|query| u64::from(query.offset) + u64::from(query.top_k)).sum();
+    if hits > BATCH_HITS_MAX {
+        let message =
+            format!("queries ask for {hits} hits (top_k and offset), at most {BATCH_HITS_MAX} are allowed");
+        violations.add("/queries", message);
+    }
+    violations.into_result()?;
+    Ok(SearchRequest { queries, allow_partial, read })
+}
+
+/// The refusal of a batch over its limit, raised before the rest of it is read.
+pub(super) fn too_many_queries() -> Error {
+    let message = format!("queries holds more than {QUERIES_MAX} items, send several batches");
+    Error::new(ErrorCode::PayloadTooLarge, message)
+}
+
+fn not_recorded() -> Error {
+    Error::new(ErrorCode::Internal, "a broken rule was not recorded")
+}
+
+/// One search; `None` when a rule is broken.
+fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Option<SearchQuery> {
     let mut violations = Violations::default();
     let target = match (draft.vector, draft.document_id) {
         (Some(draft), None) => {
@@ -310,11 +369,10 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
         violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
     }
     let filter = draft.filter.and_then(|draft| filter(draft, &mut violations));
-    let read = read_options(draft.read, Consistency::Session, &mut violations);
-    violations.into_result()?;
-    let target = target.ok_or_else(|| Error::new(ErrorCode::Internal, "a broken rule was not recorded"))?;
-    Ok(SearchRequest {
-        target,
+    let is_valid = violations.is_empty();
+    all.add_all("", violations);
+    is_valid.then_some(SearchQuery {
+        target: target?,
         top_k,
         offset: offset as u32,
         exact: draft.exact,
@@ -325,8 +383,6 @@ pub(super) fn search(draft: SearchDraft, schema: &TableSchema) -> Result<SearchR
         with_metadata: draft.with_metadata,
         with_vector: draft.with_vector,
         explain: draft.explain,
-        allow_partial: draft.allow_partial,
-        read,
     })
 }
 

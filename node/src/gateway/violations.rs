@@ -40,6 +40,14 @@ impl Violations {
         }
     }
 
+    /// Adds those of a part of the request, which stands at `place`.
+    pub(super) fn add_all(&mut self, place: &str, part: Violations) {
+        for Violation { pointer, message } in part.kept {
+            self.add(format!("{place}{pointer}"), message);
+        }
+        self.dropped += part.dropped;
+    }
+
     /// True when no rule was broken.
     pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty()

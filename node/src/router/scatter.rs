@@ -8,10 +8,9 @@ use futures::FutureExt as _;
 use futures::future::{Either, join_all, select};
 use vectorsphere_proto::internal as proto;
 
-use super::attempts::{Attempts, Target, graver, may_help_elsewhere, revision_of, with_deadline};
+use super::attempts::{Attempts, Target, graver, may_help_elsewhere, revision_of};
 use super::search::{Query, hit};
 use super::session_token::SeenPosition;
-use super::traffic::ReadKind;
 use super::{RequestContext, Router};
 use crate::cluster::view::ClusterView;
 use crate::error_code::{Error, ErrorCode};
@@ -107,7 +106,7 @@ impl Router {
     ) -> Vec<(Open, Answer)> {
         self.traffic.earn();
         let (mut shards, refs): (Vec<Open>, Vec<proto::ShardRef>) = group.into_iter().unzip();
-        let slow = tokio::time::sleep(self.traffic.hedge_after(ReadKind::Search));
+        let slow = tokio::time::sleep(self.traffic.hedge_after(query.kind()));
         let mut first = pin!(self.ask_node(context, query, &node, refs));
         let may_hedge = shards.iter().all(|shard| !shard.targets.is_empty());
         let early = tokio::select! {
@@ -121,7 +120,7 @@ impl Router {
             None => {
                 let (others, second) = self.ask_others(context, query, shards);
                 let (answers, second_won) = first_whole(first, pin!(second)).await;
-                self.metrics.hedged(ReadKind::Search, second_won);
+                self.metrics.hedged(query.kind(), second_won);
                 shards = others;
                 answers
             }
@@ -161,21 +160,20 @@ impl Router {
         let indexes: Vec<ShardIndex> = shards.iter().map(|shard| ShardIndex(shard.shard)).collect();
         let started = Instant::now();
         let answer = match self.shard_client(node) {
-            Ok(mut client) => {
+            Ok(client) => {
                 let _flight = self.traffic.begin(node);
-                let request = with_deadline(context, query.to_proto(self, shards));
-                self.answer_of(context, node, client.search(request)).await
+                query.ask(self, context, (node, client), shards).await
             }
             Err(error) => Err(error),
         };
-        let read = |(index, answer): (ShardIndex, proto::ShardAnswer)| {
+        let read = |(index, answer): (ShardIndex, proto::ShardBatchAnswer)| {
             let shard = ShardId { table: query.table.id, index };
-            (index, self.shard_answer(shard, answer))
+            (index, self.shard_answer(shard, answer, query.request.queries.len()))
         };
         match answer {
-            Ok(answer) => {
-                self.traffic.answered(ReadKind::Search, started.elapsed());
-                indexes.into_iter().zip(answer.answers).map(read).collect()
+            Ok(answers) => {
+                self.traffic.answered(query.kind(), started.elapsed());
+                indexes.into_iter().zip(answers).map(read).collect()
             }
             Err(mut error) => {
                 error.message = format!("node {node}: {}", error.message);
@@ -184,15 +182,19 @@ impl Router {
         }
     }
 
-    /// What one shard said.
-    fn shard_answer(&self, shard: ShardId, answer: proto::ShardAnswer) -> Answer {
+    /// What one shard said to so many queries.
+    fn shard_answer(&self, shard: ShardId, answer: proto::ShardBatchAnswer, queries: usize) -> Answer {
         if let Some(failure) = answer.failure {
             let code = ErrorCode::parse(&failure.code).unwrap_or(ErrorCode::Internal);
             return Err(Error::new(code, failure.message));
         }
-        let hits = answer.hits.into_iter().map(hit).collect::<Result<_, _>>()?;
-        let segments = answer.segments.into_iter().map(SegmentExplanation::from_proto).collect();
-        Ok(ShardHits { hits, position: self.seen(shard, answer.position), segments })
+        if answer.queries.len() != queries {
+            let message =
+                format!("shard {} answered {} of {queries} queries", shard.index, answer.queries.len());
+            return Err(Error::new(ErrorCode::Internal, message));
+        }
+        let queries = answer.queries.into_iter().map(QueryHits::from_proto).collect::<Result<_, _>>()?;
+        Ok(ShardHits { queries, position: self.seen(shard, answer.position) })
     }
 }
 
@@ -202,11 +204,27 @@ pub(super) type Answer = Result<ShardHits, Error>;
 /// The best hits of one shard.
 #[derive(Debug)]
 pub(super) struct ShardHits {
-    pub(super) hits: Vec<Hit>,
+    /// One for each query, in order.
+    pub(super) queries: Vec<QueryHits>,
     /// Where the snapshot stood.
     pub(super) position: SeenPosition,
-    /// How it was searched, when asked for.
+}
+
+/// The best hits of one shard for one query.
+#[derive(Debug)]
+pub(super) struct QueryHits {
+    pub(super) hits: Vec<Hit>,
+    /// How the shard was searched, when asked for.
     pub(super) segments: Vec<SegmentExplanation>,
+}
+
+impl QueryHits {
+    fn from_proto(answer: proto::QueryAnswer) -> Result<QueryHits, Error> {
+        Ok(QueryHits {
+            hits: answer.hits.into_iter().map(hit).collect::<Result<_, _>>()?,
+            segments: answer.segments.into_iter().map(SegmentExplanation::from_proto).collect(),
+        })
+    }
 }
 
 /// A shard that has not answered yet.
@@ -257,7 +275,7 @@ mod tests {
     fn answers(of: &[(u32, Option<u64>)]) -> BTreeMap<ShardIndex, Answer> {
         let answer = |lsn: &Option<u64>| {
             let position = |lsn: u64| SeenPosition { incarnation: 0, lsn: Lsn(lsn) };
-            let hits = |lsn| ShardHits { hits: Vec::new(), position: position(lsn), segments: Vec::new() };
+            let hits = |lsn| ShardHits { queries: Vec::new(), position: position(lsn) };
             lsn.map(hits).ok_or_else(|| Error::new(ErrorCode::ShardUnavailable, "down"))
         };
         of.iter().map(|(shard, lsn)| (ShardIndex(*shard), answer(lsn))).collect()

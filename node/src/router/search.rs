@@ -1,24 +1,33 @@
 //! Searches: one call to each node that is to answer for shards of the table, answers merged.
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use vectorsphere_proto::internal as proto;
 
+use super::attempts::with_deadline;
 use super::merge::merge;
 use super::read::session;
+use super::scatter::QueryHits;
 use super::session_token::SessionToken;
+use super::traffic::ReadKind;
 use super::{RequestContext, Router};
+use crate::comm::ShardClient;
 use crate::document::{Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::filter::wire;
-use crate::ids::{DocumentId, ShardId, ShardIndex};
+use crate::ids::{DocumentId, NodeId, ShardId, ShardIndex};
 use crate::search::{
-    ANSWER_BYTES_MAX, Hit, MissingShard, SearchRequest, SearchResult, SearchTarget, ShardExplanation,
+    ANSWER_BYTES_MAX, Consistency, Hit, MissingShard, QueryResult, SearchQuery, SearchRequest, SearchResult,
+    SearchTarget, ShardExplanation,
 };
 use crate::table::Table;
 
+/// Documents that the queries of one request are looked up for at once.
+const LOOK_UPS_AT_ONCE: usize = 16;
+
 impl Router {
-    /// The best hits of all shards. A shard that cannot answer makes the search fail, or, when the caller allows
-    /// it, is named in the answer.
+    /// The best hits of all shards, for each query. A shard that cannot answer makes the search fail, or, when the caller
+    /// allows it, is named in the answer.
     pub async fn search(
         &self,
         context: &RequestContext,
@@ -26,18 +35,18 @@ impl Router {
         request: SearchRequest,
     ) -> Result<SearchResult, Error> {
         let mut token = session(table, &request.read)?;
-        let (vector, exclude_id) = self.resolve(context, table, &request, &mut token).await?;
-        let mut query = Query { table, vector, exclude_id, token, request: &request };
+        let targets = self.resolve_all(context, table, &request, &mut token).await?;
+        let mut query = Query { table, targets, token, request: &request };
         let answers = self.ask_all_shards(context, &query).await;
-        let (mut lists, mut missing) = (Vec::with_capacity(answers.len()), Vec::new());
-        let mut explanation = Vec::new();
+        let mut found: Vec<Found> = request.queries.iter().map(|_| Found::default()).collect();
+        let mut missing = Vec::new();
         for (shard, answer) in answers {
             match answer {
                 Ok(answer) => {
                     query.token.see(shard, answer.position);
-                    lists.push(answer.hits);
-                    if request.explain {
-                        explanation.push(ShardExplanation { shard, segments: answer.segments });
+                    for (found, QueryHits { hits, segments }) in found.iter_mut().zip(answer.queries) {
+                        found.lists.push(hits);
+                        found.explanation.push(ShardExplanation { shard, segments });
                     }
                 }
                 Err(error) => missing.push((shard, error)),
@@ -48,11 +57,11 @@ impl Router {
         {
             return Err(incomplete(table, *shard, missing.len(), error));
         }
-        let mut hits = merge(table.schema.metric, lists, (request.offset + request.top_k) as usize);
-        hits.drain(..hits.len().min(request.offset as usize));
-        check_size(&request, &hits)?;
+        let results = request.queries.iter().zip(found).map(|(query, found)| found.result(table, query));
+        let queries: Vec<QueryResult> = results.collect();
+        check_size(&request, &queries)?;
         let missing = missing.into_iter().map(|(shard, error)| self.missing(table, shard, error)).collect();
-        Ok(SearchResult { hits, missing, session_token: query.token.encode(), explanation })
+        Ok(SearchResult { queries, missing, session_token: query.token.encode() })
     }
 
     fn missing(&self, table: &Table, shard: ShardIndex, error: Error) -> MissingShard {
@@ -62,59 +71,137 @@ impl Router {
         MissingShard { shard, node, reason: error.message }
     }
 
-    /// The vector to look for, and the document to leave out.
-    async fn resolve(
+    /// What the queries look for, in order; documents are looked up, some at a time, and `token` sees what that has shown.
+    async fn resolve_all(
         &self,
         context: &RequestContext,
         table: &Table,
         request: &SearchRequest,
         token: &mut SessionToken,
-    ) -> Result<(Bytes, String), Error> {
-        let id = match &request.target {
-            SearchTarget::Vector(vector) => return Ok((vector_to_bytes(vector), String::new())),
+    ) -> Result<Vec<Resolved>, Error> {
+        let level = request.read.consistency;
+        let mut targets = Vec::with_capacity(request.queries.len());
+        for queries in request.queries.chunks(LOOK_UPS_AT_ONCE) {
+            let known = token.clone();
+            let look_ups = queries.iter().map(|query| self.resolve(context, table, query, (level, &known)));
+            for (target, seen) in try_join_all(look_ups).await? {
+                token.see_all(&seen);
+                targets.push(target);
+            }
+        }
+        Ok(targets)
+    }
+
+    async fn resolve(
+        &self,
+        context: &RequestContext,
+        table: &Table,
+        query: &SearchQuery,
+        (consistency, token): (Consistency, &SessionToken),
+    ) -> Result<(Resolved, SessionToken), Error> {
+        let mut token = token.clone();
+        let id = match &query.target {
+            SearchTarget::Vector(vector) => {
+                return Ok((Resolved { vector: vector_to_bytes(vector), exclude_id: String::new() }, token));
+            }
             SearchTarget::Document(id) => id,
         };
-        let found = self.look_up(context, table, id, true, (request.read.consistency, token)).await?;
+        let found = self.look_up(context, table, id, true, (consistency, &mut token)).await?;
         let (document, _) = found.ok_or_else(|| {
             let name = &table.schema.name;
             let message = format!("document {id} does not exist in table {name}");
             Error::new(ErrorCode::DocumentNotFound, message)
         })?;
-        Ok((vector_to_bytes(&document.vector), id.to_string()))
+        let vector = vector_to_bytes(&document.vector);
+        Ok((Resolved { vector, exclude_id: id.to_string() }, token))
     }
 }
 
-/// A search whose target is resolved.
+/// What the shards found for one query.
+#[derive(Default)]
+struct Found {
+    lists: Vec<Vec<Hit>>,
+    explanation: Vec<ShardExplanation>,
+}
+
+impl Found {
+    fn result(self, table: &Table, query: &SearchQuery) -> QueryResult {
+        let mut hits = merge(table.schema.metric, self.lists, (query.offset + query.top_k) as usize);
+        hits.drain(..hits.len().min(query.offset as usize));
+        QueryResult { hits, explanation: if query.explain { self.explanation } else { Vec::new() } }
+    }
+}
+
+/// The vector to look for, and the document to leave out.
+struct Resolved {
+    vector: Bytes,
+    /// Empty: none.
+    exclude_id: String,
+}
+
+/// A search whose targets are resolved.
 pub(super) struct Query<'r> {
     pub(super) table: &'r Table,
-    vector: Bytes,
-    exclude_id: String,
+    targets: Vec<Resolved>,
     token: SessionToken,
     pub(super) request: &'r SearchRequest,
 }
 
 impl Query<'_> {
-    pub(super) fn to_proto(&self, router: &Router, shards: Vec<proto::ShardRef>) -> proto::SearchRequest {
+    /// Batches take longer, and their times say nothing of single searches.
+    pub(super) fn kind(&self) -> ReadKind {
+        if self.targets.len() == 1 { ReadKind::Search } else { ReadKind::SearchBatch }
+    }
+
+    /// Asks one node for some of the shards.
+    pub(super) async fn ask(
+        &self,
+        router: &Router,
+        context: &RequestContext,
+        (node, mut client): (&NodeId, ShardClient),
+        shards: Vec<proto::ShardRef>,
+    ) -> Result<Vec<proto::ShardBatchAnswer>, Error> {
         let part = |shard: proto::ShardRef| {
             let id = ShardId { table: self.table.id, index: ShardIndex(shard.shard) };
             let rule = router.rule(self.request.read.consistency, &self.token, id);
             proto::ShardPart { rule: Some(rule), shard: Some(shard) }
         };
-        proto::SearchRequest {
-            parts: shards.into_iter().map(part).collect(),
-            vector: self.vector.clone(),
-            top_k: self.request.offset + self.request.top_k,
-            threshold: self.request.threshold,
-            filter: self.request.filter.as_deref().map(wire::message),
-            with_metadata: self.request.with_metadata,
-            with_vector: self.request.with_vector,
-            exclude_id: self.exclude_id.clone(),
-            exact: self.request.exact,
-            ef: self.request.ef.unwrap_or_default(),
-            target_recall: self.request.target_recall,
-            explain: self.request.explain,
+        let parts = shards.into_iter().map(part).collect();
+        let queries = self.request.queries.iter().zip(&self.targets);
+        let mut queries: Vec<proto::SearchRequest> =
+            queries.map(|(query, target)| message(query, target)).collect();
+        if queries.len() == 1 {
+            let message = proto::SearchRequest { parts, ..queries.remove(0) };
+            let request = with_deadline(context, message);
+            let answer = router.answer_of(context, node, client.search(request)).await?;
+            return Ok(answer.answers.into_iter().map(of_one).collect());
         }
+        let request = with_deadline(context, proto::SearchBatchRequest { parts, queries });
+        Ok(router.answer_of(context, node, client.search_batch(request)).await?.answers)
     }
+}
+
+fn message(query: &SearchQuery, target: &Resolved) -> proto::SearchRequest {
+    proto::SearchRequest {
+        parts: Vec::new(),
+        vector: target.vector.clone(),
+        top_k: query.offset + query.top_k,
+        threshold: query.threshold,
+        filter: query.filter.as_deref().map(wire::message),
+        with_metadata: query.with_metadata,
+        with_vector: query.with_vector,
+        exclude_id: target.exclude_id.clone(),
+        exact: query.exact,
+        ef: query.ef.unwrap_or_default(),
+        target_recall: query.target_recall,
+        explain: query.explain,
+    }
+}
+
+/// A shard's answer to a single query in the form of its answer to several.
+fn of_one(answer: proto::ShardAnswer) -> proto::ShardBatchAnswer {
+    let proto::ShardAnswer { shard, hits, failure, position, segments } = answer;
+    proto::ShardBatchAnswer { shard, queries: vec![proto::QueryAnswer { hits, segments }], failure, position }
 }
 
 /// A hit from another node.
@@ -133,12 +220,17 @@ pub(super) fn hit(hit: proto::Hit) -> Result<Hit, Error> {
 }
 
 /// Refuses hits that are too large for one answer: together, or already where a shard left parts of them out.
-fn check_size(request: &SearchRequest, hits: &[Hit]) -> Result<(), Error> {
-    let cut = |hit: &Hit| {
-        request.with_metadata && hit.metadata.is_none() || request.with_vector && hit.vector.is_none()
-    };
-    let bytes: usize = hits.iter().map(Hit::answer_bytes).sum();
-    if bytes <= ANSWER_BYTES_MAX && !hits.iter().any(cut) {
+fn check_size(request: &SearchRequest, results: &[QueryResult]) -> Result<(), Error> {
+    let mut bytes = 0;
+    let mut is_cut = false;
+    for (query, result) in request.queries.iter().zip(results) {
+        let cut = |hit: &Hit| {
+            query.with_metadata && hit.metadata.is_none() || query.with_vector && hit.vector.is_none()
+        };
+        bytes += result.hits.iter().map(Hit::answer_bytes).sum::<usize>();
+        is_cut |= result.hits.iter().any(cut);
+    }
+    if bytes <= ANSWER_BYTES_MAX && !is_cut {
         return Ok(());
     }
     let message = format!(
@@ -162,11 +254,11 @@ fn incomplete(table: &Table, shard: ShardIndex, missing: usize, error: &Error) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::{Consistency, ReadOptions};
+    use crate::search::ReadOptions;
 
     #[test]
     fn an_answer_over_the_limit_is_refused_wherever_its_hits_are() {
-        let request = SearchRequest {
+        let query = SearchQuery {
             target: SearchTarget::Vector(vec![1.0]),
             top_k: 3,
             offset: 0,
@@ -178,19 +270,25 @@ mod tests {
             explain: false,
             with_metadata: true,
             with_vector: false,
-            allow_partial: false,
-            read: ReadOptions { consistency: Consistency::Session, session_token: String::new() },
         };
+        let read = ReadOptions { consistency: Consistency::Session, session_token: String::new() };
+        let request = |queries| SearchRequest { queries, allow_partial: false, read: read.clone() };
         let hit = |bytes: Option<usize>| {
             let json = bytes.map(|bytes| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)));
             let metadata = json.map(|json| Metadata::from_stored(json.into()).expect("object"));
             Hit { id: DocumentId::parse("a").expect("valid"), score: 0.0, metadata, vector: None }
         };
-        assert!(check_size(&request, &[hit(Some(10)), hit(Some(ANSWER_BYTES_MAX - 100))]).is_ok());
-        let too_large = [hit(Some(200)), hit(Some(ANSWER_BYTES_MAX - 100))];
-        let refused = check_size(&request, &too_large).expect_err("too large");
+        let check = |query: &SearchQuery, hits: Vec<Vec<Hit>>| {
+            let results = |hits| QueryResult { hits, explanation: Vec::new() };
+            let queries = hits.iter().map(|_| query.clone()).collect();
+            check_size(&request(queries), &hits.into_iter().map(results).collect::<Vec<_>>())
+        };
+        let (small, large) = (hit(Some(200)), hit(Some(ANSWER_BYTES_MAX - 100)));
+        assert!(check(&query, vec![vec![hit(Some(10)), large.clone()]]).is_ok());
+        let refused = check(&query, vec![vec![small.clone(), large.clone()]]).expect_err("too large");
         assert_eq!(refused.code, ErrorCode::PayloadTooLarge);
-        assert!(check_size(&request, &[hit(None)]).is_err(), "its node had no room for it");
-        assert!(check_size(&SearchRequest { with_metadata: false, ..request }, &[hit(None)]).is_ok());
+        assert!(check(&query, vec![vec![small], vec![large]]).is_err(), "it is one answer");
+        assert!(check(&query, vec![vec![hit(None)]]).is_err(), "its node had no room for it");
+        assert!(check(&SearchQuery { with_metadata: false, ..query }, vec![vec![hit(None)]]).is_ok());
     }
 }

@@ -109,6 +109,11 @@ impl SessionToken {
         self.positions.get(&shard).copied().unwrap_or_default()
     }
 
+    /// Adds what another token of the table names.
+    pub fn see_all(&mut self, other: &SessionToken) {
+        other.positions.iter().for_each(|(shard, position)| self.see(*shard, *position));
+    }
+
     /// Adds what an answer has shown of `shard`. Of two positions the later one stays.
     pub fn see(&mut self, shard: ShardIndex, position: SeenPosition) {
         match self.positions.entry(shard) {

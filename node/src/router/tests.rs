@@ -20,7 +20,7 @@ use crate::document::Metadata;
 use crate::ids::{DocumentId, OpId, ReplicaId, Revision, Session, ShardId, TableId};
 use crate::runtime::TaskGroup;
 use crate::runtime::network::Tcp;
-use crate::search::{Consistency, ReadOptions, SearchRequest, SearchTarget};
+use crate::search::{Consistency, ReadOptions, SearchQuery, SearchRequest, SearchTarget};
 use crate::table::{IndexKind, Metric, TableSchema};
 
 /// How a slave takes one call.
@@ -113,6 +113,13 @@ impl ShardService for Slave {
             answers.push(proto::ShardAnswer { shard: part.shard, ..answer });
         }
         Ok(Response::new(proto::SearchResponse { answers }))
+    }
+
+    async fn search_batch(
+        &self,
+        _: Request<proto::SearchBatchRequest>,
+    ) -> Result<Response<proto::SearchBatchResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
     }
 
     async fn statistics(
@@ -340,7 +347,7 @@ async fn a_copy_that_does_not_answer_is_not_waited_for() {
     for _ in 0..3 {
         world.get(Consistency::Session, PATIENCE).await.expect("read");
     }
-    let search = SearchRequest {
+    let query = SearchQuery {
         target: SearchTarget::Vector(vec![1.0]),
         top_k: 1,
         offset: 0,
@@ -352,6 +359,9 @@ async fn a_copy_that_does_not_answer_is_not_waited_for() {
         explain: false,
         with_metadata: false,
         with_vector: false,
+    };
+    let search = SearchRequest {
+        queries: vec![query],
         allow_partial: false,
         read: ReadOptions { consistency: Consistency::Session, session_token: String::new() },
     };
@@ -416,7 +426,7 @@ async fn a_write_follows_the_primary() {
 #[tokio::test]
 async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failure() {
     let world = World::new().await;
-    let search = |allow_partial| SearchRequest {
+    let query = SearchQuery {
         target: SearchTarget::Vector(vec![1.0]),
         top_k: 1,
         offset: 0,
@@ -428,6 +438,9 @@ async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failur
         explain: false,
         with_metadata: false,
         with_vector: false,
+    };
+    let search = |allow_partial| SearchRequest {
+        queries: vec![query.clone()],
         allow_partial,
         read: ReadOptions { consistency: Consistency::Session, session_token: String::new() },
     };
@@ -443,6 +456,6 @@ async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failur
     world.slaves["c"].does(&[Does::Fail(ErrorCode::ShardUnavailable)]);
     assert_eq!(find(false, SHORT).await.expect_err("no copy has it").code, ErrorCode::ShardDamaged);
     let partial = find(true, SHORT).await.expect("partial");
-    assert_eq!((partial.hits.len(), partial.missing.len()), (0, 2));
+    assert_eq!((partial.queries[0].hits.len(), partial.missing.len()), (0, 2));
     world.end().await;
 }

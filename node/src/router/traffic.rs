@@ -24,6 +24,7 @@ pub(super) enum ReadKind {
     Get,
     List,
     Search,
+    SearchBatch,
 }
 
 impl ReadKind {
@@ -33,6 +34,7 @@ impl ReadKind {
             ReadKind::Get => "get",
             ReadKind::List => "list",
             ReadKind::Search => "search",
+            ReadKind::SearchBatch => "search_batch",
         }
     }
 }
@@ -42,7 +44,7 @@ impl ReadKind {
 pub(super) struct Traffic {
     in_flight: Mutex<HashMap<NodeId, usize>>,
     turn: AtomicUsize,
-    recent: [Mutex<Recent>; 3],
+    recent: [Mutex<Recent>; 4],
     credit: AtomicU32,
 }
 

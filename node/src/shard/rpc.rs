@@ -14,14 +14,16 @@ use vectorsphere_proto::internal::{self as proto};
 use super::index_service::IndexService;
 use super::parse;
 use super::replica::Replica;
-use super::search::{Engine, Ranking, ShardQuery, read_out, search};
+use super::search::{Engine, PlannedQuery, Ranking, ShardQuery, read_out, search, search_batch};
 use super::snapshot_filter::SnapshotFilter;
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::PoolError;
-use crate::search::{ANSWER_BYTES_MAX, EF_MAX, Hit, SegmentExplanation, TARGET_RECALL, TOP_K_MAX};
+use crate::search::{
+    ANSWER_BYTES_MAX, BATCH_HITS_MAX, EF_MAX, Hit, QUERIES_MAX, SegmentExplanation, TARGET_RECALL, TOP_K_MAX,
+};
 use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
@@ -53,7 +55,32 @@ impl ShardService for IndexService {
         &self,
         request: Request<proto::SearchRequest>,
     ) -> Result<Response<proto::SearchResponse>, Status> {
-        self.search_shards(request.into_inner()).await.map(Response::new).map_err(|error| to_status(&error))
+        let mut request = request.into_inner();
+        let parts = std::mem::take(&mut request.parts);
+        let answers = match shard_query("", request) {
+            Ok(query) => self.search_shards(parts, vec![query]).await,
+            Err(error) => Err(error),
+        };
+        let of_one = |answer: proto::ShardBatchAnswer| {
+            let proto::ShardBatchAnswer { shard, mut queries, failure, position } = answer;
+            let proto::QueryAnswer { hits, segments } = queries.pop().unwrap_or_default();
+            proto::ShardAnswer { shard, hits, failure, position, segments }
+        };
+        let answers = answers.map_err(|error| to_status(&error))?.into_iter().map(of_one).collect();
+        Ok(Response::new(proto::SearchResponse { answers }))
+    }
+
+    async fn search_batch(
+        &self,
+        request: Request<proto::SearchBatchRequest>,
+    ) -> Result<Response<proto::SearchBatchResponse>, Status> {
+        let proto::SearchBatchRequest { parts, queries } = request.into_inner();
+        let answers = match shard_queries(queries) {
+            Ok(queries) => self.search_shards(parts, queries).await,
+            Err(error) => Err(error),
+        };
+        let answers = answers.map_err(|error| to_status(&error))?;
+        Ok(Response::new(proto::SearchBatchResponse { answers }))
     }
 
     async fn statistics(
@@ -68,10 +95,11 @@ impl ShardService for IndexService {
 
 /// What a shard found.
 struct Ranked {
-    ranking: Ranking,
+    /// One for each query, in order.
+    rankings: Vec<Ranking>,
     position: proto::ReadPosition,
-    /// When asked for.
-    segments: Vec<SegmentExplanation>,
+    /// For each query, when it was asked for.
+    segments: Vec<Vec<SegmentExplanation>>,
 }
 
 impl IndexService {
@@ -129,91 +157,66 @@ impl IndexService {
         self.compute.run(list).await.map_err(pool_error)
     }
 
-    async fn search_shards(&self, request: proto::SearchRequest) -> Result<proto::SearchResponse, Error> {
-        if !(1..=TOP_K_MAX).contains(&request.top_k) {
-            let message = format!("top_k is {}, must be 1 to {TOP_K_MAX}", request.top_k);
-            return Err(Error::invalid("/top_k", message));
-        }
-        if request.threshold.is_some_and(|threshold| !threshold.is_finite()) {
-            return Err(Error::invalid("/threshold", "threshold must be a finite number"));
-        }
-        if let Some(recall) = request.target_recall.filter(|recall| !TARGET_RECALL.contains(recall)) {
-            return Err(Error::invalid(
-                "/target_recall",
-                format!("a recall of {recall} cannot be asked for"),
-            ));
-        }
-        let exclude = match request.exclude_id.as_str() {
-            "" => None,
-            id => Some(parse::document_id("/exclude_id", id)?),
-        };
-        let query = Arc::new(ShardQuery {
-            vector: parse::values("/vector", &request.vector)?,
-            top_k: request.top_k as usize,
-            threshold: request.threshold,
-            filter: parse::filter(request.filter)?,
-            explain: request.explain,
-            with_metadata: request.with_metadata,
-            with_vector: request.with_vector,
-            exclude,
-            exact: request.exact,
-            ef: request.ef.min(EF_MAX) as usize,
-            target_recall: request.target_recall,
-        });
-        let mut tables =
-            request.parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| &shard.table_id);
+    /// Answers of each of the shards to all queries.
+    async fn search_shards(
+        &self,
+        parts: Vec<proto::ShardPart>,
+        queries: Vec<Arc<ShardQuery>>,
+    ) -> Result<Vec<proto::ShardBatchAnswer>, Error> {
+        let mut tables = parts.iter().filter_map(|part| part.shard.as_ref()).map(|shard| &shard.table_id);
         let first = tables.next();
         if tables.any(|table| Some(table) != first) {
             return Err(Error::invalid("/parts", "parts are of several tables, must be of one"));
         }
-        let rankings = join_all(request.parts.iter().map(|part| self.rank_shard(part, query.clone()))).await;
-        let shards = request.parts.into_iter().map(|part| part.shard);
-        let bytes: usize = rankings.iter().flatten().map(|ranked| ranked.ranking.answer_bytes(&query)).sum();
-        let answer = move || {
-            let ranked: Vec<&Ranking> = rankings.iter().flatten().map(|ranked| &ranked.ranking).collect();
-            let mut hits = read_out(&ranked, &query).into_iter();
-            let answers = shards.zip(&rankings).map(|(shard, ranking)| match ranking {
-                Ok(Ranked { position, segments, .. }) => {
-                    let hits = hits.next().expect("one list for each ranking").into_iter();
-                    let (hits, position) = (hits.map(hit_to_proto).collect(), Some(*position));
-                    let segments = segments.iter().map(SegmentExplanation::to_proto).collect();
-                    proto::ShardAnswer { shard, hits, position, failure: None, segments }
-                }
-                Err(error) => {
-                    let (code, message) = (error.code.as_str().to_owned(), error.message.clone());
-                    let failure = Some(proto::Failure { code, message });
-                    proto::ShardAnswer { shard, failure, ..proto::ShardAnswer::default() }
-                }
-            });
-            proto::SearchResponse { answers: answers.collect() }
-        };
+        let ranked = join_all(parts.iter().map(|part| self.rank_shard(part, &queries))).await;
+        let shards: Vec<Option<proto::ShardRef>> = parts.into_iter().map(|part| part.shard).collect();
+        let of_answer = |(ranking, query): (&Ranking, &Arc<ShardQuery>)| ranking.answer_bytes(query);
+        let ranked_ones = ranked.iter().flatten();
+        let bytes: usize =
+            ranked_ones.flat_map(|ranked| ranked.rankings.iter().zip(&queries)).map(of_answer).sum();
         if bytes <= READ_INLINE_BYTES {
-            return Ok(answer());
+            return Ok(answers(shards, ranked, &queries));
         }
-        self.compute.run(answer).await.map_err(pool_error)
+        self.compute.run(move || answers(shards, ranked, &queries)).await.map_err(pool_error)
     }
 
-    /// Each shard answers for itself: its best rows and where its snapshot stood, or why not.
-    async fn rank_shard(&self, part: &proto::ShardPart, query: Arc<ShardQuery>) -> Result<Ranked, Error> {
+    /// Each shard answers for itself: its best rows for each query and where its snapshot stood, or why not.
+    async fn rank_shard(
+        &self,
+        part: &proto::ShardPart,
+        queries: &[Arc<ShardQuery>],
+    ) -> Result<Ranked, Error> {
         let started = Instant::now();
         let (shard, epoch) = parse::shard(part.shard.as_ref())?;
         let replica = self.replica(shard)?;
-        parse::check_vector("/vector", &query.vector, replica.dimension(), replica.metric())?;
+        for query in queries {
+            parse::check_vector("/vector", &query.vector, replica.dimension(), replica.metric())?;
+        }
         let snapshot = replica.snapshot(epoch, parse::read_rule(part.rule.as_ref())?).await?;
         let position = position(&replica, snapshot.lsn);
         let engine = Engine { kernels: self.kernels, metric: replica.metric() };
-        let filter = self.filter(&replica, &snapshot, &query).await?;
-        let explain = query.explain.then(|| (snapshot.clone(), filter.clone()));
-        let ranking = search(&self.compute, engine, snapshot, query, filter).await;
+        let mut planned = Vec::with_capacity(queries.len());
+        for query in queries {
+            let filter = self.filter(&replica, &snapshot, query).await?;
+            planned.push(PlannedQuery { query: query.clone(), filter });
+        }
+        let is_explained = queries.iter().any(|query| query.explain);
+        let explain = is_explained.then(|| (snapshot.clone(), planned.clone()));
+        let rankings = match <[PlannedQuery; 1]>::try_from(planned) {
+            Ok([PlannedQuery { query, filter }]) => {
+                search(&self.compute, engine, snapshot, query, filter).await.map(|ranking| vec![ranking])
+            }
+            Err(planned) => search_batch(&self.compute, engine, snapshot, planned).await,
+        };
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
         let segments = match explain {
-            Some((snapshot, filter)) => {
-                let explain = move || explained(&snapshot, filter.as_deref());
+            Some((snapshot, planned)) => {
+                let explain = move || planned.iter().map(|planned| explained(&snapshot, planned)).collect();
                 self.compute.run(explain).await.map_err(pool_error)?
             }
             None => Vec::new(),
         };
-        Ok(Ranked { ranking: ranking.map_err(pool_error)?, position, segments })
+        Ok(Ranked { rankings: rankings.map_err(pool_error)?, position, segments })
     }
 
     /// The query's filter for a snapshot.
@@ -244,10 +247,10 @@ impl IndexService {
             vector_bytes: statistics.vector_bytes,
             index_bytes: statistics.index_bytes,
             indexed_rows: statistics.indexed_rows,
-            recall_estimate: statistics.recall_estimate,
             disk_bytes: state.disk_bytes,
             segments: statistics.segments,
             last_lsn: statistics.last_lsn.0,
+            recall_estimate: statistics.recall_estimate,
         })
     }
 }
@@ -258,9 +261,97 @@ fn position(replica: &Replica, applied: Lsn) -> proto::ReadPosition {
     proto::ReadPosition { applied_lsn: applied.0, staleness_ms, incarnation: replica.incarnation() }
 }
 
-/// How the segments of a snapshot are searched.
-fn explained(snapshot: &Snapshot, filter: Option<&SnapshotFilter>) -> Vec<SegmentExplanation> {
-    let mut reports = filter.map(|filter| filter.reports(snapshot)).unwrap_or_default().into_iter();
+/// A query as a shard takes it; `place` is that of its message.
+fn shard_query(place: &str, request: proto::SearchRequest) -> Result<Arc<ShardQuery>, Error> {
+    if !(1..=TOP_K_MAX).contains(&request.top_k) {
+        let message = format!("top_k is {}, must be 1 to {TOP_K_MAX}", request.top_k);
+        return Err(Error::invalid(format!("{place}/top_k"), message));
+    }
+    if request.threshold.is_some_and(|threshold| !threshold.is_finite()) {
+        return Err(Error::invalid(format!("{place}/threshold"), "threshold must be a finite number"));
+    }
+    if let Some(recall) = request.target_recall.filter(|recall| !TARGET_RECALL.contains(recall)) {
+        let message = format!("a recall of {recall} cannot be asked for");
+        return Err(Error::invalid(format!("{place}/target_recall"), message));
+    }
+    let exclude = match request.exclude_id.as_str() {
+        "" => None,
+        id => Some(parse::document_id(&format!("{place}/exclude_id"), id)?),
+    };
+    Ok(Arc::new(ShardQuery {
+        vector: parse::values(&format!("{place}/vector"), &request.vector)?,
+        top_k: request.top_k as usize,
+        threshold: request.threshold,
+        filter: parse::filter(request.filter)?,
+        explain: request.explain,
+        with_metadata: request.with_metadata,
+        with_vector: request.with_vector,
+        exclude,
+        exact: request.exact,
+        ef: request.ef.min(EF_MAX) as usize,
+        target_recall: request.target_recall,
+    }))
+}
+
+/// The queries of a batch.
+fn shard_queries(requests: Vec<proto::SearchRequest>) -> Result<Vec<Arc<ShardQuery>>, Error> {
+    if !(1..=QUERIES_MAX).contains(&requests.len()) {
+        let message = format!("queries has {} items, must have 1 to {QUERIES_MAX}", requests.len());
+        return Err(Error::invalid("/queries", message));
+    }
+    let hits: u64 = requests.iter().map(|request| u64::from(request.top_k)).sum();
+    if hits > BATCH_HITS_MAX {
+        let message = format!("queries ask for {hits} hits, at most {BATCH_HITS_MAX} are allowed");
+        return Err(Error::invalid("/queries", message));
+    }
+    let queries = requests.into_iter().enumerate();
+    queries.map(|(index, request)| shard_query(&format!("/queries/{index}"), request)).collect()
+}
+
+/// What the shards say: for each query those of their rows that are among the best of all.
+fn answers(
+    shards: Vec<Option<proto::ShardRef>>,
+    ranked: Vec<Result<Ranked, Error>>,
+    queries: &[Arc<ShardQuery>],
+) -> Vec<proto::ShardBatchAnswer> {
+    let mut answers: Vec<proto::ShardBatchAnswer> = shards
+        .into_iter()
+        .zip(&ranked)
+        .map(|(shard, ranked)| match ranked {
+            Ok(Ranked { position, .. }) => {
+                proto::ShardBatchAnswer { shard, position: Some(*position), ..Default::default() }
+            }
+            Err(error) => {
+                let (code, message) = (error.code.as_str().to_owned(), error.message.clone());
+                let failure = Some(proto::Failure { code, message });
+                proto::ShardBatchAnswer { shard, failure, ..Default::default() }
+            }
+        })
+        .collect();
+    let mut bytes = 0;
+    for (number, query) in queries.iter().enumerate() {
+        let rankings: Vec<&Ranking> =
+            ranked.iter().flatten().map(|ranked| &ranked.rankings[number]).collect();
+        let mut hits = read_out(&rankings, query, &mut bytes).into_iter();
+        for (answer, ranked) in answers.iter_mut().zip(&ranked) {
+            let Ok(Ranked { segments, .. }) = ranked else { continue };
+            let hits = hits.next().expect("one list for each ranking").into_iter();
+            let segments = segments.get(number).into_iter().flatten();
+            answer.queries.push(proto::QueryAnswer {
+                hits: hits.map(hit_to_proto).collect(),
+                segments: segments.map(SegmentExplanation::to_proto).collect(),
+            });
+        }
+    }
+    answers
+}
+
+/// How the segments of a snapshot are searched, when that was asked for.
+fn explained(snapshot: &Snapshot, PlannedQuery { query, filter }: &PlannedQuery) -> Vec<SegmentExplanation> {
+    if !query.explain {
+        return Vec::new();
+    }
+    let mut reports = filter.as_ref().map(|filter| filter.reports(snapshot)).unwrap_or_default().into_iter();
     let segments = snapshot.segments.iter();
     segments
         .map(|segment| SegmentExplanation { rows: u64::from(segment.len()), filter: reports.next() })

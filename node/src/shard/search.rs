@@ -1,12 +1,14 @@
 //! Search over one snapshot: pieces of it in parallel, then their best together. Segments with a graph are walked, the
 //! others are scanned. The hits of several shards are read out only when it is known which of them are among the best of
-//! all.
+//! all. The queries of a batch follow one another over the same snapshot, some of them in each piece of work, so that
+//! other searches get their turn in between.
 
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::{
     Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, WIDTH_USUAL, scan,
@@ -29,6 +31,8 @@ const PIECE_VALUES: usize = 1 << 20;
 const WIDTH_PER_HIT: usize = 2;
 /// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
 const INLINE_VALUES: usize = 1 << 17;
+/// Queries of a batch that read fewer values together than this are one piece of work. About 1 ms.
+const TOGETHER_VALUES: usize = 1 << 21;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
 const VALUES_PER_CANDIDATE: usize = 512;
 
@@ -152,11 +156,87 @@ pub async fn search(
     pool.run(merge).await
 }
 
+/// A query over a snapshot, with its filter.
+#[derive(Clone)]
+pub struct PlannedQuery {
+    /// What the shard is asked.
+    pub query: Arc<ShardQuery>,
+    /// The query's filter over the snapshot.
+    pub filter: Option<Arc<SnapshotFilter>>,
+}
+
+/// Ranks a snapshot's rows for each of several queries, in order. Dropped, it stops soon.
+pub async fn search_batch(
+    pool: &ComputePool,
+    engine: Engine,
+    snapshot: Arc<Snapshot>,
+    queries: Vec<PlannedQuery>,
+) -> Result<Vec<Ranking>, PoolError> {
+    let stop = CancellationToken::new();
+    let _stop_when_dropped = stop.clone().drop_guard();
+    let turns = turns(&snapshot, queries, pool.threads());
+    let run = |turn: Turn| {
+        let (snapshot, stop) = (snapshot.clone(), stop.clone());
+        async move {
+            match turn {
+                Turn::Wide(PlannedQuery { query, filter }) => {
+                    search(pool, engine, snapshot, query, filter).await.map(|ranking| vec![ranking])
+                }
+                Turn::Together(queries) => {
+                    let rank = move |PlannedQuery { query, filter }: PlannedQuery| {
+                        let whole = pieces(&snapshot, &query, 1).pop().unwrap_or_default();
+                        let best = best_of(engine, &snapshot, &query, filter.as_deref(), &whole, &stop);
+                        Ranking { metric: engine.metric, snapshot: snapshot.clone(), best }
+                    };
+                    pool.run(move || queries.into_iter().map(rank).collect()).await
+                }
+            }
+        }
+    };
+    // As many at once as there are threads: more would only stand before the work of others.
+    let rankings: Vec<Vec<Ranking>> =
+        stream::iter(turns.into_iter().map(run)).buffered(pool.threads()).try_collect().await?;
+    Ok(rankings.into_iter().flatten().collect())
+}
+
+/// What is run of a batch before others have their turn.
+enum Turn {
+    /// One query that is worth several pieces.
+    Wide(PlannedQuery),
+    /// Queries that are one piece each.
+    Together(Vec<PlannedQuery>),
+}
+
+fn turns(snapshot: &Snapshot, queries: Vec<PlannedQuery>, threads: usize) -> Vec<Turn> {
+    let mut turns = Vec::new();
+    let mut room = 0;
+    for planned in queries {
+        let pieces = pieces(snapshot, &planned.query, threads);
+        if pieces.len() > 1 {
+            turns.push(Turn::Wide(planned));
+            continue;
+        }
+        let values = pieces.iter().map(|piece| values_of(snapshot, &planned.query, piece)).sum();
+        match turns.last_mut() {
+            Some(Turn::Together(queries)) if room >= values => {
+                queries.push(planned);
+                room -= values;
+            }
+            _ => {
+                turns.push(Turn::Together(vec![planned]));
+                room = TOGETHER_VALUES.saturating_sub(values);
+            }
+        }
+    }
+    turns
+}
+
 /// The hits of several shards of one table: of each ranking those that are among the best of all.
 ///
 /// Metadata and vectors are read from the best one on until [`ANSWER_BYTES_MAX`] is reached; the hits after that have none.
 /// So the hits that count in the end have theirs whenever those fit an answer, on however many nodes the shards are.
-pub fn read_out(rankings: &[&Ranking], query: &ShardQuery) -> Vec<Vec<Hit>> {
+/// `bytes` are those of the answer so far.
+pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) -> Vec<Vec<Hit>> {
     let Some(first) = rankings.first() else { return Vec::new() };
     let mut top = TopK::new(first.metric, query.top_k);
     for (shard, ranking) in rankings.iter().enumerate() {
@@ -165,12 +245,11 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery) -> Vec<Vec<Hit>> {
         }
     }
     let mut hits: Vec<Vec<Hit>> = rankings.iter().map(|_| Vec::new()).collect();
-    let mut bytes = 0;
     for ranked in top.into_sorted() {
         let RowKey { id, place: (shard, (index, row)) } = ranked.key;
         let segment = &rankings[shard].snapshot.segments[index];
-        bytes += segment.answer_bytes(row, query.with_metadata, query.with_vector);
-        let fits = bytes <= ANSWER_BYTES_MAX;
+        *bytes += segment.answer_bytes(row, query.with_metadata, query.with_vector);
+        let fits = *bytes <= ANSWER_BYTES_MAX;
         hits[shard].push(Hit {
             id: DocumentId::parse(id).expect("only parsed ids are stored"),
             score: ranked.score,
@@ -498,10 +577,35 @@ mod tests {
                     let query = Arc::new(query);
                     let ranking =
                         search(&pool, engine, snapshot.clone(), query.clone(), None).await.expect("no panic");
-                    let hits = read_out(&[&ranking], &query).remove(0);
+                    let hits = read_out(&[&ranking], &query, &mut 0).remove(0);
                     let found: Vec<_> = hits.into_iter().map(|hit| (hit.id.to_string(), hit.score)).collect();
                     assert_eq!(found, expected, "{metric:?}");
                 }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_queries_of_a_batch_are_ranked_as_each_alone_and_share_turns_as_far_as_they_are_small() {
+        // Queries of the small snapshot fit one turn, each of the large one is worth several pieces.
+        for (rows, dimension, count, expected_turns) in [(500, 3, 40, 1), (3_000, 1_500, 3, 3), (0, 4, 2, 1)]
+        {
+            let snapshot = Arc::new(snapshot(rows, dimension));
+            let pool = ComputePool::new(3);
+            let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
+            let planned = |number: usize| {
+                let vector = (0..dimension).map(|value| ((value as usize + number) % 5) as f32).collect();
+                let query = ShardQuery { vector, top_k: 1 + number % 7, ..ShardQuery::default() };
+                PlannedQuery { query: Arc::new(query), filter: None }
+            };
+            let queries: Vec<PlannedQuery> = (0..count).map(planned).collect();
+            assert_eq!(turns(&snapshot, queries.clone(), pool.threads()).len(), expected_turns);
+            let together =
+                search_batch(&pool, engine, snapshot.clone(), queries.clone()).await.expect("no panic");
+            assert_eq!(together.len(), count);
+            for (PlannedQuery { query, filter }, ranking) in queries.into_iter().zip(together) {
+                let alone = search(&pool, engine, snapshot.clone(), query, filter).await.expect("no panic");
+                assert_eq!(ranking.best, alone.best);
             }
         }
     }
@@ -556,7 +660,7 @@ mod tests {
             let snapshot = Arc::new(documents.snapshot());
             rankings.push(search(&pool, engine, snapshot, query.clone(), None).await.expect("no panic"));
         }
-        let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query);
+        let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query, &mut 0);
         assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");
         for hit in hits.iter().flatten() {
             assert_eq!(hit.metadata.is_some(), hit.score < 64.0, "hit {} at {}", hit.id, hit.score);

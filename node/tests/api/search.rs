@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use vectorsphere_proto::v1 as proto;
 
-use super::support::Sandbox;
+use super::support::{Sandbox, refused};
 
 const SEARCH: &str = "/api/v1/tables/t/search";
 
@@ -194,4 +194,115 @@ async fn a_missing_node_is_an_error_or_a_named_partial_answer() {
     assert_eq!(status["status"], "red");
     let statistics = sandbox.get("/api/v1/tables/t/stats").await.ok(200);
     assert_eq!((&statistics["unavailable_shards"], &statistics["documents"]), (&json!(2), &json!(found)));
+}
+
+const BATCH: &str = "/api/v1/tables/t/search:batch";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_answers_each_query_as_if_it_were_alone_over_rest_and_grpc() {
+    let sandbox = Sandbox::start(2).await;
+    sandbox.table("t", 2, json!({"metric": "l2", "shards": 5})).await;
+    let document = |i: u32| json!({"document_id": i, "vector": [i, 0], "metadata": {"even": i % 2 == 0}});
+    sandbox.load("t", &(0..200).map(document).collect::<Vec<_>>()).await;
+    let even = json!({"must": [{"key": "even", "match": {"value": true}}]});
+    let mut queries: Vec<Value> =
+        (0..40).map(|i| json!({"vector": [i * 5, 1], "top_k": 1 + i % 4})).collect();
+    queries.extend([
+        json!({"document_id": 7, "top_k": 3}),
+        json!({"vector": [3, 0], "filter": even, "with_metadata": true, "offset": 1, "top_k": 2}),
+        json!({"vector": [3, 0], "threshold": 0.5, "with_vector": true, "exact": true}),
+        json!({"vector": [1e6, 0], "threshold": 1.0}),
+    ]);
+    let answer = sandbox.call("POST", BATCH, json!({"queries": queries})).await.ok(200);
+    let results = answer["results"].as_array().expect("results");
+    assert_eq!(results.len(), queries.len());
+    for (query, result) in queries.iter().zip(results) {
+        assert_eq!(*result, json!({"hits": sandbox.hits("t", query.clone()).await}), "{query}");
+    }
+    assert_eq!(ids(results[40]["hits"].as_array().expect("hits")), ["6", "8", "5"]);
+    assert_eq!(results[43], json!({"hits": []}));
+    // The answer's token is one that later reads take.
+    let token = &answer["session_token"];
+    sandbox.call("POST", BATCH, json!({"queries": [queries[0]], "session_token": token})).await.ok(200);
+
+    let vector = |x: f32| {
+        let floats = proto::FloatArray { values: vec![x, 1.0] };
+        let data = Some(proto::vector::Data::Floats(floats));
+        Some(proto::search_request::Query::Vector(proto::Vector { data }))
+    };
+    let query =
+        |x: f32| proto::SearchRequest { query: vector(x), top_k: 2, explain: x > 2.0, ..Default::default() };
+    let request = proto::SearchBatchRequest {
+        table_name: "t".to_owned(),
+        queries: vec![query(2.0), query(9.0)],
+        ..Default::default()
+    };
+    let mut grpc = sandbox.grpc().await.search;
+    let found = grpc.search_batch(request.clone()).await.expect("found").into_inner();
+    let found_ids = |result: &proto::QueryResult| -> Vec<String> {
+        result.hits.iter().map(|hit| hit.document_id.clone()).collect()
+    };
+    assert_eq!(found.results.iter().map(found_ids).collect::<Vec<_>>(), [["2", "1"], ["9", "10"]]);
+    let explained: Vec<usize> = found.results.iter().map(|result| result.explanation.len()).collect();
+    assert_eq!(explained, [0, 5], "each shard, where it was asked for");
+    let mut named = request;
+    named.queries[1].table_name = "t".to_owned();
+    let (answer, code) = (grpc.search_batch(named).await, tonic::Code::InvalidArgument);
+    refused("a table in a query", answer, code, "invalid_argument", "/queries/1/table_name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_bad_queries_is_refused_whole_with_a_pointer_for_each() {
+    let sandbox = Sandbox::start(1).await;
+    sandbox.table("t", 2, json!({"metric": "l2"})).await;
+    let bad = json!({"queries": [
+        {"vector": [1, 1]},
+        {"vector": [1], "top_k": 0},
+        {"vector": [1, 1], "topk": 3},
+        {"vector": [1, 1], "filter": {"must": [{"key": "", "exists": true}]}},
+        {"vector": [1, 1], "filter": {"must": [{"key": "a", "exist": true}]}},
+        {"vector": [1, 1], "consistency": "strong"},
+    ]});
+    let answer = sandbox.call("POST", BATCH, bad).await;
+    // What the parser finds comes first and alone.
+    let pointers = |answer: &Value| -> Vec<String> {
+        let violations = answer["errors"].as_array().expect("errors").iter();
+        violations.map(|violation| violation["pointer"].as_str().expect("a pointer").to_owned()).collect()
+    };
+    let expected = ["/queries/2/topk", "/queries/4/filter/must/0/exist", "/queries/5/consistency"];
+    assert_eq!(pointers(&answer.ok(400)), expected);
+    let bad = json!({"max_staleness_ms": 1, "queries": [
+        {"vector": [1, 1]},
+        {"vector": [1], "top_k": 0},
+        {"vector": [1, 1], "filter": {"must": [{"key": "", "exists": true}]}},
+        {},
+    ]});
+    let expected = [
+        "/max_staleness_ms",
+        "/queries/1/vector",
+        "/queries/1/top_k",
+        "/queries/2/filter/must/0/key",
+        "/queries/3/vector",
+    ];
+    assert_eq!(pointers(&sandbox.call("POST", BATCH, bad).await.ok(400)), expected);
+    for (body, pointer) in [
+        (json!({}), "/queries"),
+        (json!({"queries": []}), "/queries"),
+        (json!({"queries": {}}), "/queries"),
+        (json!({"queries": [[1]]}), "/queries/0"),
+        (json!({"queries": [{"vector": [1, "1"]}]}), "/queries/0/vector/1"),
+        (json!({"queries": [{"vector": [1, 1]}], "vector": [1, 1]}), "/vector"),
+        (json!({"queries": vec![json!({"vector": [1, 1], "top_k": 10_000}); 11]}), "/queries"),
+    ] {
+        let answer = sandbox.call("POST", BATCH, body.clone()).await;
+        answer.refused(&body.to_string()[..body.to_string().len().min(80)], 400, "invalid_argument", pointer);
+    }
+    let query = json!({"vector": [1, 1], "top_k": 100});
+    let most = sandbox.call("POST", BATCH, json!({"queries": vec![query.clone(); 1_000]})).await.ok(200);
+    assert_eq!(most["results"].as_array().map(Vec::len), Some(1_000));
+    let more = sandbox.call("POST", BATCH, json!({"queries": vec![query; 1_001]})).await;
+    more.refused("too many queries", 413, "payload_too_large", "");
+    let absent =
+        sandbox.call("POST", BATCH, json!({"queries": [{"vector": [1, 1]}, {"document_id": "no"}]})).await;
+    absent.refused("a document that is not there", 404, "document_not_found", "");
 }

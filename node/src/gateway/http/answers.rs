@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::document::{Document, Metadata};
 use crate::filter::index::FilterReport;
 use crate::router::{self, Page, ShardStatistics, StoredDocument, TableStatistics, WriteReceipt};
-use crate::search::{Hit, SearchResult, ShardExplanation};
+use crate::search::{Hit, QueryResult, SearchResult, ShardExplanation};
 use crate::table::{Table, metric_as_str};
 
 /// A table.
@@ -163,6 +163,30 @@ pub(super) struct SearchBody<'a> {
     explanation: Vec<ShardExplanationBody>,
 }
 
+/// The answer of a batch of searches.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SearchBatchResult)]
+pub(super) struct SearchBatchBody<'a> {
+    /// One for each query, in order.
+    results: Vec<QueryResultBody<'a>>,
+    /// Shards that did not answer; only with `allow_partial`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<MissingBody<'a>>,
+    /// Give it to later reads to see nothing older.
+    session_token: &'a str,
+}
+
+/// What one query of a batch found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueryResult)]
+struct QueryResultBody<'a> {
+    /// Best first, ties by document id.
+    hits: Vec<HitBody<'a>>,
+    /// How the shards that answered did it; only with `explain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    explanation: Vec<ShardExplanationBody>,
+}
+
 /// How a shard answered.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ShardExplanation)]
@@ -242,26 +266,49 @@ pub(super) struct MissingBody<'a> {
     reason: &'a str,
 }
 
-impl<'a> From<&'a SearchResult> for SearchBody<'a> {
-    fn from(result: &'a SearchResult) -> SearchBody<'a> {
+impl<'a> SearchBody<'a> {
+    /// The answer of a request with one query.
+    pub(super) fn new(result: &'a SearchResult) -> SearchBody<'a> {
+        let QueryResultBody { hits, explanation } = match result.queries.first() {
+            Some(query) => QueryResultBody::from(query),
+            None => QueryResultBody { hits: Vec::new(), explanation: Vec::new() },
+        };
+        SearchBody { hits, missing: missing(result), session_token: &result.session_token, explanation }
+    }
+}
+
+impl<'a> From<&'a SearchResult> for SearchBatchBody<'a> {
+    fn from(result: &'a SearchResult) -> SearchBatchBody<'a> {
+        SearchBatchBody {
+            results: result.queries.iter().map(QueryResultBody::from).collect(),
+            missing: missing(result),
+            session_token: &result.session_token,
+        }
+    }
+}
+
+impl<'a> From<&'a QueryResult> for QueryResultBody<'a> {
+    fn from(result: &'a QueryResult) -> QueryResultBody<'a> {
         let hit = |hit: &'a Hit| HitBody {
             document_id: hit.id.as_str(),
             score: hit.score,
             metadata: hit.metadata.as_ref(),
             vector: hit.vector.as_deref(),
         };
-        let missing = result.missing.iter().map(|missing| MissingBody {
-            shard: missing.shard.0,
-            node_id: missing.node.as_ref().map(|node| node.as_str()),
-            reason: &missing.reason,
-        });
-        SearchBody {
+        QueryResultBody {
             hits: result.hits.iter().map(hit).collect(),
-            missing: missing.collect(),
-            session_token: &result.session_token,
             explanation: result.explanation.iter().map(ShardExplanationBody::from).collect(),
         }
     }
+}
+
+fn missing(result: &SearchResult) -> Vec<MissingBody<'_>> {
+    let missing = result.missing.iter().map(|missing| MissingBody {
+        shard: missing.shard.0,
+        node_id: missing.node.as_ref().map(|node| node.as_str()),
+        reason: &missing.reason,
+    });
+    missing.collect()
 }
 
 /// Counts and sizes of a table; what a shard that did not answer holds is not in the sums.

@@ -112,7 +112,7 @@ fn request_id(request: &Request) -> String {
 
 /// The template of the path, for metrics and logs: a closed set.
 fn route_of(request: &Request) -> &'static str {
-    const ROUTES: [&str; 20] = [
+    const ROUTES: [&str; 21] = [
         "/livez",
         "/readyz",
         "/health",
@@ -125,6 +125,7 @@ fn route_of(request: &Request) -> &'static str {
         "/api/v1/tables/{table}/documents:delete",
         "/api/v1/tables/{table}/documents/{document_id}",
         "/api/v1/tables/{table}/search",
+        "/api/v1/tables/{table}/search:batch",
         "/api/v1/tables/{table}/shards",
         super::shards::ACTIONS,
         "/api/v1/cluster/status",

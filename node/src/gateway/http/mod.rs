@@ -100,6 +100,7 @@ fn described() -> OpenApiRouter<ApiGateway> {
         .routes(routes!(documents::get, documents::put, documents::patch, documents::delete))
         .routes(routes!(documents::delete_many))
         .routes(routes!(search::search))
+        .routes(routes!(search::search_batch))
         .routes(routes!(cluster::status))
         .routes(routes!(cluster::nodes))
         .routes(routes!(cluster::statistics))

@@ -7,13 +7,13 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::limits::BATCH_DOCUMENTS_MAX;
-use super::super::validate::{self, DocumentDraft, SearchDraft, TableDraft};
+use super::super::validate::{self, DocumentDraft, TableDraft};
 use super::super::violations::Place;
+use super::indexed_fields;
 use super::metadata;
 use super::object::{At, IdText, Object, ObjectSeed, WholeNumber};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, parse};
-use super::{filter, indexed_fields};
 use crate::document::Metadata;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::DocumentId;
@@ -24,14 +24,6 @@ use crate::table::TableSchema;
 pub(in crate::gateway) fn table(body: &[u8]) -> Result<TableDraft, Error> {
     let reader = Reader::default();
     parse(body, object(TableDraft::default(), &reader), &reader)
-}
-
-/// `POST …/search`. The schema says how long the vector may be; it is validated later, with the rest.
-pub(in crate::gateway) fn search(body: &[u8], schema: &TableSchema) -> Result<SearchDraft, Error> {
-    let reader = Reader::default();
-    let dimension = schema.dimension as usize;
-    let target = SearchBody { draft: SearchDraft::default(), dimension };
-    Ok(parse(body, object(target, &reader), &reader)?.draft)
 }
 
 /// `POST …/documents`: one document, or `{"documents": […]}`; in the order of the body.
@@ -144,62 +136,6 @@ impl<'de> Object<'de> for TableDraft {
     }
 }
 
-struct SearchBody {
-    draft: SearchDraft,
-    dimension: usize,
-}
-
-impl<'de> Object<'de> for SearchBody {
-    const FIELDS: &'static [&'static str] = &[
-        "vector",
-        "document_id",
-        "top_k",
-        "offset",
-        "exact",
-        "ef",
-        "target_recall",
-        "threshold",
-        "filter",
-        "with_metadata",
-        "with_vector",
-        "explain",
-        "allow_partial",
-        "consistency",
-        "max_staleness_ms",
-        "session_token",
-    ];
-
-    fn take<A: MapAccess<'de>>(
-        &mut self,
-        field: &'static str,
-        map: &mut A,
-        reader: &Reader,
-    ) -> Result<(), A::Error> {
-        let draft = &mut self.draft;
-        match field {
-            "vector" => {
-                draft.vector = map.next_value_seed(VectorSeed { dimension: self.dimension, reader })?;
-            }
-            "document_id" => draft.document_id = map.next_value::<IdText>()?.0,
-            "top_k" => draft.top_k = number(map)?,
-            "offset" => draft.offset = number(map)?,
-            "exact" => draft.exact = flag(map)?,
-            "ef" => draft.ef = number(map)?,
-            "target_recall" => draft.target_recall = map.next_value()?,
-            "threshold" => draft.threshold = map.next_value()?,
-            "filter" => draft.filter = filter::read(map, reader)?,
-            "with_metadata" => draft.with_metadata = flag(map)?,
-            "with_vector" => draft.with_vector = flag(map)?,
-            "explain" => draft.explain = flag(map)?,
-            "allow_partial" => draft.allow_partial = flag(map)?,
-            "consistency" => draft.read.consistency = text(map)?,
-            "max_staleness_ms" => draft.read.max_staleness_ms = number(map)?,
-            _ => draft.read.session_token = text(map)?,
-        }
-        Ok(())
-    }
-}
-
 /// One document.
 struct DocumentBody {
     draft: DocumentDraft,
@@ -306,7 +242,7 @@ pub(super) fn number<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<u64>,
     Ok(map.next_value::<WholeNumber>()?.0)
 }
 
-fn flag<'de, A: MapAccess<'de>>(map: &mut A) -> Result<bool, A::Error> {
+pub(super) fn flag<'de, A: MapAccess<'de>>(map: &mut A) -> Result<bool, A::Error> {
     Ok(map.next_value::<Option<bool>>()?.unwrap_or_default())
 }
 

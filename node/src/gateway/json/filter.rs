@@ -42,7 +42,7 @@ fn object<'de, T: Object<'de> + Default>(reader: &Reader) -> ObjectSeed<'_, T> {
 }
 
 /// Reads something whose place is `step` further.
-fn inside<T>(reader: &Reader, step: impl Display, read: impl FnOnce() -> T) -> T {
+pub(super) fn inside<T>(reader: &Reader, step: impl Display, read: impl FnOnce() -> T) -> T {
     let length = reader.inside.borrow().len();
     write!(reader.inside.borrow_mut(), "/{step}").expect("a String takes every text");
     let found = read();

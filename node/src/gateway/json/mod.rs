@@ -11,6 +11,7 @@ mod filter;
 mod indexed_fields;
 mod metadata;
 mod object;
+mod search;
 mod vector;
 
 use std::cell::{Cell, RefCell};
@@ -24,8 +25,9 @@ use crate::error_code::Error;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::filter::filter;
 pub(super) use admin::{drain, force_primary, hand_over, move_replica};
-pub(super) use bodies::{batch_too_large, delete, metadata_change, search, table, upsert, upserts};
+pub(super) use bodies::{batch_too_large, delete, metadata_change, table, upsert, upserts};
 pub(super) use indexed_fields::index_type;
+pub(super) use search::{search, search_batch};
 
 /// One parse: what was found on the way, beside the value itself.
 #[derive(Default)]

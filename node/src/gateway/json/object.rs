@@ -36,6 +36,8 @@ pub(super) enum At {
     Body,
     /// A document in a batch.
     Document(usize),
+    /// A search in a batch.
+    Query(usize),
     /// Somewhere inside the filter of a search: the reader knows where.
     Filter,
 }
@@ -46,6 +48,7 @@ impl At {
         match self {
             At::Body => format!("/{name}"),
             At::Document(index) => format!("/documents/{index}/{name}"),
+            At::Query(index) => format!("/queries/{index}/{name}"),
             At::Filter => format!("{}/{name}", reader.inside.borrow()),
         }
     }
