@@ -61,8 +61,8 @@ bench-index: ## Kernels, flat scan against the memory's bandwidth, search agains
 	@$(if $(QUICK),QUICK=1) $(if $(PART),PART=$(PART)) $(if $(SET),SET=$(SET)) scripts/bench index
 
 .PHONY: bench-server
-bench-server: ## Load, search latency and throughput of a cluster (QUICK=1)
-	@$(if $(QUICK),QUICK=1) scripts/bench server
+bench-server: ## One node beside the floors of wire and disk, then a cluster (QUICK=1 PART=one-node|cluster)
+	@$(if $(QUICK),QUICK=1) $(if $(PART),PART=$(PART)) scripts/bench server
 
 .PHONY: bench-replication
 bench-replication: ## What copies cost: latency, gaps, catching up, idle shards (QUICK=1 PART=idle; needs root)
