@@ -270,7 +270,7 @@ fn shard_query(place: &str, request: proto::SearchRequest) -> Result<Arc<ShardQu
         threshold: request.threshold,
         filter: parse::filter(request.filter)?,
         explain: request.explain,
-        with_metadata: request.with_metadata,
+        metadata: parse::metadata_choice(place, request.with_metadata, &request.metadata_fields)?,
         with_vector: request.with_vector,
         exclude,
         exact: request.exact,

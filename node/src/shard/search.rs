@@ -17,7 +17,7 @@ use crate::filter::Matcher;
 use crate::filter::index::Selection as FilterSelection;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
-use crate::search::{ANSWER_BYTES_MAX, Hit};
+use crate::search::{ANSWER_BYTES_MAX, Hit, MetadataChoice};
 use crate::storage::Snapshot;
 use crate::storage::segment::SegmentView;
 
@@ -61,8 +61,8 @@ pub struct ShardQuery {
     pub filter: Option<Arc<Matcher>>,
     /// Say how each segment was searched.
     pub explain: bool,
-    /// Return metadata.
-    pub with_metadata: bool,
+    /// What to return of metadata.
+    pub metadata: MetadataChoice,
     /// Return vectors.
     pub with_vector: bool,
     /// Left out of the answer.
@@ -231,12 +231,19 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) ->
     for ranked in top.into_sorted() {
         let RowKey { id, place: (shard, (index, row)) } = ranked.key;
         let segment = &rankings[shard].snapshot.segments[index];
-        *bytes += segment.answer_bytes(row, query.with_metadata, query.with_vector);
+        let chosen = match &query.metadata {
+            MetadataChoice::All => None,
+            fields => fields.of(|| segment.metadata(row)),
+        };
+        let is_whole = query.metadata == MetadataChoice::All;
+        let chosen_bytes = chosen.as_ref().map_or(0, |metadata| metadata.as_json().len());
+        *bytes += segment.answer_bytes(row, is_whole, query.with_vector) + chosen_bytes;
         let fits = *bytes <= ANSWER_BYTES_MAX;
+        let metadata = if is_whole && fits { Some(segment.metadata(row)) } else { chosen };
         hits[shard].push(Hit {
             id: DocumentId::parse(id).expect("only parsed ids are stored"),
             score: ranked.score,
-            metadata: (fits && query.with_metadata).then(|| segment.metadata(row)),
+            metadata: metadata.filter(|_| fits),
             vector: (fits && query.with_vector).then(|| segment.rows().row(row).to_vec()),
         });
     }
@@ -544,7 +551,7 @@ mod tests {
                         threshold,
                         filter: None,
                         explain: false,
-                        with_metadata: true,
+                        metadata: MetadataChoice::All,
                         with_vector: false,
                         exclude,
                         ..ShardQuery::default()
@@ -596,7 +603,7 @@ mod tests {
             threshold: None,
             filter: None,
             explain: false,
-            with_metadata: false,
+            metadata: MetadataChoice::Nothing,
             with_vector: false,
             exclude: None,
             ..ShardQuery::default()
@@ -621,7 +628,7 @@ mod tests {
             threshold: None,
             filter: None,
             explain: false,
-            with_metadata: true,
+            metadata: MetadataChoice::All,
             with_vector: false,
             exclude: None,
             ..ShardQuery::default()

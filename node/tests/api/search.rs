@@ -205,7 +205,8 @@ async fn a_batch_answers_each_query_as_if_it_were_alone_over_rest_and_grpc() {
     let document = |i: u32| json!({"document_id": i, "vector": [i, 0], "metadata": {"even": i % 2 == 0}});
     sandbox.load("t", &(0..200).map(document).collect::<Vec<_>>()).await;
     let even = json!({"must": [{"key": "even", "match": {"value": true}}]});
-    let mut queries: Vec<Value> = (0..40).map(|i| json!({"vector": [i * 5, 1], "top_k": 1 + i % 4})).collect();
+    let mut queries: Vec<Value> =
+        (0..40).map(|i| json!({"vector": [i * 5, 1], "top_k": 1 + i % 4})).collect();
     queries.extend([
         json!({"document_id": 7, "top_k": 3}),
         json!({"vector": [3, 0], "filter": even, "with_metadata": true, "offset": 1, "top_k": 2}),
@@ -229,7 +230,8 @@ async fn a_batch_answers_each_query_as_if_it_were_alone_over_rest_and_grpc() {
         let data = Some(proto::vector::Data::Floats(floats));
         Some(proto::search_request::Query::Vector(proto::Vector { data }))
     };
-    let query = |x: f32| proto::SearchRequest { query: vector(x), top_k: 2, explain: x > 2.0, ..Default::default() };
+    let query =
+        |x: f32| proto::SearchRequest { query: vector(x), top_k: 2, explain: x > 2.0, ..Default::default() };
     let request = proto::SearchBatchRequest {
         table_name: "t".to_owned(),
         queries: vec![query(2.0), query(9.0)],
@@ -300,6 +302,59 @@ async fn a_batch_with_bad_queries_is_refused_whole_with_a_pointer_for_each() {
     assert_eq!(most["results"].as_array().map(Vec::len), Some(1_000));
     let more = sandbox.call("POST", BATCH, json!({"queries": vec![query; 1_001]})).await;
     more.refused("too many queries", 413, "payload_too_large", "");
-    let absent = sandbox.call("POST", BATCH, json!({"queries": [{"vector": [1, 1]}, {"document_id": "no"}]})).await;
+    let absent =
+        sandbox.call("POST", BATCH, json!({"queries": [{"vector": [1, 1]}, {"document_id": "no"}]})).await;
     absent.refused("a document that is not there", 404, "document_not_found", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_returns_the_chosen_fields_of_metadata() {
+    let sandbox = Sandbox::start(2).await;
+    sandbox.table("t", 1, json!({"metric": "l2", "shards": 2})).await;
+    let metadata =
+        json!({"a": {"b": 1, "c": 2}, "items": [{"n": 1, "s": "x"}, {"s": "y"}], "long": "x".repeat(1_000)});
+    let documents = [
+        json!({"document_id": "full", "vector": [1], "metadata": metadata}),
+        json!({"document_id": "none", "vector": [2]}),
+    ];
+    sandbox.load("t", &documents).await;
+    for (wanted, expected) in [
+        (json!(true), [metadata.clone(), json!({})]),
+        (json!(["a.b"]), [json!({"a": {"b": 1}}), json!({})]),
+        (json!(["items[].n", "a.c"]), [json!({"a": {"c": 2}, "items": [{"n": 1}]}), json!({})]),
+        (json!(["nowhere"]), [json!({}), json!({})]),
+        (json!(false), [Value::Null, Value::Null]),
+        (Value::Null, [Value::Null, Value::Null]),
+    ] {
+        let hits = sandbox.hits("t", json!({"vector": [1], "with_metadata": wanted})).await;
+        let found: Vec<Value> = hits.iter().map(|hit| hit["metadata"].clone()).collect();
+        assert_eq!(found, expected, "{wanted}");
+    }
+    let vector =
+        proto::Vector { data: Some(proto::vector::Data::LittleEndianF32(1f32.to_le_bytes().to_vec())) };
+    let request = proto::SearchRequest {
+        table_name: "t".to_owned(),
+        query: Some(proto::search_request::Query::Vector(vector)),
+        metadata_fields: vec!["a.b".to_owned()],
+        ..Default::default()
+    };
+    let mut grpc = sandbox.grpc().await.search;
+    let hits = grpc.search(request.clone()).await.expect("found").into_inner().hits;
+    let fields = |hit: &proto::Hit| hit.metadata.as_ref().expect("metadata").fields.keys().cloned().collect();
+    let keys: Vec<Vec<String>> = hits.iter().map(fields).collect();
+    assert_eq!(keys, [vec!["a".to_owned()], vec![]]);
+    let broken = proto::SearchRequest { metadata_fields: vec!["a".to_owned(), "a..b".to_owned()], ..request };
+    let (answer, code) = (grpc.search(broken).await, tonic::Code::InvalidArgument);
+    refused("a broken path", answer, code, "invalid_argument", "/metadata_fields/1");
+    for (wanted, pointer) in [
+        (json!([]), "/with_metadata"),
+        (json!(vec!["a"; 65]), "/with_metadata"),
+        (json!(["a", "b[0]"]), "/with_metadata/1"),
+        (json!(["a", 1]), "/with_metadata/1"),
+        (json!("a"), "/with_metadata"),
+        (json!(1), "/with_metadata"),
+    ] {
+        let answer = sandbox.call("POST", SEARCH, json!({"vector": [1], "with_metadata": wanted})).await;
+        answer.refused(&wanted.to_string(), 400, "invalid_argument", pointer);
+    }
 }
