@@ -12,7 +12,7 @@ use crate::ids::{DocumentId, NodeId, ShardIndex};
 
 pub use metadata_choice::{METADATA_FIELDS_MAX, MetadataChoice};
 
-pub use explanation::{SegmentExplanation, ShardExplanation};
+pub use explanation::{SearchPlan, SegmentExplanation, SegmentSearch, ShardExplanation};
 
 /// Most hits of one search.
 pub const TOP_K_MAX: u32 = 10_000;

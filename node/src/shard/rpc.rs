@@ -24,6 +24,7 @@ use crate::runtime::PoolError;
 use crate::search::{
     ANSWER_BYTES_MAX, BATCH_HITS_MAX, EF_MAX, Hit, QUERIES_MAX, SegmentExplanation, TOP_K_MAX,
 };
+use crate::storage::segment::SegmentView;
 use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
@@ -200,14 +201,19 @@ impl IndexService {
             Err(planned) => search_batch(&self.compute, engine, snapshot, planned).await,
         };
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
-        let segments = match explain {
+        let rankings = rankings.map_err(pool_error)?;
+        let (rankings, segments) = match explain {
             Some((snapshot, planned)) => {
-                let explain = move || planned.iter().map(|planned| explained(&snapshot, planned)).collect();
+                let explain = move || {
+                    let explained = |(planned, ranking)| explained(&snapshot, planned, ranking);
+                    let segments = planned.iter().zip(&rankings).map(explained).collect();
+                    (rankings, segments)
+                };
                 self.compute.run(explain).await.map_err(pool_error)?
             }
-            None => Vec::new(),
+            None => (rankings, Vec::new()),
         };
-        Ok(Ranked { rankings: rankings.map_err(pool_error)?, position, segments })
+        Ok(Ranked { rankings, position, segments })
     }
 
     /// The query's filter for a snapshot.
@@ -331,16 +337,22 @@ fn answers(
     answers
 }
 
-/// How the segments of a snapshot are searched, when that was asked for.
-fn explained(snapshot: &Snapshot, PlannedQuery { query, filter }: &PlannedQuery) -> Vec<SegmentExplanation> {
+/// How the segments of a snapshot were searched, when that was asked for.
+fn explained(
+    snapshot: &Snapshot,
+    PlannedQuery { query, filter }: &PlannedQuery,
+    ranking: &Ranking,
+) -> Vec<SegmentExplanation> {
     if !query.explain {
         return Vec::new();
     }
     let mut reports = filter.as_ref().map(|filter| filter.reports(snapshot)).unwrap_or_default().into_iter();
-    let segments = snapshot.segments.iter();
-    segments
-        .map(|segment| SegmentExplanation { rows: u64::from(segment.len()), filter: reports.next() })
-        .collect()
+    let explanation = |(place, segment): (usize, &SegmentView)| SegmentExplanation {
+        rows: u64::from(segment.len()),
+        filter: reports.next(),
+        search: ranking.searched(place),
+    };
+    snapshot.segments.iter().enumerate().map(explanation).collect()
 }
 
 fn pool_error(error: PoolError) -> Error {
