@@ -14,7 +14,9 @@ use vectorsphere_proto::internal::{self as proto};
 use super::index_service::IndexService;
 use super::parse;
 use super::replica::Replica;
-use super::search::{Engine, PlannedQuery, Ranking, ShardQuery, read_out, search, search_batch};
+use super::search::{
+    Engine, PlannedQuery, Ranking, ShardQuery, is_read_out_at_once, read_out, search, search_batch,
+};
 use super::snapshot_filter::SnapshotFilter;
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
@@ -169,6 +171,13 @@ impl IndexService {
         }
         let ranked = join_all(parts.iter().map(|part| self.rank_shard(part, &queries))).await;
         let shards: Vec<Option<proto::ShardRef>> = parts.into_iter().map(|part| part.shard).collect();
+        if let [query] = &queries[..] {
+            let rankings: Vec<&Ranking> =
+                ranked.iter().flatten().flat_map(|ranked| &ranked.rankings).collect();
+            if is_read_out_at_once(&rankings, query) {
+                return Ok(answers(shards, ranked, &queries));
+            }
+        }
         self.compute.run(move || answers(shards, ranked, &queries)).await.map_err(pool_error)
     }
 

@@ -36,6 +36,10 @@ const WIDTH_PER_HIT: usize = 2;
 const ENTRIES: usize = 4;
 /// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
 const INLINE_VALUES: usize = 1 << 17;
+/// Hits that are read out where the search was, at most, and their bytes: copied, or parsed.
+const INLINE_HITS: usize = 256;
+const INLINE_COPIED_BYTES: usize = 64 << 10;
+const INLINE_PARSED_BYTES: usize = 4 << 10;
 /// Queries of a batch that read fewer values together than this are one piece of work. About 1 ms.
 const TOGETHER_VALUES: usize = 1 << 21;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
@@ -285,6 +289,23 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) ->
         });
     }
     hits
+}
+
+/// True when [`read_out`] takes no longer than a hand-over between threads would.
+pub fn is_read_out_at_once(rankings: &[&Ranking], query: &ShardQuery) -> bool {
+    let with_metadata = query.metadata.is_some();
+    let bytes_max = match query.metadata {
+        MetadataChoice::Fields(_) => INLINE_PARSED_BYTES,
+        MetadataChoice::Nothing | MetadataChoice::All => INLINE_COPIED_BYTES,
+    };
+    let hits: usize = rankings.iter().map(|ranking| ranking.best.len()).sum();
+    let bytes = |ranking: &&Ranking| -> usize {
+        let of = |(_, (segment, row)): &(f64, Place)| {
+            ranking.snapshot.segments[*segment].answer_bytes(*row, with_metadata, query.with_vector)
+        };
+        ranking.best.iter().map(of).sum()
+    };
+    hits <= INLINE_HITS && rankings.iter().map(bytes).sum::<usize>() <= bytes_max
 }
 
 /// A part of a snapshot: rows of segments.
@@ -709,7 +730,13 @@ mod tests {
             let snapshot = Arc::new(documents.snapshot());
             rankings.push(search(&pool, engine, snapshot, query.clone(), None).await.expect("no panic"));
         }
-        let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query, &mut 0);
+        let rankings: Vec<&Ranking> = rankings.iter().collect();
+        assert!(!is_read_out_at_once(&rankings, &query));
+        assert!(is_read_out_at_once(
+            &rankings,
+            &ShardQuery { metadata: MetadataChoice::Nothing, ..(*query).clone() }
+        ));
+        let hits = read_out(&rankings, &query, &mut 0);
         assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");
         for hit in hits.iter().flatten() {
             assert_eq!(hit.metadata.is_some(), hit.score < 64.0, "hit {} at {}", hit.id, hit.score);
