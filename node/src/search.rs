@@ -1,6 +1,7 @@
 //! A search as it travels through the layers, and its answer.
 
 mod explanation;
+mod metadata_choice;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use crate::document::Metadata;
 use crate::filter::Filter;
 use crate::ids::{DocumentId, NodeId, ShardIndex};
 
-pub use explanation::{SegmentExplanation, ShardExplanation};
+pub use metadata_choice::{METADATA_FIELDS_MAX, MetadataChoice};
+
+pub use explanation::{SearchPlan, SegmentExplanation, SegmentSearch, ShardExplanation};
 
 /// Most hits of one search.
 pub const TOP_K_MAX: u32 = 10_000;
@@ -61,8 +64,8 @@ pub struct SearchQuery {
     pub threshold: Option<f64>,
     /// Only documents whose metadata passes.
     pub filter: Option<Arc<Filter>>,
-    /// Return each hit's metadata.
-    pub with_metadata: bool,
+    /// What to return of each hit's metadata.
+    pub metadata: MetadataChoice,
     /// Return each hit's vector.
     pub with_vector: bool,
     /// Say how each segment was searched.

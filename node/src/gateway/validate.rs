@@ -20,12 +20,12 @@ use super::limits::{
 use super::violations::{Place, Violations, quoted};
 use crate::document::{Document, Metadata};
 use crate::error_code::{Error, ErrorCode};
-use crate::filter::{Filter, FilterDraft};
+use crate::filter::{Filter, FilterDraft, KeyPath};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{
-    BATCH_HITS_MAX, Consistency, EF_MAX, QUERIES_MAX, ReadOptions, SearchQuery, SearchRequest, SearchTarget,
-    TARGET_RECALL, TOP_K_MAX,
+    BATCH_HITS_MAX, Consistency, EF_MAX, METADATA_FIELDS_MAX, MetadataChoice, QUERIES_MAX, ReadOptions,
+    SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
 };
 use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
@@ -75,9 +75,23 @@ pub(super) struct SearchDraft {
     pub(super) target_recall: Option<f64>,
     pub(super) threshold: Option<f64>,
     pub(super) filter: Option<FilterDraft>,
-    pub(super) with_metadata: bool,
+    pub(super) metadata: MetadataDraft,
     pub(super) with_vector: bool,
     pub(super) explain: bool,
+}
+
+/// What of metadata the caller wants.
+#[derive(Clone, Debug, Default)]
+pub(super) enum MetadataDraft {
+    #[default]
+    Nothing,
+    All,
+    /// The first paths, and how many `name` holds.
+    Fields {
+        name: &'static str,
+        paths: Vec<String>,
+        given: usize,
+    },
 }
 
 /// A whole request for searches, as the caller wrote it.
@@ -369,6 +383,7 @@ fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Opti
         violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
     }
     let filter = draft.filter.and_then(|draft| filter(draft, &mut violations));
+    let metadata = metadata_choice(draft.metadata, &mut violations);
     let is_valid = violations.is_empty();
     all.add_all("", violations);
     is_valid.then_some(SearchQuery {
@@ -380,10 +395,32 @@ fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Opti
         target_recall: draft.target_recall,
         threshold: draft.threshold,
         filter,
-        with_metadata: draft.with_metadata,
+        metadata: metadata?,
         with_vector: draft.with_vector,
         explain: draft.explain,
     })
+}
+
+/// What of metadata is returned; `None` when a rule is broken.
+fn metadata_choice(draft: MetadataDraft, violations: &mut Violations) -> Option<MetadataChoice> {
+    let (name, texts, given) = match draft {
+        MetadataDraft::Nothing => return Some(MetadataChoice::Nothing),
+        MetadataDraft::All => return Some(MetadataChoice::All),
+        MetadataDraft::Fields { name, paths, given } => (name, paths, given),
+    };
+    if !(1..=METADATA_FIELDS_MAX).contains(&given) {
+        let message = format!("{name} holds {given} paths, must hold 1 to {METADATA_FIELDS_MAX}");
+        violations.add(format!("/{name}"), message);
+        return None;
+    }
+    let mut paths = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match KeyPath::parse(text) {
+            Ok(path) => paths.push(path),
+            Err(why) => violations.add(format!("/{name}/{index}"), why),
+        }
+    }
+    (paths.len() == given).then_some(MetadataChoice::Fields(paths))
 }
 
 /// The filter of a search; `None` when a rule is broken, or every document passes.

@@ -14,11 +14,11 @@ use super::{RequestContext, Router};
 use crate::comm::ShardClient;
 use crate::document::{Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::{Error, ErrorCode};
-use crate::filter::wire;
+use crate::filter::{KeyPath, wire};
 use crate::ids::{DocumentId, NodeId, ShardId, ShardIndex};
 use crate::search::{
-    ANSWER_BYTES_MAX, Consistency, Hit, MissingShard, QueryResult, SearchQuery, SearchRequest, SearchResult,
-    SearchTarget, ShardExplanation,
+    ANSWER_BYTES_MAX, Consistency, Hit, MetadataChoice, MissingShard, QueryResult, SearchQuery,
+    SearchRequest, SearchResult, SearchTarget, ShardExplanation,
 };
 use crate::table::Table;
 
@@ -188,13 +188,17 @@ fn message(query: &SearchQuery, target: &Resolved) -> proto::SearchRequest {
         top_k: query.offset + query.top_k,
         threshold: query.threshold,
         filter: query.filter.as_deref().map(wire::message),
-        with_metadata: query.with_metadata,
+        with_metadata: query.metadata.is_some(),
         with_vector: query.with_vector,
         exclude_id: target.exclude_id.clone(),
         exact: query.exact,
         ef: query.ef.unwrap_or_default(),
         target_recall: query.target_recall,
         explain: query.explain,
+        metadata_fields: match &query.metadata {
+            MetadataChoice::Fields(paths) => paths.iter().map(KeyPath::to_string).collect(),
+            MetadataChoice::Nothing | MetadataChoice::All => Vec::new(),
+        },
     }
 }
 
@@ -225,7 +229,7 @@ fn check_size(request: &SearchRequest, results: &[QueryResult]) -> Result<(), Er
     let mut is_cut = false;
     for (query, result) in request.queries.iter().zip(results) {
         let cut = |hit: &Hit| {
-            query.with_metadata && hit.metadata.is_none() || query.with_vector && hit.vector.is_none()
+            query.metadata.is_some() && hit.metadata.is_none() || query.with_vector && hit.vector.is_none()
         };
         bytes += result.hits.iter().map(Hit::answer_bytes).sum::<usize>();
         is_cut |= result.hits.iter().any(cut);
@@ -268,7 +272,7 @@ mod tests {
             threshold: None,
             filter: None,
             explain: false,
-            with_metadata: true,
+            metadata: MetadataChoice::All,
             with_vector: false,
         };
         let read = ReadOptions { consistency: Consistency::Session, session_token: String::new() };
@@ -289,6 +293,8 @@ mod tests {
         assert_eq!(refused.code, ErrorCode::PayloadTooLarge);
         assert!(check(&query, vec![vec![small], vec![large]]).is_err(), "it is one answer");
         assert!(check(&query, vec![vec![hit(None)]]).is_err(), "its node had no room for it");
-        assert!(check(&SearchQuery { with_metadata: false, ..query }, vec![vec![hit(None)]]).is_ok());
+        assert!(
+            check(&SearchQuery { metadata: MetadataChoice::Nothing, ..query }, vec![vec![hit(None)]]).is_ok()
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::document::Metadata;
 use crate::ids::{DocumentId, OpId, ReplicaId, Revision, Session, ShardId, TableId};
 use crate::runtime::TaskGroup;
 use crate::runtime::network::Tcp;
-use crate::search::{Consistency, ReadOptions, SearchQuery, SearchRequest, SearchTarget};
+use crate::search::{Consistency, MetadataChoice, ReadOptions, SearchQuery, SearchRequest, SearchTarget};
 use crate::table::{IndexKind, Metric, TableSchema};
 
 /// How a slave takes one call.
@@ -357,7 +357,7 @@ async fn a_copy_that_does_not_answer_is_not_waited_for() {
         threshold: None,
         filter: None,
         explain: false,
-        with_metadata: false,
+        metadata: MetadataChoice::Nothing,
         with_vector: false,
     };
     let search = SearchRequest {
@@ -436,7 +436,7 @@ async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failur
         threshold: None,
         filter: None,
         explain: false,
-        with_metadata: false,
+        metadata: MetadataChoice::Nothing,
         with_vector: false,
     };
     let search = |allow_partial| SearchRequest {

@@ -24,6 +24,80 @@ pub struct SegmentExplanation {
     pub rows: u64,
     /// What became of the filter, if there was one.
     pub filter: Option<FilterReport>,
+    /// How hits were looked for; `None`: nothing was looked at.
+    pub search: Option<SegmentSearch>,
+}
+
+/// How hits were looked for in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSearch {
+    /// In which way.
+    pub plan: SearchPlan,
+    /// Vertices whose neighbours were looked at.
+    pub hops: u64,
+    /// Vertices that codes were compared with.
+    pub vertices: u64,
+    /// Rows that were compared exactly, or by a scan.
+    pub rows: u64,
+    /// Time of all threads.
+    pub elapsed: Duration,
+}
+
+/// A way to look for hits in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchPlan {
+    /// Comparing rows: all, or those that may pass the filter.
+    Scan,
+    /// A walk through the graph with so many candidates.
+    Walk(u32),
+    /// The same, wider, that keeps rows that pass.
+    FilteredWalk(u32),
+    /// A walk from one row that passes to the next.
+    TwoHopWalk,
+    /// Comparing the codes of all rows that pass.
+    ScanCodes,
+}
+
+impl SegmentSearch {
+    /// Adds what another piece of the same search did.
+    pub fn add(&mut self, other: &SegmentSearch) {
+        self.hops += other.hops;
+        self.vertices += other.vertices;
+        self.rows += other.rows;
+        self.elapsed += other.elapsed;
+    }
+}
+
+impl SearchPlan {
+    /// The stable word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SearchPlan::Scan => "scan",
+            SearchPlan::Walk(_) => "walk",
+            SearchPlan::FilteredWalk(_) => "filtered_walk",
+            SearchPlan::TwoHopWalk => "two_hop_walk",
+            SearchPlan::ScanCodes => "scan_codes",
+        }
+    }
+
+    /// Candidates of a walk over everything.
+    pub const fn width(self) -> Option<u32> {
+        match self {
+            SearchPlan::Walk(width) | SearchPlan::FilteredWalk(width) => Some(width),
+            SearchPlan::Scan | SearchPlan::TwoHopWalk | SearchPlan::ScanCodes => None,
+        }
+    }
+
+    fn parse(word: &str, width: u32) -> Option<SearchPlan> {
+        Some(match word {
+            "scan" => SearchPlan::Scan,
+            "walk" => SearchPlan::Walk(width),
+            "filtered_walk" => SearchPlan::FilteredWalk(width),
+            "two_hop_walk" => SearchPlan::TwoHopWalk,
+            "scan_codes" => SearchPlan::ScanCodes,
+            _ => return None,
+        })
+    }
 }
 
 impl ShardExplanation {
@@ -43,10 +117,18 @@ impl SegmentExplanation {
             unindexed_keys: report.unindexed.iter().map(KeyPath::to_string).collect(),
             elapsed_us: report.elapsed.as_micros() as u64,
         });
-        proto::SegmentExplanation { rows: self.rows, filter }
+        let search = self.search.map(|search| proto::SegmentSearch {
+            plan: search.plan.as_str().to_owned(),
+            width: search.plan.width().unwrap_or_default(),
+            hops: search.hops,
+            vertices: search.vertices,
+            rows: search.rows,
+            elapsed_us: search.elapsed.as_micros() as u64,
+        });
+        proto::SegmentExplanation { rows: self.rows, filter, search }
     }
 
-    /// What another node said; the part about the filter is left out when a newer one says what is not known here.
+    /// What another node said; the part about the filter, or the search, is left out when a newer one says what is not known here.
     pub fn from_proto(message: proto::SegmentExplanation) -> SegmentExplanation {
         let rows = message.rows;
         let report = |filter: proto::FilterExplanation| {
@@ -59,7 +141,17 @@ impl SegmentExplanation {
                 elapsed: Duration::from_micros(filter.elapsed_us),
             })
         };
-        SegmentExplanation { rows, filter: message.filter.and_then(report) }
+        let search = |search: proto::SegmentSearch| {
+            Some(SegmentSearch {
+                plan: SearchPlan::parse(&search.plan, search.width)?,
+                hops: search.hops,
+                vertices: search.vertices,
+                rows: search.rows,
+                elapsed: Duration::from_micros(search.elapsed_us),
+            })
+        };
+        let (filter, search) = (message.filter.and_then(report), message.search.and_then(search));
+        SegmentExplanation { rows, filter, search }
     }
 }
 
@@ -77,10 +169,15 @@ mod tests {
                 unindexed: vec![KeyPath::parse("a[].b").expect("a path")],
                 elapsed: Duration::from_micros(5),
             };
-            let segment = SegmentExplanation { rows: 7, filter: Some(report) };
+            let segment = SegmentExplanation { rows: 7, filter: Some(report), search: None };
             assert_eq!(SegmentExplanation::from_proto(segment.to_proto()), segment);
         }
-        let plain = SegmentExplanation { rows: 1, filter: None };
-        assert_eq!(SegmentExplanation::from_proto(plain.to_proto()), plain);
+        use SearchPlan::{FilteredWalk, Scan, ScanCodes, TwoHopWalk, Walk};
+        for plan in [Scan, Walk(96), FilteredWalk(300), TwoHopWalk, ScanCodes] {
+            let elapsed = Duration::from_micros(9);
+            let search = Some(SegmentSearch { plan, hops: 1, vertices: 2, rows: 3, elapsed });
+            let segment = SegmentExplanation { rows: 1, filter: None, search };
+            assert_eq!(SegmentExplanation::from_proto(segment.to_proto()), segment);
+        }
     }
 }

@@ -12,9 +12,9 @@ use vectorsphere_proto::v1;
 use super::replica::ReadRule;
 use crate::document::{Document, Metadata, vector_from_bytes};
 use crate::error_code::{Error, Violation};
-use crate::filter::{Matcher, wire};
+use crate::filter::{KeyPath, Matcher, wire};
 use crate::ids::{DocumentId, Epoch, Lsn, OpId, ShardId, ShardIndex, TableId};
-use crate::search::Consistency;
+use crate::search::{Consistency, METADATA_FIELDS_MAX, MetadataChoice};
 use crate::storage::Operation;
 
 /// Operations of one batch, at most.
@@ -77,6 +77,28 @@ pub(super) fn filter(filter: Option<v1::Filter>) -> Result<Option<Arc<Matcher>>,
     let Some(filter) = filter else { return Ok(None) };
     let filter = wire::draft(filter).validate("/filter").map_err(Error::invalid_all)?;
     Ok((!filter.is_empty()).then(|| Arc::new(Matcher::new(Arc::new(filter)))))
+}
+
+/// What a search returns of metadata; `place` is that of its message.
+pub(super) fn metadata_choice(
+    place: &str,
+    is_wanted: bool,
+    fields: &[String],
+) -> Result<MetadataChoice, Error> {
+    match fields.len() {
+        _ if !is_wanted => return Ok(MetadataChoice::Nothing),
+        0 => return Ok(MetadataChoice::All),
+        1..=METADATA_FIELDS_MAX => {}
+        count => {
+            let message =
+                format!("metadata_fields has {count} items, at most {METADATA_FIELDS_MAX} are allowed");
+            return Err(Error::invalid(format!("{place}/metadata_fields"), message));
+        }
+    }
+    let path = |(index, text): (usize, &String)| {
+        KeyPath::parse(text).map_err(|why| Error::invalid(format!("{place}/metadata_fields/{index}"), why))
+    };
+    Ok(MetadataChoice::Fields(fields.iter().enumerate().map(path).collect::<Result<_, _>>()?))
 }
 
 /// Checks a vector against its table.

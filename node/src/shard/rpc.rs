@@ -14,7 +14,9 @@ use vectorsphere_proto::internal::{self as proto};
 use super::index_service::IndexService;
 use super::parse;
 use super::replica::Replica;
-use super::search::{Engine, PlannedQuery, Ranking, ShardQuery, read_out, search, search_batch};
+use super::search::{
+    Engine, PlannedQuery, Ranking, ShardQuery, is_read_out_at_once, read_out, search, search_batch,
+};
 use super::snapshot_filter::SnapshotFilter;
 use crate::comm::convert::to_status;
 use crate::document::{Document, vector_to_bytes};
@@ -24,12 +26,11 @@ use crate::runtime::PoolError;
 use crate::search::{
     ANSWER_BYTES_MAX, BATCH_HITS_MAX, EF_MAX, Hit, QUERIES_MAX, SegmentExplanation, TARGET_RECALL, TOP_K_MAX,
 };
+use crate::storage::segment::SegmentView;
 use crate::storage::{Batch, Snapshot};
 
 /// Documents of one page, at most.
 const PAGE_DOCUMENTS_MAX: u32 = 1_000;
-/// An answer of fewer bytes is put together where the search ended: a hand-over between threads takes as long.
-const READ_INLINE_BYTES: usize = 32 << 10;
 
 #[tonic::async_trait]
 impl ShardService for IndexService {
@@ -170,12 +171,12 @@ impl IndexService {
         }
         let ranked = join_all(parts.iter().map(|part| self.rank_shard(part, &queries))).await;
         let shards: Vec<Option<proto::ShardRef>> = parts.into_iter().map(|part| part.shard).collect();
-        let of_answer = |(ranking, query): (&Ranking, &Arc<ShardQuery>)| ranking.answer_bytes(query);
-        let ranked_ones = ranked.iter().flatten();
-        let bytes: usize =
-            ranked_ones.flat_map(|ranked| ranked.rankings.iter().zip(&queries)).map(of_answer).sum();
-        if bytes <= READ_INLINE_BYTES {
-            return Ok(answers(shards, ranked, &queries));
+        if let [query] = &queries[..] {
+            let rankings: Vec<&Ranking> =
+                ranked.iter().flatten().flat_map(|ranked| &ranked.rankings).collect();
+            if is_read_out_at_once(&rankings, query) {
+                return Ok(answers(shards, ranked, &queries));
+            }
         }
         self.compute.run(move || answers(shards, ranked, &queries)).await.map_err(pool_error)
     }
@@ -209,14 +210,19 @@ impl IndexService {
             Err(planned) => search_batch(&self.compute, engine, snapshot, planned).await,
         };
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
-        let segments = match explain {
+        let rankings = rankings.map_err(pool_error)?;
+        let (rankings, segments) = match explain {
             Some((snapshot, planned)) => {
-                let explain = move || planned.iter().map(|planned| explained(&snapshot, planned)).collect();
+                let explain = move || {
+                    let explained = |(planned, ranking)| explained(&snapshot, planned, ranking);
+                    let segments = planned.iter().zip(&rankings).map(explained).collect();
+                    (rankings, segments)
+                };
                 self.compute.run(explain).await.map_err(pool_error)?
             }
-            None => Vec::new(),
+            None => (rankings, Vec::new()),
         };
-        Ok(Ranked { rankings: rankings.map_err(pool_error)?, position, segments })
+        Ok(Ranked { rankings, position, segments })
     }
 
     /// The query's filter for a snapshot.
@@ -284,7 +290,7 @@ fn shard_query(place: &str, request: proto::SearchRequest) -> Result<Arc<ShardQu
         threshold: request.threshold,
         filter: parse::filter(request.filter)?,
         explain: request.explain,
-        with_metadata: request.with_metadata,
+        metadata: parse::metadata_choice(place, request.with_metadata, &request.metadata_fields)?,
         with_vector: request.with_vector,
         exclude,
         exact: request.exact,
@@ -346,16 +352,22 @@ fn answers(
     answers
 }
 
-/// How the segments of a snapshot are searched, when that was asked for.
-fn explained(snapshot: &Snapshot, PlannedQuery { query, filter }: &PlannedQuery) -> Vec<SegmentExplanation> {
+/// How the segments of a snapshot were searched, when that was asked for.
+fn explained(
+    snapshot: &Snapshot,
+    PlannedQuery { query, filter }: &PlannedQuery,
+    ranking: &Ranking,
+) -> Vec<SegmentExplanation> {
     if !query.explain {
         return Vec::new();
     }
     let mut reports = filter.as_ref().map(|filter| filter.reports(snapshot)).unwrap_or_default().into_iter();
-    let segments = snapshot.segments.iter();
-    segments
-        .map(|segment| SegmentExplanation { rows: u64::from(segment.len()), filter: reports.next() })
-        .collect()
+    let explanation = |(place, segment): (usize, &SegmentView)| SegmentExplanation {
+        rows: u64::from(segment.len()),
+        filter: reports.next(),
+        search: ranking.searched(place),
+    };
+    snapshot.segments.iter().enumerate().map(explanation).collect()
 }
 
 fn pool_error(error: PoolError) -> Error {

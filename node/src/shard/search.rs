@@ -4,14 +4,16 @@
 //! other searches get their turn in between.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::{
-    Graph, Kernels, Metric, Query, RowMask, Scratch, Selection, TopK, WIDTH_USUAL, scan,
+    Graph, Kernels, Metric, Plan, Query, RowMask, Scratch, Selection, TopK, Touched, WIDTH_USUAL, scan,
 };
 
 use super::snapshot_filter::SnapshotFilter;
@@ -19,7 +21,7 @@ use crate::filter::Matcher;
 use crate::filter::index::Selection as FilterSelection;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
-use crate::search::{ANSWER_BYTES_MAX, Hit};
+use crate::search::{ANSWER_BYTES_MAX, Hit, MetadataChoice, SearchPlan, SegmentSearch};
 use crate::storage::Snapshot;
 use crate::storage::segment::SegmentView;
 
@@ -31,6 +33,10 @@ const PIECE_VALUES: usize = 1 << 20;
 const WIDTH_PER_HIT: usize = 2;
 /// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
 const INLINE_VALUES: usize = 1 << 17;
+/// Hits that are read out where the search was, at most, and their bytes: copied, or parsed.
+const INLINE_HITS: usize = 256;
+const INLINE_COPIED_BYTES: usize = 64 << 10;
+const INLINE_PARSED_BYTES: usize = 4 << 10;
 /// Queries of a batch that read fewer values together than this are one piece of work. About 1 ms.
 const TOGETHER_VALUES: usize = 1 << 21;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
@@ -60,8 +66,8 @@ pub struct ShardQuery {
     pub filter: Option<Arc<Matcher>>,
     /// Say how each segment was searched.
     pub explain: bool,
-    /// Return metadata.
-    pub with_metadata: bool,
+    /// What to return of metadata.
+    pub metadata: MetadataChoice,
     /// Return vectors.
     pub with_vector: bool,
     /// Left out of the answer.
@@ -106,16 +112,36 @@ pub struct Ranking {
     metric: Metric,
     snapshot: Arc<Snapshot>,
     best: Vec<(f64, Place)>,
+    /// How the segments were searched, by their places in the snapshot; only when asked for.
+    searched: BTreeMap<usize, SegmentSearch>,
 }
 
 impl Ranking {
-    /// Bytes of an answer that holds all of it.
-    pub fn answer_bytes(&self, query: &ShardQuery) -> usize {
-        let bytes = |(_, (segment, row)): &(f64, Place)| {
-            self.snapshot.segments[*segment].answer_bytes(*row, query.with_metadata, query.with_vector)
-        };
-        self.best.iter().map(bytes).sum()
+    /// How the segment at a place in the snapshot was searched; `None`: nothing of it was looked at, or nobody asked.
+    pub fn searched(&self, place: usize) -> Option<SegmentSearch> {
+        self.searched.get(&place).copied()
     }
+
+    fn of(metric: Metric, snapshot: Arc<Snapshot>, piece: PieceBest) -> Ranking {
+        let PieceBest { best, searched } = piece;
+        let mut ranking = Ranking { metric, snapshot, best, searched: BTreeMap::new() };
+        ranking.add(searched);
+        ranking
+    }
+
+    fn add(&mut self, searched: Vec<(usize, SegmentSearch)>) {
+        for (place, search) in searched {
+            self.searched.entry(place).and_modify(|known| known.add(&search)).or_insert(search);
+        }
+    }
+}
+
+/// The best rows of a piece.
+#[derive(Default)]
+struct PieceBest {
+    best: Vec<(f64, Place)>,
+    /// Parts of segments, by their places in the snapshot; only when asked for.
+    searched: Vec<(usize, SegmentSearch)>,
 }
 
 /// Ranks a snapshot's rows. Dropped, it stops soon.
@@ -133,7 +159,7 @@ pub async fn search(
         && values_of(&snapshot, &query, piece) < INLINE_VALUES
     {
         let best = best_of(engine, &snapshot, &query, filter.as_deref(), piece, &stop);
-        return Ok(Ranking { metric: engine.metric, snapshot, best });
+        return Ok(Ranking::of(engine.metric, snapshot, best));
     }
     let runs = pieces.into_iter().map(|piece| {
         let (snapshot, query, stop) = (snapshot.clone(), query.clone(), stop.clone());
@@ -142,16 +168,19 @@ pub async fn search(
     });
     let mut found = try_join_all(runs).await?;
     if found.len() <= 1 {
-        let best = found.pop().unwrap_or_default();
-        return Ok(Ranking { metric: engine.metric, snapshot, best });
+        return Ok(Ranking::of(engine.metric, snapshot, found.pop().unwrap_or_default()));
     }
     let merge = move || {
         let mut top = TopK::new(engine.metric, query.top_k);
-        for (score, place) in found.into_iter().flatten() {
-            top.offer(score, RowKey { id: document_id(&snapshot, place), place });
+        let mut searched = Vec::new();
+        for piece in found {
+            for (score, place) in piece.best {
+                top.offer(score, RowKey { id: document_id(&snapshot, place), place });
+            }
+            searched.extend(piece.searched);
         }
         let best = top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect();
-        Ranking { metric: engine.metric, snapshot, best }
+        Ranking::of(engine.metric, snapshot, PieceBest { best, searched })
     };
     pool.run(merge).await
 }
@@ -186,7 +215,7 @@ pub async fn search_batch(
                     let rank = move |PlannedQuery { query, filter }: PlannedQuery| {
                         let whole = pieces(&snapshot, &query, 1).pop().unwrap_or_default();
                         let best = best_of(engine, &snapshot, &query, filter.as_deref(), &whole, &stop);
-                        Ranking { metric: engine.metric, snapshot: snapshot.clone(), best }
+                        Ranking::of(engine.metric, snapshot.clone(), best)
                     };
                     pool.run(move || queries.into_iter().map(rank).collect()).await
                 }
@@ -248,16 +277,40 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) ->
     for ranked in top.into_sorted() {
         let RowKey { id, place: (shard, (index, row)) } = ranked.key;
         let segment = &rankings[shard].snapshot.segments[index];
-        *bytes += segment.answer_bytes(row, query.with_metadata, query.with_vector);
+        let chosen = match &query.metadata {
+            MetadataChoice::All => None,
+            fields => fields.of(|| segment.metadata(row)),
+        };
+        let is_whole = query.metadata == MetadataChoice::All;
+        let chosen_bytes = chosen.as_ref().map_or(0, |metadata| metadata.as_json().len());
+        *bytes += segment.answer_bytes(row, is_whole, query.with_vector) + chosen_bytes;
         let fits = *bytes <= ANSWER_BYTES_MAX;
+        let metadata = if is_whole && fits { Some(segment.metadata(row)) } else { chosen };
         hits[shard].push(Hit {
             id: DocumentId::parse(id).expect("only parsed ids are stored"),
             score: ranked.score,
-            metadata: (fits && query.with_metadata).then(|| segment.metadata(row)),
+            metadata: metadata.filter(|_| fits),
             vector: (fits && query.with_vector).then(|| segment.rows().row(row).to_vec()),
         });
     }
     hits
+}
+
+/// True when [`read_out`] takes no longer than a hand-over between threads would.
+pub fn is_read_out_at_once(rankings: &[&Ranking], query: &ShardQuery) -> bool {
+    let with_metadata = query.metadata.is_some();
+    let bytes_max = match query.metadata {
+        MetadataChoice::Fields(_) => INLINE_PARSED_BYTES,
+        MetadataChoice::Nothing | MetadataChoice::All => INLINE_COPIED_BYTES,
+    };
+    let hits: usize = rankings.iter().map(|ranking| ranking.best.len()).sum();
+    let bytes = |ranking: &&Ranking| -> usize {
+        let of = |(_, (segment, row)): &(f64, Place)| {
+            ranking.snapshot.segments[*segment].answer_bytes(*row, with_metadata, query.with_vector)
+        };
+        ranking.best.iter().map(of).sum()
+    };
+    hits <= INLINE_HITS && rankings.iter().map(bytes).sum::<usize>() <= bytes_max
 }
 
 /// A part of a snapshot: rows of segments.
@@ -376,37 +429,49 @@ fn best_of(
     filter: Option<&SnapshotFilter>,
     piece: &Piece,
     stop: &CancellationToken,
-) -> Vec<(f64, Place)> {
+) -> PieceBest {
     let target = Query::new(engine.metric, &query.vector, query.threshold);
     let exclude = query.exclude.as_ref().map(DocumentId::as_str);
     let mut top = TopK::new(engine.metric, query.top_k);
+    let mut searched = Vec::new();
     for (index, range) in piece {
+        let started = query.explain.then(Instant::now);
         let segment = &snapshot.segments[*index];
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
         let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
-        if let Some(graph) = query.graph(segment) {
+        let (plan, touched) = if let Some(graph) = query.graph(segment) {
             let filter = filter.map(|filter| (filter, *index));
             let walk = Walk { engine, segment, graph, snapshot, query, filter, target: &target };
-            walk.run(is_wanted, key, &mut top);
-            continue;
-        }
-        let passes = |row: u32| filter.is_none_or(|filter| filter.passes(*index, segment, row));
-        let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
-        let step = rows_min(query.vector.len());
-        let runs = match filter {
-            Some(filter) => filter.runs(*index, range.clone()),
-            None => vec![range.clone()],
-        };
-        for run in runs {
-            let mut first = run.start;
-            while first < run.end && !stop.is_cancelled() {
-                let end = first.saturating_add(step).min(run.end);
-                scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
-                first = end;
+            let touched = walk.run(is_wanted, key, &mut top);
+            (walk.plan(touched.plan), touched)
+        } else {
+            let passes = |row: u32| filter.is_none_or(|filter| filter.passes(*index, segment, row));
+            let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
+            let step = rows_min(query.vector.len());
+            let runs = match filter {
+                Some(filter) => filter.runs(*index, range.clone()),
+                None => vec![range.clone()],
+            };
+            let mut rows = 0;
+            for run in runs {
+                let mut first = run.start;
+                while first < run.end && !stop.is_cancelled() {
+                    let end = first.saturating_add(step).min(run.end);
+                    scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
+                    rows += (end - first) as usize;
+                    first = end;
+                }
             }
+            (SearchPlan::Scan, Touched { plan: Plan::Scan, hops: 0, vertices: 0, rows })
+        };
+        if let Some(started) = started {
+            let Touched { plan: _, hops, vertices, rows } = touched;
+            let (hops, vertices, rows) = (hops as u64, vertices as u64, rows as u64);
+            searched.push((*index, SegmentSearch { plan, hops, vertices, rows, elapsed: started.elapsed() }));
         }
     }
-    top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect()
+    let best = top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect();
+    PieceBest { best, searched }
 }
 
 /// A search of one segment through its graph.
@@ -422,7 +487,23 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    fn run<K: Ord>(&self, is_wanted: impl Fn(u32) -> bool, key: impl Fn(u32) -> K, top: &mut TopK<K>) {
+    /// The plan in the words of an answer.
+    fn plan(&self, plan: Plan) -> SearchPlan {
+        let width = |width: usize| u32::try_from(width).unwrap_or(u32::MAX);
+        match plan {
+            Plan::Walk => SearchPlan::Walk(width(self.query.width())),
+            Plan::WalkFor { width: candidates } => SearchPlan::FilteredWalk(width(candidates)),
+            Plan::WalkWithin => SearchPlan::TwoHopWalk,
+            Plan::Scan => SearchPlan::ScanCodes,
+        }
+    }
+
+    fn run<K: Ord>(
+        &self,
+        is_wanted: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) -> Touched {
         let Walk { segment, snapshot, .. } = self;
         let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
         let Some((filter, place)) = self.filter else {
@@ -443,7 +524,7 @@ impl Walk<'_> {
             return self.search(Selection::AllBut(hidden), passes, key, top);
         }
         let mask = RowMask::of(rows, passes);
-        self.search(Selection::Mask(&mask), |_| true, key, top);
+        self.search(Selection::Mask(&mask), |_| true, key, top)
     }
 
     /// The same where indexes know which rows pass, or most that do not.
@@ -453,7 +534,7 @@ impl Walk<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) {
+    ) -> Touched {
         let segment = self.segment;
         let rows = segment.len();
         let metadata = |row: u32| segment.metadata_json(row);
@@ -472,7 +553,7 @@ impl Walk<'_> {
         let mut mask = RowMask::none(rows);
         let passes = |row: &u32| visible(*row) && selected.passes_possible(*row, || metadata(*row));
         selected.possible().iter().filter(passes).for_each(|row| mask.insert(row));
-        self.search(Selection::Mask(&mask), |_| true, key, top);
+        self.search(Selection::Mask(&mask), |_| true, key, top)
     }
 
     fn search<K: Ord>(
@@ -481,12 +562,12 @@ impl Walk<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) {
+    ) -> Touched {
         let (kernels, rows) = (self.engine.kernels, self.segment.rows());
         let effort = (self.query.width(self.graph), self.graph.calibration().entries());
         SCRATCH.with_borrow_mut(|scratch| {
             self.graph.search(kernels, rows, self.target, effort, selection, visible, key, top, scratch)
-        });
+        })
     }
 }
 
@@ -567,7 +648,7 @@ mod tests {
                         threshold,
                         filter: None,
                         explain: false,
-                        with_metadata: true,
+                        metadata: MetadataChoice::All,
                         with_vector: false,
                         exclude,
                         ..ShardQuery::default()
@@ -619,16 +700,16 @@ mod tests {
             threshold: None,
             filter: None,
             explain: false,
-            with_metadata: false,
+            metadata: MetadataChoice::Nothing,
             with_vector: false,
             exclude: None,
             ..ShardQuery::default()
         };
         let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
         let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, &query, 1).remove(0));
-        assert_eq!(best_of(engine, &snapshot, &query, None, &whole, &stop).len(), 50);
+        assert_eq!(best_of(engine, &snapshot, &query, None, &whole, &stop).best.len(), 50);
         stop.cancel();
-        assert!(best_of(engine, &snapshot, &query, None, &whole, &stop).is_empty());
+        assert!(best_of(engine, &snapshot, &query, None, &whole, &stop).best.is_empty());
     }
 
     #[tokio::test]
@@ -644,7 +725,7 @@ mod tests {
             threshold: None,
             filter: None,
             explain: false,
-            with_metadata: true,
+            metadata: MetadataChoice::All,
             with_vector: false,
             exclude: None,
             ..ShardQuery::default()
@@ -660,7 +741,13 @@ mod tests {
             let snapshot = Arc::new(documents.snapshot());
             rankings.push(search(&pool, engine, snapshot, query.clone(), None).await.expect("no panic"));
         }
-        let hits = read_out(&rankings.iter().collect::<Vec<_>>(), &query, &mut 0);
+        let rankings: Vec<&Ranking> = rankings.iter().collect();
+        assert!(!is_read_out_at_once(&rankings, &query));
+        assert!(is_read_out_at_once(
+            &rankings,
+            &ShardQuery { metadata: MetadataChoice::Nothing, ..(*query).clone() }
+        ));
+        let hits = read_out(&rankings, &query, &mut 0);
         assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");
         for hit in hits.iter().flatten() {
             assert_eq!(hit.metadata.is_some(), hit.score < 64.0, "hit {} at {}", hit.id, hit.score);

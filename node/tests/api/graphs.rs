@@ -58,6 +58,35 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
     let estimate = stats["recall_estimate"].as_f64().expect("there are rows");
     assert!((0.95..=1.0).contains(&estimate), "{stats}");
 
+    // An explanation tells walks from scans, and what they touched.
+    let explained = async |body: Value| {
+        let answer = sandbox.call("POST", "/api/v1/tables/t/search", body).await.ok(200);
+        answer["explanation"][0]["segments"].as_array().expect("segments").clone()
+    };
+    let plans = |segments: &[Value], plan: &str| {
+        segments.iter().filter(|segment| segment["search"]["plan"] == plan).cloned().collect::<Vec<_>>()
+    };
+    let walked = plans(&explained(json!({"vector": vector(5), "ef": 70, "explain": true})).await, "walk");
+    assert!(!walked.is_empty());
+    for segment in walked {
+        let search = &segment["search"];
+        assert_eq!(search["width"], 70, "{segment}");
+        let [hops, vertices, rows] =
+            ["hops", "vertices", "rows"].map(|name| search[name].as_u64().expect("a count"));
+        assert!(
+            0 < hops && hops < vertices && vertices < segment["rows"].as_u64().expect("rows"),
+            "{segment}"
+        );
+        assert!(rows >= 10 && search["elapsed_us"].is_u64(), "{segment}");
+    }
+    let exact = explained(json!({"vector": vector(5), "exact": true, "explain": true})).await;
+    assert_eq!(plans(&exact, "scan").len(), exact.len());
+    let is_whole = |segment: &Value| segment["search"]["rows"] == segment["rows"];
+    assert!(exact.iter().all(is_whole), "{exact:?}");
+    let few = json!({"must": [{"key": "n", "range": {"lt": 40}}]});
+    let few = explained(json!({"vector": vector(5), "filter": few, "explain": true})).await;
+    assert!(!plans(&few, "scan_codes").is_empty() && plans(&few, "walk").is_empty(), "{few:?}");
+
     let target = json!({"vector": vector(5), "top_k": 30, "exact": true});
     let best = sandbox.hits("t", target).await;
     let page =

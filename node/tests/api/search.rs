@@ -306,3 +306,55 @@ async fn a_batch_with_bad_queries_is_refused_whole_with_a_pointer_for_each() {
         sandbox.call("POST", BATCH, json!({"queries": [{"vector": [1, 1]}, {"document_id": "no"}]})).await;
     absent.refused("a document that is not there", 404, "document_not_found", "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_returns_the_chosen_fields_of_metadata() {
+    let sandbox = Sandbox::start(2).await;
+    sandbox.table("t", 1, json!({"metric": "l2", "shards": 2})).await;
+    let metadata =
+        json!({"a": {"b": 1, "c": 2}, "items": [{"n": 1, "s": "x"}, {"s": "y"}], "long": "x".repeat(1_000)});
+    let documents = [
+        json!({"document_id": "full", "vector": [1], "metadata": metadata}),
+        json!({"document_id": "none", "vector": [2]}),
+    ];
+    sandbox.load("t", &documents).await;
+    for (wanted, expected) in [
+        (json!(true), [metadata.clone(), json!({})]),
+        (json!(["a.b"]), [json!({"a": {"b": 1}}), json!({})]),
+        (json!(["items[].n", "a.c"]), [json!({"a": {"c": 2}, "items": [{"n": 1}]}), json!({})]),
+        (json!(["nowhere"]), [json!({}), json!({})]),
+        (json!(false), [Value::Null, Value::Null]),
+        (Value::Null, [Value::Null, Value::Null]),
+    ] {
+        let hits = sandbox.hits("t", json!({"vector": [1], "with_metadata": wanted})).await;
+        let found: Vec<Value> = hits.iter().map(|hit| hit["metadata"].clone()).collect();
+        assert_eq!(found, expected, "{wanted}");
+    }
+    let vector =
+        proto::Vector { data: Some(proto::vector::Data::LittleEndianF32(1f32.to_le_bytes().to_vec())) };
+    let request = proto::SearchRequest {
+        table_name: "t".to_owned(),
+        query: Some(proto::search_request::Query::Vector(vector)),
+        metadata_fields: vec!["a.b".to_owned()],
+        ..Default::default()
+    };
+    let mut grpc = sandbox.grpc().await.search;
+    let hits = grpc.search(request.clone()).await.expect("found").into_inner().hits;
+    let fields = |hit: &proto::Hit| hit.metadata.as_ref().expect("metadata").fields.keys().cloned().collect();
+    let keys: Vec<Vec<String>> = hits.iter().map(fields).collect();
+    assert_eq!(keys, [vec!["a".to_owned()], vec![]]);
+    let broken = proto::SearchRequest { metadata_fields: vec!["a".to_owned(), "a..b".to_owned()], ..request };
+    let (answer, code) = (grpc.search(broken).await, tonic::Code::InvalidArgument);
+    refused("a broken path", answer, code, "invalid_argument", "/metadata_fields/1");
+    for (wanted, pointer) in [
+        (json!([]), "/with_metadata"),
+        (json!(vec!["a"; 65]), "/with_metadata"),
+        (json!(["a", "b[0]"]), "/with_metadata/1"),
+        (json!(["a", 1]), "/with_metadata/1"),
+        (json!("a"), "/with_metadata"),
+        (json!(1), "/with_metadata"),
+    ] {
+        let answer = sandbox.call("POST", SEARCH, json!({"vector": [1], "with_metadata": wanted})).await;
+        answer.refused(&wanted.to_string(), 400, "invalid_argument", pointer);
+    }
+}

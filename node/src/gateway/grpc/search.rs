@@ -5,7 +5,7 @@ use vectorsphere_proto::v1 as proto;
 use vectorsphere_proto::v1::search_request::Query;
 use vectorsphere_proto::v1::search_service_server::SearchService;
 
-use super::super::validate::{self, SearchDraft, SearchRequestDraft};
+use super::super::validate::{self, MetadataDraft, SearchDraft, SearchRequestDraft};
 use super::super::violations::Violations;
 use super::Api;
 use super::convert::{metadata_message, read_draft, vector_draft, vector_message};
@@ -82,7 +82,7 @@ fn draft(request: proto::SearchRequest) -> SearchDraft {
         target_recall: request.target_recall,
         threshold: request.threshold,
         filter: request.filter.map(wire::draft),
-        with_metadata: request.with_metadata,
+        metadata: metadata_draft(request.with_metadata, request.metadata_fields),
         with_vector: request.with_vector,
         explain: request.explain,
         ..SearchDraft::default()
@@ -93,6 +93,14 @@ fn draft(request: proto::SearchRequest) -> SearchDraft {
         None => {}
     }
     draft
+}
+
+fn metadata_draft(with_metadata: bool, fields: Vec<String>) -> MetadataDraft {
+    match (fields.len(), with_metadata) {
+        (0, false) => MetadataDraft::Nothing,
+        (0, true) => MetadataDraft::All,
+        (given, _) => MetadataDraft::Fields { name: "metadata_fields", paths: fields, given },
+    }
 }
 
 fn query_result(result: &QueryResult) -> proto::QueryResult {

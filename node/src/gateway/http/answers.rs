@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::document::{Document, Metadata};
 use crate::filter::index::FilterReport;
 use crate::router::{self, Page, ShardStatistics, StoredDocument, TableStatistics, WriteReceipt};
-use crate::search::{Hit, QueryResult, SearchResult, ShardExplanation};
+use crate::search::{Hit, QueryResult, SearchResult, SegmentSearch, ShardExplanation};
 use crate::table::{Table, metric_as_str};
 
 /// A table.
@@ -204,6 +204,38 @@ struct SegmentExplanationBody {
     /// What became of the filter, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<FilterExplanationBody>,
+    /// How hits were looked for; missing: nothing was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    search: Option<SegmentSearchBody>,
+}
+
+/// How hits were looked for in a segment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SegmentSearch)]
+struct SegmentSearchBody {
+    /// `scan`: every row, or every one that may pass the filter, was compared; the segment has no graph, or the search is exact;
+    /// `walk`: through the graph; `filtered_walk`: through the graph, wider, keeping rows that pass; `two_hop_walk`: through the
+    /// graph, from one row that passes to the next; `scan_codes`: the codes of all rows that pass were compared.
+    plan: &'static str,
+    /// Candidates of `walk` and `filtered_walk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<u32>,
+    /// Vertices whose neighbours were looked at.
+    hops: u64,
+    /// Vertices that codes were compared with.
+    vertices: u64,
+    /// Rows compared exactly, or by a scan.
+    rows: u64,
+    /// Time of all threads.
+    elapsed_us: u64,
+}
+
+impl From<&SegmentSearch> for SegmentSearchBody {
+    fn from(search: &SegmentSearch) -> SegmentSearchBody {
+        let SegmentSearch { plan, hops, vertices, rows, elapsed } = *search;
+        let (width, plan, elapsed_us) = (plan.width(), plan.as_str(), elapsed.as_micros() as u64);
+        SegmentSearchBody { plan, width, hops, vertices, rows, elapsed_us }
+    }
 }
 
 /// How a filter was applied to a segment.
@@ -232,6 +264,7 @@ impl From<&ShardExplanation> for ShardExplanationBody {
         let segments = shard.segments.iter().map(|segment| SegmentExplanationBody {
             rows: segment.rows,
             filter: segment.filter.as_ref().map(filter),
+            search: segment.search.as_ref().map(SegmentSearchBody::from),
         });
         ShardExplanationBody { shard: shard.shard.0, segments: segments.collect() }
     }

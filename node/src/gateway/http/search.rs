@@ -13,6 +13,18 @@ use super::filter::FilterText;
 use super::problem::{Problem, ProblemBody};
 use super::request::{Context, Names, json_body, names};
 
+/// What to return of metadata.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MetadataChoice)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+enum MetadataText {
+    /// All or nothing.
+    Whole(bool),
+    /// What these paths reach, such as `section`, `a.b` and `items[].color`.
+    Fields(Vec<String>),
+}
+
 /// What to look for.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Search, example = json!({"vector": [0.1, 0.2, 0.3], "top_k": 10, "threshold": 0.8}))]
@@ -36,8 +48,8 @@ struct SearchRequestBody {
     threshold: Option<f64>,
     /// Only documents whose metadata passes.
     filter: Option<FilterText>,
-    /// Return the metadata of hits.
-    with_metadata: Option<bool>,
+    /// Return the metadata of hits: all of it, or what 1 to 64 paths reach.
+    with_metadata: Option<MetadataText>,
     /// Return the vectors of hits.
     with_vector: Option<bool>,
     /// Say how each segment was searched.
@@ -75,8 +87,8 @@ struct QueryBody {
     threshold: Option<f64>,
     /// Only documents whose metadata passes.
     filter: Option<FilterText>,
-    /// Return the metadata of hits.
-    with_metadata: Option<bool>,
+    /// Return the metadata of hits: all of it, or what 1 to 64 paths reach.
+    with_metadata: Option<MetadataText>,
     /// Return the vectors of hits.
     with_vector: Option<bool>,
     /// Say how each segment was searched.

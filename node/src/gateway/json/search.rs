@@ -5,13 +5,13 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-use super::super::validate::{ReadDraft, SearchDraft, SearchRequestDraft, too_many_queries};
+use super::super::validate::{MetadataDraft, ReadDraft, SearchDraft, SearchRequestDraft, too_many_queries};
 use super::bodies::{flag, number, object, text};
 use super::object::{At, IdText, Object, ObjectSeed};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, filter, parse};
 use crate::error_code::Error;
-use crate::search::QUERIES_MAX;
+use crate::search::{METADATA_FIELDS_MAX, QUERIES_MAX};
 use crate::table::TableSchema;
 
 /// `POST …/search`: the search, and what holds for the request. The schema says how long the vector may be; it is validated
@@ -103,11 +103,51 @@ impl<'de> Object<'de> for QueryBody {
             "target_recall" => draft.target_recall = map.next_value()?,
             "threshold" => draft.threshold = map.next_value()?,
             "filter" => draft.filter = filter::read(map, reader)?,
-            "with_metadata" => draft.with_metadata = flag(map)?,
+            "with_metadata" => draft.metadata = map.next_value_seed(MetadataSeed { reader })?,
             "with_vector" => draft.with_vector = flag(map)?,
             _ => draft.explain = flag(map)?,
         }
         Ok(())
+    }
+}
+
+/// What of metadata the caller wants: a flag, or paths of which no more are kept than may be there. Null: nothing.
+struct MetadataSeed<'a> {
+    reader: &'a Reader,
+}
+
+impl<'de> DeserializeSeed<'de> for MetadataSeed<'_> {
+    type Value = MetadataDraft;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MetadataSeed<'_> {
+    type Value = MetadataDraft;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a boolean, or an array of paths")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(MetadataDraft::Nothing)
+    }
+
+    fn visit_bool<E>(self, is_wanted: bool) -> Result<Self::Value, E> {
+        Ok(if is_wanted { MetadataDraft::All } else { MetadataDraft::Nothing })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let (mut paths, mut given) = (Vec::new(), 0);
+        while let Some(path) = self.reader.passing(seq.next_element::<String>(), Segment::Item(given))? {
+            if given < METADATA_FIELDS_MAX {
+                paths.push(path);
+            }
+            given += 1;
+        }
+        Ok(MetadataDraft::Fields { name: "with_metadata", paths, given })
     }
 }
 
