@@ -22,9 +22,9 @@
 //! | 16 | 4 | CRC-32C over: seed, the 16 bytes before, payload |
 //! | 20 | | payload |
 //!
-//! A vector block holds the rows' values, f32 in kind 1, f16 in kind 4, bf16 in kind 5: one kind in a file. An entry block holds for each row: created position (8), norm (f64),
-//! bytes of its id (4), bytes of its metadata (4); then for each row its id and its metadata. Rows are ordered by id.
-//! Which rows are deleted stands in the manifest.
+//! A vector block holds the rows' values, f32 in kind 1, f16 in kind 4, bf16 in kind 5: one kind in a file. An entry block
+//! holds for each row: created position (8), norm (f64), bytes of its id (4), bytes of its metadata (4); then for each
+//! row its id and its metadata. Rows are ordered by id. Which rows are deleted stands in the manifest.
 
 use std::path::{Path, PathBuf};
 
