@@ -4,6 +4,7 @@
 //! reads off its neighbours, which no query of a user can. What is promised is the lower bound of the mean over the sampled
 //! rows, not the mean. Queries that are distributed unlike the rows may find less.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::search::Scratch;
@@ -205,8 +206,9 @@ impl Graph {
             .collect();
         let block = (BLOCK_BYTES / (rows.dimension() * size_of::<f32>())).max(1);
         in_parallel(samples.chunks_mut(TOGETHER), threads, |part: &mut [Sample], _: &mut ()| {
+            let vectors: Vec<Cow<'_, [f32]>> = part.iter().map(|sample| rows.row(sample.row)).collect();
             let queries: Vec<Query<'_>> =
-                part.iter().map(|sample| Query::new(self.metric, rows.row(sample.row), None)).collect();
+                vectors.iter().map(|vector| Query::new(self.metric, vector, None)).collect();
             let wanted = HITS[HITS.len() - 1];
             let mut tops: Vec<TopK<u32>> = part.iter().map(|_| TopK::new(self.metric, wanted)).collect();
             for first in (0..rows.len()).step_by(block).take_while(|_| !stop()) {
@@ -239,7 +241,8 @@ impl Graph {
         let parts = recalls.chunks_mut(TOGETHER).zip(samples.chunks(TOGETHER));
         in_parallel(parts, threads, |(recalls, samples), scratch: &mut Scratch| {
             for (recalls, sample) in recalls.iter_mut().zip(samples).take_while(|_| !stop()) {
-                let query = Query::new(self.metric, rows.row(sample.row), None);
+                let vector = rows.row(sample.row);
+                let query = Query::new(self.metric, &vector, None);
                 let mut top = TopK::new(self.metric, HITS[HITS.len() - 1]);
                 self.walk_without(kernels, rows, &query, effort, sample.vertex, &mut top, scratch);
                 let found: Vec<f64> = top.into_sorted().into_iter().map(|ranked| ranked.score).collect();
