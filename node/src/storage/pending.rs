@@ -203,6 +203,8 @@ impl<'s> Outlook<'s> {
 
 #[cfg(test)]
 mod tests {
+    use vectorsphere_index::StorageType;
+
     use super::*;
     use crate::document::{Document, Metadata};
     use crate::storage::segment::SegmentId;

@@ -44,6 +44,7 @@ pub(crate) async fn create_table(wires: Wires, desk: Desk, settings: Arc<Setting
         let request = proto::CreateTableRequest {
             table_name: TABLE.to_owned(),
             dimension: DIMENSION as u32,
+            storage_type: String::new(),
             metric: proto::Metric::L2.into(),
             index_type: String::new(),
             shards: settings.shards,
