@@ -95,7 +95,7 @@ async fn rounded_values_are_returned_and_scored_on_every_copy_and_after_restarts
         there = (0..2_000).filter(|number| number % 5 != 1).collect();
         sandbox.restart_missing().await;
         let is_whole = |shards: &Value| {
-            let copies = shards["shards"][0]["copies"].as_array().cloned().unwrap_or_default();
+            let copies = shards["shards"][0]["replicas"].as_array().cloned().unwrap_or_default();
             copies.len() == 2 && copies.iter().all(|copy| copy["in_sync"] == true)
         };
         sandbox.eventually(0, "/api/v1/tables/t/shards", is_whole).await;

@@ -383,7 +383,7 @@ mod tests {
         let disk = MemoryDisk::new(1);
         let all = StorageType::ALL.map(|storage_type| [0, 1, 70_000].map(|rows| (rows, storage_type)));
         for (rows, storage_type) in all.into_iter().flatten() {
-            let path = PathBuf::from(format!("{rows}.rows"));
+            let path = PathBuf::from(format!("{rows}.{}.rows", storage_type.as_str()));
             let written = segment(rows, storage_type);
             let bytes = write(&disk, &path, &written, &StopFlag::default()).expect("written");
             assert_eq!(bytes, disk.read(&path).expect("there").len() as u64);
@@ -400,8 +400,8 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_seen() {
         let disk = MemoryDisk::new(1);
-        let path = PathBuf::from("a.rows");
         for storage_type in StorageType::ALL {
+            let path = PathBuf::from(storage_type.as_str());
             write(&disk, &path, &segment(3, storage_type), &StopFlag::default()).expect("written");
             let bytes = disk.read(&path).expect("there");
             let is_damaged = |bytes: Vec<u8>| {
