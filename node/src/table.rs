@@ -2,7 +2,7 @@
 
 use vectorsphere_proto::meta;
 
-pub use vectorsphere_index::Metric;
+pub use vectorsphere_index::{Metric, StorageType};
 
 use crate::filter::KeyPath;
 use crate::filter::index::{FIELDS_MAX, FieldKind, IndexedFields};
@@ -24,6 +24,8 @@ pub struct TableSchema {
     pub dimension: u32,
     /// How vectors are compared.
     pub metric: Metric,
+    /// How their values are kept.
+    pub storage_type: StorageType,
     /// How they are searched.
     pub index: IndexKind,
     /// `1..=1_024`.
@@ -134,9 +136,8 @@ impl Table {
 
     /// From the stored form; the error names the field that this version cannot read.
     pub fn from_record(record: &meta::TableRecord) -> Result<Table, String> {
-        if record.shard_hash != 1 || record.vector_type != "f32" {
-            let (hash, kind) = (record.shard_hash, &record.vector_type);
-            return Err(format!("shard hash {hash} or vector type {kind:?} is not known"));
+        if record.shard_hash != 1 {
+            return Err(format!("shard hash {} is not known", record.shard_hash));
         }
         let state = match record.state() {
             meta::TableState::Creating => TableState::Creating,
@@ -166,7 +167,7 @@ impl TableSchema {
             replicas: self.replicas,
             min_isr: self.min_isr,
             shard_hash: 1,
-            vector_type: "f32".to_owned(),
+            vector_type: self.storage_type.as_str().to_owned(),
             metadata_indexes: self.metadata_indexes.iter().map(index_record).collect(),
             ..meta::TableRecord::default()
         }
@@ -184,6 +185,8 @@ impl TableSchema {
             name: TableName::parse(&record.name).map_err(|error| error.to_string())?,
             dimension: record.dimension,
             metric,
+            storage_type: StorageType::parse(&record.vector_type)
+                .ok_or_else(|| format!("vector type {:?} is not known", record.vector_type))?,
             index: IndexKind::parse(&record.index_type)
                 .ok_or_else(|| format!("index type {:?}", record.index_type))?,
             shards: record.shards,
@@ -244,6 +247,7 @@ mod tests {
                 name: TableName::parse("docs").expect("valid"),
                 dimension: 384,
                 metric: Metric::L2,
+                storage_type: StorageType::Bf16,
                 index: IndexKind::Flat,
                 shards: 3,
                 replicas: 1,
@@ -256,6 +260,8 @@ mod tests {
         assert_eq!(Table::from_record(&table.to_record()), Ok(table.clone()));
         let newer = meta::TableRecord { shard_hash: 2, ..table.to_record() };
         assert!(Table::from_record(&newer).is_err());
+        let newer = meta::TableRecord { vector_type: "int8".to_owned(), ..table.to_record() };
+        assert!(Table::from_record(&newer).expect_err("unknown").contains("int8"));
         let mut unknown = table.to_record();
         unknown.metadata_indexes[0].r#type = "text".to_owned();
         assert!(Table::from_record(&unknown).expect_err("unknown").contains("text"));

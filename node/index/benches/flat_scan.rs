@@ -1,4 +1,5 @@
-//! A flat scan of 62,666 x 384 floats against the bandwidth that the same buffer is read with, in the same run.
+//! A flat scan of 62,666 x 384 floats, of four bytes and of two, against the bandwidth that the buffer of four bytes is
+//! read with, in the same run.
 //!
 //! `cargo bench -p vectorsphere-index`; `QUICK=1` shortens it. Rounds alternate between reading and scanning, so that
 //! both meet the same noise; the table shows medians.
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vectorsphere_index::{Kernels, Metric, Query, Rows, RowsView, TopK, scan};
+use vectorsphere_index::{Kernels, Metric, Query, Rows, RowsView, StorageType, TopK, scan};
 
 const ROWS: usize = 62_666;
 const DIMENSION: usize = 384;
@@ -25,6 +26,7 @@ fn main() {
     }
     let rounds = if std::env::var_os("QUICK").is_some() { 11 } else { 41 };
     let rows = rows();
+    let stored = StorageType::ALL.map(|storage_type| stored_as(storage_type, &rows));
     let query: Vec<f32> = rows.row(17).to_vec();
     // The host backs fresh memory lazily and raises the clock late: the first readings of a cold run are too low.
     for _ in 0..200 {
@@ -32,44 +34,51 @@ fn main() {
             black_box(read(&rows, range));
         });
     }
-    println!("{ROWS} rows x {DIMENSION} f32 ({:.0} MB), top {TOP_K}, {}", bytes() / 1e6, processor());
+    println!("{ROWS} rows x {DIMENSION} ({:.0} MB as f32), top {TOP_K}, {}", bytes(4) / 1e6, processor());
     println!(
-        "{:<8} {:>8} {:>7} {:>10} {:>10} {:>7} {:>10} {:>8}",
-        "tier", "metric", "threads", "read GB/s", "scan GB/s", "ratio", "ns/row", "QPS"
+        "{:<10} {:>6} {:>8} {:>7} {:>10} {:>10} {:>7} {:>10} {:>8}",
+        "tier", "rows", "metric", "threads", "read GB/s", "scan GB/s", "ratio", "ns/row", "QPS"
     );
     for kernels in Kernels::available() {
         for metric in [Metric::Cosine, Metric::L2] {
             for threads in [1, 2] {
-                measure(kernels, metric, threads, rounds, &rows, &query);
+                measure(kernels, metric, threads, rounds, &stored, &query);
             }
         }
     }
 }
 
-fn measure(kernels: Kernels, metric: Metric, threads: u32, rounds: usize, rows: &RowsView, query: &[f32]) {
-    let (mut reads, mut scans) = (Vec::new(), Vec::new());
+/// Reads and scans take turns; the first of `stored` is in single precision.
+fn measure(kernels: Kernels, metric: Metric, threads: u32, rounds: usize, stored: &[Rows], query: &[f32]) {
+    let mut reads = Vec::new();
+    let mut scans = vec![Vec::new(); stored.len()];
     for _ in 0..rounds {
         reads.push(timed(threads, |range| {
-            black_box(read(rows, range));
+            black_box(read(&stored[0], range));
         }));
-        scans.push(timed(threads, |range| {
-            let query = Query::new(metric, query, None);
-            let mut top = TopK::new(metric, TOP_K);
-            scan(kernels, rows, range, &query, |_| true, |row| row, &mut top);
-            black_box(top.into_sorted());
-        }));
+        for (rows, scans) in stored.iter().zip(&mut scans) {
+            scans.push(timed(threads, |range| {
+                let query = Query::new(metric, query, None);
+                let mut top = TopK::new(metric, TOP_K);
+                scan(kernels, rows, range, &query, |_| true, |row| row, &mut top);
+                black_box(top.into_sorted());
+            }));
+        }
     }
-    let (read, scan) = (median(reads), median(scans));
-    println!(
-        "{:<8} {:>8} {threads:>7} {:>10.1} {:>10.1} {:>6.0}% {:>10.1} {:>8.0}",
-        kernels.name(),
-        format!("{metric:?}"),
-        bytes() / read / GB,
-        bytes() / scan / GB,
-        100.0 * read / scan,
-        scan * 1e9 / ROWS as f64,
-        1.0 / scan
-    );
+    let read = bytes(4) / median(reads) / GB;
+    for (rows, scans) in stored.iter().zip(scans) {
+        let seconds = median(scans);
+        let scan = bytes(rows.storage_type().value_bytes()) / seconds / GB;
+        println!(
+            "{:<10} {:>6} {:>8} {threads:>7} {read:>10.1} {scan:>10.1} {:>6.0}% {:>10.1} {:>8.0}",
+            kernels.name(),
+            rows.storage_type().as_str(),
+            format!("{metric:?}"),
+            100.0 * scan / read,
+            seconds * 1e9 / ROWS as f64,
+            1.0 / seconds
+        );
+    }
 }
 
 /// Time until all threads have done their part of the rows.
@@ -117,7 +126,8 @@ fn read_avx2(rows: &RowsView, range: Range<u32>) -> u64 {
 fn xor_of_all(rows: &RowsView, range: Range<u32>) -> u64 {
     let mut sums = [0u32; 64];
     for row in range {
-        let (blocks, _) = rows.row(row).as_chunks::<64>();
+        let row = rows.row(row);
+        let (blocks, _) = row.as_chunks::<64>();
         for block in blocks {
             #[cfg(target_arch = "x86_64")]
             for line in 0..4 {
@@ -146,8 +156,14 @@ fn rows() -> Rows {
     rows
 }
 
-fn bytes() -> f64 {
-    (ROWS * DIMENSION * 4) as f64
+fn stored_as(storage_type: StorageType, rows: &RowsView) -> Rows {
+    let mut stored = Rows::stored_as(storage_type, DIMENSION);
+    (0..rows.len() as u32).for_each(|row| _ = stored.push(&rows.row(row)));
+    stored
+}
+
+fn bytes(of_value: usize) -> f64 {
+    (ROWS * DIMENSION * of_value) as f64
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

@@ -20,6 +20,7 @@ mod row_mask;
 mod rows;
 mod scan;
 mod score;
+mod storage_type;
 mod top_k;
 
 pub use distance::codes::CodeWidth;
@@ -30,4 +31,5 @@ pub use row_mask::RowMask;
 pub use rows::{Rows, RowsView};
 pub use scan::{Query, scan};
 pub use score::{norm, score};
+pub use storage_type::StorageType;
 pub use top_k::{Ranked, TopK};

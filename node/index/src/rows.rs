@@ -5,11 +5,12 @@
 //! a reader never waits and never sees a row that was appended after its view was taken, an append after a view copies
 //! 64 KiB at most, and what is shared stays few pieces however many rows there are.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::line::{self, Line, lines_of};
+use crate::line::{self, Line};
 use crate::memory::{HugeSlice, prefetch};
-use crate::norm;
+use crate::{StorageType, norm};
 
 /// Bytes of a block: what one append may have to copy.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -26,6 +27,7 @@ pub struct Rows {
 #[derive(Clone, Debug)]
 pub struct RowsView {
     dimension: usize,
+    storage_type: StorageType,
     rows_per_block: usize,
     /// Pieces of `BLOCKS_PER_CHUNK` blocks' rows each.
     chunks: Arc<Vec<Arc<Chunk>>>,
@@ -49,21 +51,30 @@ struct Piece {
 }
 
 impl Rows {
-    /// No rows yet, of `dimension` values each, `1..=65_536`. A row takes whole cache lines of 16 values.
+    /// No rows yet, of `dimension` values in single precision each, `1..=65_536`.
     ///
     /// # Panics
     /// When `dimension` is 0.
     pub fn new(dimension: usize) -> Rows {
-        assert!(dimension > 0, "rows have at least one value");
-        let rows_per_block = (BLOCK_BYTES / (lines_of(dimension) * size_of::<Line>())).max(1);
-        let (chunks, blocks) = Default::default();
-        Rows { view: RowsView { dimension, rows_per_block, chunks, blocks, len: 0 } }
+        Rows::stored_as(StorageType::F32, dimension)
     }
 
-    /// Appends a row of finite values and returns its number.
+    /// The same with values kept in another way. A row takes whole cache lines, of 64 bytes.
     ///
     /// # Panics
-    /// When the row has another dimension, or is the 2³²-th.
+    /// When `dimension` is 0.
+    pub fn stored_as(storage_type: StorageType, dimension: usize) -> Rows {
+        assert!(dimension > 0, "rows have at least one value");
+        let row_bytes = storage_type.lines_of(dimension) * size_of::<Line>();
+        let rows_per_block = (BLOCK_BYTES / row_bytes).max(1);
+        let (chunks, blocks) = Default::default();
+        Rows { view: RowsView { dimension, storage_type, rows_per_block, chunks, blocks, len: 0 } }
+    }
+
+    /// Appends a row of finite values, which are rounded to what is kept of them, and returns its number.
+    ///
+    /// # Panics
+    /// When the row has another dimension, a value that is too large for the storage type, or is the 2³²-th.
     pub fn push(&mut self, row: &[f32]) -> u32 {
         let view = &mut self.view;
         assert_eq!(row.len(), view.dimension, "a row of another dimension");
@@ -75,7 +86,11 @@ impl Rows {
             blocks.push(Arc::default());
         }
         let last = blocks.last_mut().expect("a block was added if there was none");
-        Arc::make_mut(last).push(row, view.rows_per_block);
+        let mut row = Cow::Borrowed(row);
+        if view.storage_type != StorageType::F32 {
+            view.storage_type.round(row.to_mut()).expect("values that the storage type holds");
+        }
+        Arc::make_mut(last).push(view.storage_type, &row, view.rows_per_block);
         view.len += 1;
         if view.len.is_multiple_of(rows_per_chunk) {
             Arc::make_mut(&mut view.chunks).push(Arc::new(Chunk::joined(blocks)));
@@ -104,6 +119,11 @@ impl RowsView {
         self.dimension
     }
 
+    /// How values are kept.
+    pub fn storage_type(&self) -> StorageType {
+        self.storage_type
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.len
@@ -114,13 +134,47 @@ impl RowsView {
         self.len == 0
     }
 
-    /// Row `number`, `0..len`.
+    /// Row `number`, `0..len`, as it is kept.
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn row(&self, number: u32) -> &[f32] {
+    pub fn row(&self, number: u32) -> Cow<'_, [f32]> {
+        let lines = self.lines_of(number);
+        match self.storage_type.half() {
+            None => Cow::Borrowed(&line::values(lines)[..self.dimension]),
+            Some(kind) => {
+                let mut values = Vec::new();
+                kind.widen(bytemuck::cast_slice(lines), &mut values);
+                values.truncate(self.dimension);
+                Cow::Owned(values)
+            }
+        }
+    }
+
+    /// The lines of row `number`, `0..len`: equal for rows of equal values, and only for those.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub(crate) fn lines_of(&self, number: u32) -> &[Line] {
         let (lines, _) = self.run_from(number);
-        &line::values(&lines[..lines_of(self.dimension)])[..self.dimension]
+        &lines[..self.stride()]
+    }
+
+    /// The values of a row's lines, in `buffer` if they have to be widened.
+    #[inline(always)]
+    pub(crate) fn values<'v>(&self, lines: &'v [Line], buffer: &'v mut Vec<f32>) -> &'v [f32] {
+        match self.storage_type.half() {
+            None => &line::values(lines)[..self.dimension],
+            Some(kind) => {
+                kind.widen(bytemuck::cast_slice(lines), buffer);
+                &buffer[..self.dimension]
+            }
+        }
+    }
+
+    /// Lines of a row.
+    pub(crate) fn stride(&self) -> usize {
+        self.storage_type.lines_of(self.dimension)
     }
 
     /// Norm of row `number`, `0..len`, as [`norm`](crate::norm) gives it.
@@ -135,8 +189,7 @@ impl RowsView {
     /// Asks for row `number` ahead of its use.
     #[inline]
     pub(crate) fn prefetch(&self, number: u32) {
-        let (lines, _) = self.run_from(number);
-        prefetch(&lines[..lines_of(self.dimension)]);
+        prefetch(self.lines_of(number));
     }
 
     /// Bytes that the rows hold in memory, unused space included.
@@ -153,7 +206,7 @@ impl RowsView {
         let number = number as usize;
         assert!(number < self.len, "row {number} of {}", self.len);
         let (chunk, in_chunk) = (number / self.rows_per_chunk(), number % self.rows_per_chunk());
-        let stride = lines_of(self.dimension);
+        let stride = self.stride();
         match self.chunks.get(chunk) {
             Some(chunk) => (&chunk.lines[in_chunk * stride..], &chunk.norms[in_chunk..]),
             None => {
@@ -188,14 +241,15 @@ impl Chunk {
 }
 
 impl Piece {
-    /// Appends a row; there will be `rows_at_most`.
-    fn push(&mut self, row: &[f32], rows_at_most: usize) {
+    /// Appends a row of values as they are kept; there will be `rows_at_most`.
+    fn push(&mut self, storage_type: StorageType, row: &[f32], rows_at_most: usize) {
         if self.lines.len() == self.lines.capacity() {
             // Doubles, as a vector would, but never beyond the block: small tables stay small, full blocks have no slack.
-            let room = (rows_at_most - self.norms.len()) * lines_of(row.len());
-            self.lines.reserve_exact(self.lines.len().max(lines_of(row.len())).min(room));
+            let stride = storage_type.lines_of(row.len());
+            let room = (rows_at_most - self.norms.len()) * stride;
+            self.lines.reserve_exact(self.lines.len().max(stride).min(room));
         }
-        line::append(row, &mut self.lines);
+        storage_type.append(row, &mut self.lines);
         self.norms.push(norm(row));
     }
 
@@ -225,7 +279,7 @@ mod tests {
                 assert_eq!(view.len(), len);
                 for i in 0..len as u32 {
                     assert_eq!((view.row(i).len(), view.row(i)[0]), (dimension, i as f32));
-                    assert_eq!((view.row(i)[dimension - 1], view.norm(i)), (i as f32, norm(view.row(i))));
+                    assert_eq!((view.row(i)[dimension - 1], view.norm(i)), (i as f32, norm(&view.row(i))));
                 }
             }
         }

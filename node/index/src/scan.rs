@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use crate::line::{self, Line};
-use crate::{Kernels, Metric, RowsView, TopK, norm, score};
+use crate::line::Line;
+use crate::{Kernels, Metric, RowsView, StorageType, TopK, norm, score};
 
 /// Rows that a kernel estimates in one call.
 const BLOCK: usize = 64;
@@ -76,31 +76,58 @@ pub fn scan<K: Ord>(
         return;
     }
     let filter = Filter::new(query);
-    let mut vector = Vec::with_capacity(line::lines_of(query.vector.len()));
-    line::append(query.vector, &mut vector);
+    let (mut vector, mut buffer) = (Vec::new(), Vec::new());
+    rows.storage_type().append_query(query.vector, &mut vector);
+    let stride = rows.stride();
     let mut estimates = [0.0f32; BLOCK];
     let mut first = range.start;
     while first < range.end {
         let (lines, norms) = rows.run_from(first);
         let count = norms.len().min(BLOCK).min((range.end - first) as usize);
-        let block = &lines[..count * vector.len()];
-        match query.metric {
-            Metric::Cosine | Metric::Dot => kernels.dots(&vector, block, &mut estimates[..count]),
-            Metric::L2 => kernels.squared_distances(&vector, block, &mut estimates[..count]),
-        }
+        let block = &lines[..count * stride];
+        estimate(kernels, rows.storage_type(), query.metric, &vector, block, &mut estimates[..count]);
         let mut bar = filter.bar(top.bar());
         for (index, (estimate, norm)) in estimates[..count].iter().zip(norms).enumerate() {
             let row = first + index as u32;
             if bar.excludes(*estimate, *norm) || !visible(row) {
                 continue;
             }
-            let exact = score(query.metric, query.vector, query.norm, rows.row(row), *norm);
+            let row_lines = &block[index * stride..][..stride];
+            let exact = kernels.vectorized(
+                #[inline(always)]
+                || {
+                    let values = rows.values(row_lines, &mut buffer);
+                    score(query.metric, query.vector, query.norm, values, *norm)
+                },
+            );
             if query.threshold.is_none_or(|threshold| query.metric.reaches(exact, threshold)) {
                 top.offer(exact, key(row));
                 bar = filter.bar(top.bar());
             }
         }
         first += count as u32;
+    }
+}
+
+/// Estimates a query's products with rows, or its squared distances to them, whichever the metric needs.
+#[inline(always)]
+fn estimate(
+    kernels: Kernels,
+    storage_type: StorageType,
+    metric: Metric,
+    vector: &[Line],
+    rows: &[Line],
+    out: &mut [f32],
+) {
+    match (storage_type.half(), metric) {
+        (None, Metric::Cosine | Metric::Dot) => kernels.dots(vector, rows, out),
+        (None, Metric::L2) => kernels.squared_distances(vector, rows, out),
+        (Some(kind), Metric::Cosine | Metric::Dot) => {
+            kernels.half_dots(kind, vector, bytemuck::cast_slice(rows), out);
+        }
+        (Some(kind), Metric::L2) => {
+            kernels.half_squared_distances(kind, vector, bytemuck::cast_slice(rows), out);
+        }
     }
 }
 
@@ -111,6 +138,7 @@ pub(crate) struct Offers<'o> {
     query: &'o Query<'o>,
     filter: Filter,
     vector: &'o [Line],
+    buffer: Vec<f32>,
     scored: usize,
 }
 
@@ -123,8 +151,8 @@ impl<'o> Offers<'o> {
         vector: &'o mut Vec<Line>,
     ) -> Offers<'o> {
         vector.clear();
-        line::append(query.vector, vector);
-        Offers { kernels, rows, query, filter: Filter::new(query), vector, scored: 0 }
+        rows.storage_type().append_query(query.vector, vector);
+        Offers { kernels, rows, query, filter: Filter::new(query), vector, buffer: Vec::new(), scored: 0 }
     }
 
     /// Offers a row if it is visible and reaches the threshold.
@@ -140,23 +168,20 @@ impl<'o> Offers<'o> {
         }
         let Query { vector, norm: query_norm, metric, threshold } = *self.query;
         let (lines, norms) = self.rows.run_from(row);
-        let (line, norm) = (&lines[..self.vector.len()], norms[0]);
+        let (row_lines, norm) = (&lines[..self.rows.stride()], norms[0]);
         let needed = top.bar();
         if needed.or(threshold).is_some() {
-            let mut estimate = [0.0];
-            match metric {
-                Metric::Cosine | Metric::Dot => self.kernels.dots(self.vector, line, &mut estimate),
-                Metric::L2 => self.kernels.squared_distances(self.vector, line, &mut estimate),
-            }
-            if self.filter.bar(needed).excludes(estimate[0], norm) {
+            let mut value = [0.0];
+            estimate(self.kernels, self.rows.storage_type(), metric, self.vector, row_lines, &mut value);
+            if self.filter.bar(needed).excludes(value[0], norm) {
                 return;
             }
         }
         self.scored += 1;
-        let values = &line::values(line)[..vector.len()];
+        let (rows, buffer) = (self.rows, &mut self.buffer);
         let exact = self.kernels.vectorized(
             #[inline(always)]
-            || score(metric, vector, query_norm, values, norm),
+            || score(metric, vector, query_norm, rows.values(row_lines, buffer), norm),
         );
         if threshold.is_none_or(|threshold| metric.reaches(exact, threshold)) {
             top.offer(exact, key(row));
@@ -244,7 +269,7 @@ mod tests {
         let mut all: Vec<Ranked<u32>> = (0..rows.len() as u32)
             .filter(|row| visible(*row))
             .map(|row| Ranked {
-                score: score(query.metric, query.vector, query.norm, rows.row(row), rows.norm(row)),
+                score: score(query.metric, query.vector, query.norm, &rows.row(row), rows.norm(row)),
                 key: row,
             })
             .filter(|ranked| query.threshold.is_none_or(|t| query.metric.reaches(ranked.score, t)))
@@ -258,7 +283,18 @@ mod tests {
         all
     }
 
+    /// Checks scans of rows, and of the same rows in two bytes where those can hold them.
     fn check(rows: &RowsView, query: &Query<'_>, k: usize) {
+        check_stored(rows, query, k);
+        for storage_type in [StorageType::F16, StorageType::Bf16] {
+            let mut stored = Rows::stored_as(storage_type, rows.dimension());
+            let fits = |row| storage_type.round(&mut rows.row(row).into_owned()).is_ok();
+            (0..rows.len() as u32).filter(|row| fits(*row)).for_each(|row| _ = stored.push(&rows.row(row)));
+            check_stored(&stored, query, k);
+        }
+    }
+
+    fn check_stored(rows: &RowsView, query: &Query<'_>, k: usize) {
         let visible = |row: u32| row % 5 != 3;
         let expected = reference(rows, query, k, visible);
         for kernels in Kernels::available() {
@@ -314,7 +350,7 @@ mod tests {
             // A threshold that is exactly some row's score: the row must be in.
             let threshold = threshold_of.map(|index| {
                 let row = index.index(rows.len()) as u32;
-                score(metric, &vector, norm(&vector), rows.row(row), rows.norm(row))
+                score(metric, &vector, norm(&vector), &rows.row(row), rows.norm(row))
             });
             check(&rows, &Query::new(metric, &vector, threshold), k);
         }
@@ -379,7 +415,7 @@ mod tests {
         for row in 0..20_000 {
             rows.push(&(0..64).map(|i| value(row * 64 + i)).collect::<Vec<f32>>());
         }
-        let vector = rows.row(77);
+        let vector = &*rows.row(77);
         for metric in [Metric::Cosine, Metric::L2, Metric::Dot] {
             let tenth = reference(&rows, &Query::new(metric, vector, None), 10, |_| true)[9].score;
             for (k, threshold) in [(10, None), (10_000, Some(tenth))] {

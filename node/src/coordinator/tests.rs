@@ -126,6 +126,7 @@ fn schema(shards: u32) -> TableSchema {
         name: TableName::parse("docs").expect("valid"),
         dimension: 4,
         metric: Metric::L2,
+        storage_type: Default::default(),
         index: IndexKind::Flat,
         shards,
         replicas: 1,

@@ -112,6 +112,7 @@ mod tests {
             name: TableName::parse("t").expect("valid"),
             dimension: 1,
             metric: Metric::L2,
+            storage_type: Default::default(),
             index: IndexKind::Flat,
             shards: 1,
             replicas: 2,

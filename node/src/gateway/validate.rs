@@ -23,7 +23,9 @@ use crate::filter::{Filter, FilterDraft};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
-use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
+use crate::table::{
+    DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric,
+};
 
 use indexed_fields::indexed_fields;
 
@@ -33,6 +35,7 @@ pub(super) struct TableDraft {
     pub(super) table_name: String,
     pub(super) dimension: Option<u64>,
     pub(super) metric: String,
+    pub(super) storage_type: String,
     pub(super) index_type: String,
     pub(super) shards: Option<u64>,
     pub(super) replicas: Option<u64>,
@@ -122,6 +125,12 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         let allowed = METRICS.map(crate::table::metric_as_str).join(", ");
         violations.add("/metric", format!("metric {} must be one of {allowed}", quoted(&draft.metric)));
     }
+    let storage_type = StorageType::parse(&draft.storage_type);
+    if storage_type.is_none() {
+        let allowed = StorageType::ALL.map(StorageType::as_str).join(", ");
+        let given = quoted(&draft.storage_type);
+        violations.add("/storage_type", format!("storage_type {given} must be one of {allowed}"));
+    }
     let index = IndexKind::parse(&draft.index_type);
     if index.is_none() {
         let allowed = IndexKind::ALL.map(IndexKind::as_str).join(", ");
@@ -140,10 +149,21 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
     let min_isr = ranged("min_isr", min_isr, replicas, &mut violations);
     let metadata_indexes = indexed_fields(&draft.metadata_indexes, &mut violations);
     violations.into_result()?;
-    let (Ok(name), Some(metric), Some(index)) = (name, metric, index) else {
+    let (Ok(name), Some(metric), Some(storage_type), Some(index)) = (name, metric, storage_type, index)
+    else {
         return Err(Error::new(ErrorCode::Internal, "a broken rule was not recorded"));
     };
-    Ok(TableSchema { name, dimension, metric, index, shards, replicas, min_isr, metadata_indexes })
+    Ok(TableSchema {
+        name,
+        dimension,
+        metric,
+        storage_type,
+        index,
+        shards,
+        replicas,
+        min_isr,
+        metadata_indexes,
+    })
 }
 
 /// A table's name in a path or message.
@@ -169,7 +189,7 @@ pub(super) fn upsert(
         }
     };
     let vector = match draft.vector {
-        Some(draft) => vector(draft, schema, || place.field("vector"), violations),
+        Some(draft) => stored_vector(draft, schema, || place.field("vector"), violations),
         None => {
             violations.add(place.field("vector"), "vector is missing");
             None
@@ -210,6 +230,34 @@ pub(super) fn vector(
             None
         }
     }
+}
+
+/// The same of a document: its values as the table keeps them.
+fn stored_vector(
+    draft: VectorDraft,
+    schema: &TableSchema,
+    pointer: impl FnOnce() -> String,
+    violations: &mut Violations,
+) -> Option<Vec<f32>> {
+    let stored = check_vector(draft, schema).and_then(|vector| rounded(vector, schema));
+    stored.map_err(|message| violations.add(pointer(), message)).ok()
+}
+
+fn rounded(mut vector: Vec<f32>, schema: &TableSchema) -> Result<Vec<f32>, String> {
+    let (name, storage_type) = (&schema.name, schema.storage_type);
+    if let Err(culprit) = storage_type.round(&mut vector) {
+        let (value, word, largest) = (vector[culprit], storage_type.as_str(), storage_type.largest());
+        return Err(format!(
+            "value {culprit} of vector is {value}, table {name} keeps {word}, at most {largest} in size"
+        ));
+    }
+    if schema.metric == Metric::Cosine && vector.iter().all(|x| *x == 0.0) {
+        let word = storage_type.as_str();
+        return Err(format!(
+            "all values of vector are so small that {word}, which table {name} keeps, has only zeros"
+        ));
+    }
+    Ok(vector)
 }
 
 fn check_vector(draft: VectorDraft, schema: &TableSchema) -> Result<Vec<f32>, String> {

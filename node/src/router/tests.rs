@@ -156,6 +156,7 @@ impl World {
             name: TableName::parse("t").expect("valid"),
             dimension: 1,
             metric: Metric::L2,
+            storage_type: Default::default(),
             index: IndexKind::Flat,
             shards: 2,
             replicas: 3,

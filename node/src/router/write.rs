@@ -236,6 +236,7 @@ mod tests {
             name,
             dimension: 1,
             metric: Metric::L2,
+            storage_type: Default::default(),
             index: IndexKind::Flat,
             shards: 4,
             replicas: 1,

@@ -286,7 +286,13 @@ mod tests {
     fn a_directory_is_made_once_and_never_again() {
         let meta = |replica, epoch| {
             let shard = record(0, &[]).id;
-            let identity = ReplicaIdentity { cluster_uid: "c".to_owned(), shard, replica, dimension: 4 };
+            let identity = ReplicaIdentity {
+                cluster_uid: "c".to_owned(),
+                shard,
+                replica,
+                dimension: 4,
+                storage_type: Default::default(),
+            };
             ReplicaMeta { promised_epoch: Epoch(epoch), ..ReplicaMeta::fresh(identity) }
         };
         let judge = |record: &Shard, role, meta: Option<ReplicaMeta>| {

@@ -13,7 +13,7 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use vectorsphere_index::Metric;
+use vectorsphere_index::{Metric, StorageType};
 use vectorsphere_proto::keys::Keys;
 
 use super::ShardMetrics;
@@ -61,7 +61,13 @@ fn open(disk: &MemoryDisk) -> Store {
 /// The owner of the only copy of a shard, which the record names as primary, and the copy.
 fn employed(disk: &MemoryDisk, registry: &mut Registry, cancel: &CancellationToken) -> (Arc<Replica>, Owner) {
     let shard = ShardId { table: TableId::parse(&"0".repeat(32)).expect("a UUID"), index: ShardIndex(0) };
-    let identity = ReplicaIdentity { cluster_uid: String::new(), shard, replica: REPLICA, dimension: 1 };
+    let identity = ReplicaIdentity {
+        cluster_uid: String::new(),
+        shard,
+        replica: REPLICA,
+        dimension: 1,
+        storage_type: StorageType::F32,
+    };
     Store::format(&place(disk), identity).expect("fresh");
     let node = NodeId::parse("a").expect("valid");
     let copy = view::Replica {

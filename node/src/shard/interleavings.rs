@@ -10,7 +10,7 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use vectorsphere_index::Metric;
+use vectorsphere_index::{Metric, StorageType};
 
 use super::disk_stage::SharedDiskStage;
 use super::replica::{ReadRule, Replica, ReplicaState, SharedGrant};
@@ -43,7 +43,13 @@ fn employ() -> (Owner, Arc<Replica>) {
     let place = StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("r") };
     let shard = ShardId { table: TableId::random(), index: ShardIndex(0) };
     let id = ReplicaId([1; 16]);
-    let identity = ReplicaIdentity { cluster_uid: String::new(), shard, replica: id, dimension: 1 };
+    let identity = ReplicaIdentity {
+        cluster_uid: String::new(),
+        shard,
+        replica: id,
+        dimension: 1,
+        storage_type: StorageType::F32,
+    };
     Store::format(&place, identity).expect("fresh");
     let meta = ReplicaMeta::read(&disk, &place.directory).expect("whole").expect("there");
     let (mut store, _) = Store::open(place, meta).expect("whole");
@@ -68,6 +74,7 @@ fn employ() -> (Owner, Arc<Replica>) {
         shard,
         id,
         dimension: 1,
+        storage_type: StorageType::F32,
         metric: Metric::L2,
         reader: store.reader(),
         indexes: SegmentIndexes::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use vectorsphere_index::{Metric, norm};
+use vectorsphere_index::{Metric, StorageType, norm};
 use vectorsphere_proto::internal::{self as proto, operation::Kind};
 use vectorsphere_proto::v1;
 
@@ -106,6 +106,7 @@ pub(super) fn check_vector(
 pub(super) fn operations(
     operations: Vec<proto::Operation>,
     dimension: u32,
+    storage_type: StorageType,
     metric: Metric,
 ) -> Result<Vec<Operation>, Error> {
     if !(1..=OPERATIONS_MAX).contains(&operations.len()) {
@@ -115,7 +116,7 @@ pub(super) fn operations(
     let mut parsed = Vec::with_capacity(operations.len());
     let mut violations: Vec<Violation> = Vec::new();
     for (index, operation) in operations.into_iter().enumerate() {
-        match parse_operation(&format!("/operations/{index}"), operation, dimension, metric) {
+        match parse_operation(&format!("/operations/{index}"), operation, dimension, storage_type, metric) {
             Ok(operation) => parsed.push(operation),
             Err(error) => violations.extend(error.violations),
         }
@@ -127,6 +128,7 @@ fn parse_operation(
     pointer: &str,
     operation: proto::Operation,
     dimension: u32,
+    storage_type: StorageType,
     metric: Metric,
 ) -> Result<Operation, Error> {
     let kind = operation.kind.ok_or_else(|| Error::invalid(pointer, "operation is empty"))?;
@@ -135,8 +137,19 @@ fn parse_operation(
         Kind::Upsert(proto::Document { id, vector, metadata }) => {
             let id = document_id(&format!("{pointer}/upsert/id"), &id)?;
             let place = format!("{pointer}/upsert/vector");
-            let vector = values(&place, &vector)?;
+            let mut vector = values(&place, &vector)?;
             check_vector(&place, &vector, dimension, metric)?;
+            // A gateway has rounded it already; what goes to the log must be what is kept.
+            if let Err(index) = storage_type.round(&mut vector) {
+                let (value, word, largest) = (vector[index], storage_type.as_str(), storage_type.largest());
+                let message =
+                    format!("value {index} is {value}, {word} holds at most {largest} in magnitude");
+                return Err(Error::invalid(format!("{place}/{index}"), message));
+            }
+            if metric == Metric::Cosine && vector.iter().all(|value| *value == 0.0) {
+                let message = format!("vector has only values that are zero as {}", storage_type.as_str());
+                return Err(Error::invalid(place, message));
+            }
             let metadata = parse_metadata(&format!("{pointer}/upsert/metadata"), metadata)?;
             Ok(Operation::Upsert { document: Document { id, vector, metadata }, if_version })
         }
@@ -209,7 +222,7 @@ mod tests {
             proto::Operation::default(),
             proto::Operation { kind: Some(Kind::Delete("x\0".to_owned())), if_version: None },
         ];
-        let error = operations(batch, 2, Metric::Cosine).expect_err("bad");
+        let error = operations(batch, 2, StorageType::F32, Metric::Cosine).expect_err("bad");
         let pointers: Vec<&str> =
             error.violations.iter().map(|violation| violation.pointer.as_str()).collect();
         let expected = [
@@ -225,8 +238,29 @@ mod tests {
             "/operations/10/delete",
         ];
         assert_eq!(pointers, expected);
-        assert!(operations(vec![upsert("f", &[0.0, -0.0], "")], 2, Metric::Dot).is_ok());
-        assert!(operations(Vec::new(), 2, Metric::Dot).is_err());
+        let parse = |vector: &[f32], storage_type, metric| {
+            operations(vec![upsert("f", vector, "")], 2, storage_type, metric)
+        };
+        assert!(parse(&[0.0, -0.0], StorageType::F32, Metric::Dot).is_ok());
+        assert!(operations(Vec::new(), 2, StorageType::F32, Metric::Dot).is_err());
+        // What goes to the log is what is kept, whoever sent it.
+        let parsed = parse(&[0.1, 65_519.0], StorageType::F16, Metric::Dot).expect("good");
+        let [Operation::Upsert { document, .. }] = &parsed[..] else { panic!("{parsed:?}") };
+        assert_eq!(document.vector, [0.099_975_586, 65_504.0]);
+        let not_kept: [(&[f32], _); 4] = [
+            (&[0.1, 65_520.0], "/1"),
+            (&[f32::NAN, 1.0], "/0"),
+            (&[1.0, f32::INFINITY], "/1"),
+            (&[1e-9, 0.0], ""),
+        ];
+        for (vector, place) in not_kept {
+            let error = parse(vector, StorageType::F16, Metric::Cosine).expect_err("bad");
+            assert_eq!(
+                error.violations[0].pointer,
+                format!("/operations/0/upsert/vector{place}"),
+                "{vector:?}"
+            );
+        }
     }
 
     #[test]

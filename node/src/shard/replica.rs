@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use vectorsphere_index::Metric;
+use vectorsphere_index::{Metric, StorageType};
 use vectorsphere_proto::internal::ReplicaStatus;
 
 use super::disk_stage::{DiskStage, SharedDiskStage};
@@ -35,6 +35,7 @@ pub struct Replica {
     pub(super) shard: ShardId,
     pub(super) id: ReplicaId,
     pub(super) dimension: u32,
+    pub(super) storage_type: StorageType,
     pub(super) metric: Metric,
     pub(super) reader: StoreReader,
     /// Of metadata; the [`SegmentIndexer`](super::segment_indexes::SegmentIndexer) of this replica builds them.
@@ -143,6 +144,11 @@ impl Replica {
     /// Values of each vector.
     pub fn dimension(&self) -> u32 {
         self.dimension
+    }
+
+    /// How their values are kept.
+    pub fn storage_type(&self) -> StorageType {
+        self.storage_type
     }
 
     /// How vectors are compared.

@@ -80,7 +80,8 @@ impl IndexService {
         let room = self.write_room.take(request.encoded_len())?;
         let op_id = parse::op_id(&request.op_id)?;
         let base = (request.base_lsn > 0).then_some(Lsn(request.base_lsn));
-        let operations = parse::operations(request.operations, replica.dimension(), replica.metric())?;
+        let (dimension, storage_type) = (replica.dimension(), replica.storage_type());
+        let operations = parse::operations(request.operations, dimension, storage_type, replica.metric())?;
         let receipt = replica.write(epoch, Batch { op_id, base, operations }, room).await?;
         Ok(proto::WriteResponse {
             lsn: receipt.lsn.0,

@@ -158,7 +158,7 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery) -> Vec<Vec<Hit>> {
             id: DocumentId::parse(id).expect("only parsed ids are stored"),
             score: ranked.score,
             metadata: (fits && query.with_metadata).then(|| segment.metadata(row)),
-            vector: (fits && query.with_vector).then(|| segment.rows().row(row).to_vec()),
+            vector: (fits && query.with_vector).then(|| segment.rows().row(row).into_owned()),
         });
     }
     hits
@@ -392,7 +392,7 @@ impl Walk<'_> {
 mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
-    use vectorsphere_index::{norm, score};
+    use vectorsphere_index::{StorageType, norm, score};
 
     use super::*;
     use crate::document::{Document, Metadata};
@@ -408,7 +408,7 @@ mod tests {
     /// Two full segments and a mutable one, with replaced and deleted rows, many of them ties.
     fn snapshot(rows: u32, dimension: u32) -> Snapshot {
         let mut random = SmallRng::seed_from_u64(1);
-        let mut documents = Documents::new(dimension, SegmentId(1), Lsn::ZERO);
+        let mut documents = Documents::new(dimension, StorageType::F32, SegmentId(1), Lsn::ZERO);
         for number in 0..rows {
             let lsn = Lsn(u64::from(number) + 1);
             let effect = if number % 7 == 6 {
@@ -524,7 +524,7 @@ mod tests {
         });
         let mut rankings = Vec::new();
         for shard in 0..2 {
-            let mut documents = Documents::new(1, SegmentId(1), Lsn::ZERO);
+            let mut documents = Documents::new(1, StorageType::F32, SegmentId(1), Lsn::ZERO);
             for row in 0..36 {
                 let (vector, metadata) = (vec![(row * 2 + shard) as f32], metadata.clone());
                 let document = Document { id: id(row * 2 + shard), vector, metadata };

@@ -107,6 +107,7 @@ impl Wanted {
             shard: self.record.id,
             replica: self.entry.id,
             dimension: self.schema.dimension,
+            storage_type: self.schema.storage_type,
         }
     }
 }
@@ -203,6 +204,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         shard: context.shard,
         id: identity.replica,
         dimension: identity.dimension,
+        storage_type: identity.storage_type,
         metric: context.metric,
         reader: store.reader(),
         indexes: SegmentIndexes::default(),

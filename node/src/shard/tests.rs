@@ -203,6 +203,7 @@ impl World {
             name: TableName::parse(&format!("t{id}")).expect("valid"),
             dimension: 2,
             metric: Metric::L2,
+            storage_type: Default::default(),
             index: IndexKind::Flat,
             shards: 1,
             replicas: 1,

@@ -18,7 +18,7 @@ use crate::runtime::disk::Disk;
 use crate::shard::configuration::configuration_of;
 use crate::shard::decide::{DirectoryVerdict, Facts, Step, copies_on, judge_directory, next_step};
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
-use crate::table::TableState;
+use crate::table::{StorageType, TableState};
 
 /// How often a process looks after its copies.
 const TICK: Duration = Duration::from_millis(500);
@@ -215,7 +215,13 @@ impl World {
 
     /// Who a copy is.
     pub(super) fn identity(&self, (shard, replica): CopyId) -> ReplicaIdentity {
-        ReplicaIdentity { cluster_uid: CLUSTER.to_owned(), shard, replica, dimension: DIMENSION }
+        ReplicaIdentity {
+            cluster_uid: CLUSTER.to_owned(),
+            shard,
+            replica,
+            dimension: DIMENSION,
+            storage_type: StorageType::F32,
+        }
     }
 
     fn open(&mut self, node: usize, copy: CopyId, record: &Arc<Shard>, entry: &Replica) {

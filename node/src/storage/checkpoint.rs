@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use vectorsphere_index::StorageType;
+
 use super::StorageError;
 use super::digest::Digest;
 use super::documents::Location;
@@ -50,6 +52,7 @@ pub struct CheckpointJob {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) directory: PathBuf,
     pub(super) dimension: u32,
+    pub(super) storage_type: StorageType,
     /// Of what is applied: everything up to its position.
     pub(super) digest: Digest,
     /// Of the manifest to write.
@@ -155,14 +158,14 @@ impl CheckpointJob {
             return Ok(None);
         }
         rows.sort_unstable_by(|(a, a_row), (b, b_row)| a.document_id(*a_row).cmp(b.document_id(*b_row)));
-        let mut copy = MutableSegment::new(self.segment, self.dimension);
+        let mut copy = MutableSegment::new(self.segment, self.dimension, self.storage_type);
         let mut origins = Vec::with_capacity(rows.len());
         for (index, (input, row)) in rows.into_iter().enumerate() {
             if index.is_multiple_of(COPY_ROWS) {
                 self.stop.check()?;
             }
             let vector = input.rows().row(row);
-            copy.push(input.document_id(row), vector, input.metadata_json(row), input.created(row));
+            copy.push(input.document_id(row), &vector, input.metadata_json(row), input.created(row));
             origins.push(Location { segment: input.id(), row });
         }
         Ok(Some((copy.into_ordered(), origins)))
@@ -189,6 +192,7 @@ impl Store {
             disk: self.place.disk.clone(),
             directory: self.home.clone(),
             dimension: self.meta.identity.dimension,
+            storage_type: self.meta.identity.storage_type,
             digest,
             manifest: self.manifest.id + 1,
             segment,

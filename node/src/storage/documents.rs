@@ -1,6 +1,7 @@
 //! The documents of a replica in memory: every row of every segment, and where each document's newest version is.
 
 use hashbrown::HashTable;
+use vectorsphere_index::StorageType;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::effect::Effect;
@@ -77,11 +78,14 @@ impl Segments {
 
 impl Documents {
     /// No documents at position `applied`; new rows go to segment `mutable`.
-    pub fn new(dimension: u32, mutable: SegmentId, applied: Lsn) -> Documents {
+    pub fn new(dimension: u32, storage_type: StorageType, mutable: SegmentId, applied: Lsn) -> Documents {
         Documents {
             locations: HashTable::new(),
             seed: rand::random(),
-            segments: Segments { full: Vec::new(), mutable: MutableSegment::new(mutable, dimension) },
+            segments: Segments {
+                full: Vec::new(),
+                mutable: MutableSegment::new(mutable, dimension, storage_type),
+            },
             applied,
             content: 0,
         }
@@ -126,6 +130,11 @@ impl Documents {
         self.segments.mutable.dimension()
     }
 
+    /// How the values of vectors are kept.
+    pub fn storage_type(&self) -> StorageType {
+        self.segments.mutable.storage_type()
+    }
+
     /// The wrapping sum of [`digest`](super::digest)s of all live documents.
     pub fn content_digest(&self) -> u128 {
         self.content
@@ -144,6 +153,10 @@ impl Documents {
                 if vector.len() != dimension {
                     return Err(format!("vector of {} values where {dimension} are stored", vector.len()));
                 }
+                if !self.storage_type().holds(vector) {
+                    let storage_type = self.storage_type().as_str();
+                    return Err(format!("vector has a value that {storage_type} does not hold"));
+                }
                 let row = self.segments.mutable.push(id.as_str(), vector, metadata.as_json().as_bytes(), lsn);
                 self.replace(id.as_str(), row, lsn);
             }
@@ -152,7 +165,7 @@ impl Documents {
                 let old = self.segments.view(at.segment);
                 let vector = old.rows().row(at.row);
                 let json = metadata.as_json().as_bytes();
-                let row = self.segments.mutable.push(id.as_str(), vector, json, lsn);
+                let row = self.segments.mutable.push(id.as_str(), &vector, json, lsn);
                 self.replace(id.as_str(), row, lsn);
             }
             Effect::Delete(id) => {
@@ -177,7 +190,7 @@ impl Documents {
     /// Lets new rows go to segment `next` and returns the one that took them so far.
     pub fn freeze(&mut self, next: SegmentId) -> SegmentView {
         let dimension = u32::try_from(self.segments.mutable.dimension()).expect("at most 65,536");
-        let fresh = MutableSegment::new(next, dimension);
+        let fresh = MutableSegment::new(next, dimension, self.storage_type());
         let frozen = std::mem::replace(&mut self.segments.mutable, fresh).view();
         self.segments.full.push(frozen.clone());
         frozen
@@ -281,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_sees_its_position_and_nothing_later() {
-        let mut documents = Documents::new(1, SegmentId(1), Lsn::ZERO);
+        let mut documents = Documents::new(1, StorageType::F32, SegmentId(1), Lsn::ZERO);
         let mut snapshots = vec![documents.snapshot()];
         let effects = [upsert("b", 1.0), upsert("a", 2.0), upsert("b", 3.0), delete("a"), upsert("a", 4.0)];
         for (index, effect) in effects.iter().enumerate() {
@@ -306,7 +319,7 @@ mod tests {
 
     #[test]
     fn effects_that_do_not_fit_are_refused() {
-        let mut documents = Documents::new(1, SegmentId(1), Lsn::ZERO);
+        let mut documents = Documents::new(1, StorageType::F32, SegmentId(1), Lsn::ZERO);
         assert!(documents.apply(Lsn(1), &delete("a")).is_err());
         let id = DocumentId::parse("a").expect("valid");
         assert!(documents.apply(Lsn(1), &Effect::SetMetadata(id, Metadata::empty())).is_err());
@@ -315,7 +328,7 @@ mod tests {
     #[test]
     fn overhead_beside_vector_id_and_metadata_is_under_100_bytes() {
         let dimension = 384;
-        let mut documents = Documents::new(dimension, SegmentId(1), Lsn::ZERO);
+        let mut documents = Documents::new(dimension, StorageType::F32, SegmentId(1), Lsn::ZERO);
         let count = 20_000u64;
         let mut text = 0;
         for number in 1..=count {

@@ -37,7 +37,7 @@ pub struct IndexPlan {
 impl IndexPlan {
     fn is_worth(&self, segment: &SegmentView) -> bool {
         let rows = segment.rows();
-        let bytes = rows.len() * rows.dimension() * size_of::<f32>();
+        let bytes = rows.len() * rows.dimension() * rows.storage_type().value_bytes();
         segment.awaits_graph() && bytes >= self.bytes_min.max(1)
     }
 }

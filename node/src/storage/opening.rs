@@ -13,7 +13,7 @@ use super::log::{Log, Record, RecoveryPoint, Scanned};
 use super::manifest::{Manifest, ManifestSegment};
 use super::pending::{Outlook, Pending};
 use super::reigns::Reigns;
-use super::replica_meta::ReplicaMeta;
+use super::replica_meta::{ReplicaIdentity, ReplicaMeta};
 use super::segment::{SegmentId, file, graph_file};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
 use super::transfer::{DESCRIPTION_NAME, Pins};
@@ -88,7 +88,8 @@ fn load(place: &StorePlace, home: &Path, meta: &ReplicaMeta) -> Result<(Manifest
         let reason = format!("is at {}, the checkpoint at {}", manifest.lsn(), meta.checkpoint);
         return Err(StorageError::damaged(&path, reason));
     }
-    let mut documents = Documents::new(meta.identity.dimension, manifest.next_segment, manifest.lsn());
+    let ReplicaIdentity { dimension, storage_type, .. } = meta.identity;
+    let mut documents = Documents::new(dimension, storage_type, manifest.next_segment, manifest.lsn());
     for segment in &manifest.segments {
         load_segment(place, home, meta, segment, &mut documents)?;
     }
@@ -108,7 +109,8 @@ fn load_segment(
     documents: &mut Documents,
 ) -> Result<(), StorageError> {
     let path = file::path_of(home, segment.id);
-    let rows = match file::read(place.disk.as_ref(), &path, segment.id, meta.identity.dimension) {
+    let ReplicaIdentity { dimension, storage_type, .. } = meta.identity;
+    let rows = match file::read(place.disk.as_ref(), &path, segment.id, dimension, storage_type) {
         Err(StorageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Err(StorageError::damaged(&path, "is missing"));
         }

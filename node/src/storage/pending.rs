@@ -184,6 +184,10 @@ impl<'s> Outlook<'s> {
                     let (found, stored) = (document.vector.len(), self.documents.dimension());
                     return Err(format!("vector of {found} values where {stored} are stored"));
                 }
+                Effect::Upsert(document) if !self.documents.storage_type().holds(&document.vector) => {
+                    let storage_type = self.documents.storage_type().as_str();
+                    return Err(format!("vector has a value that {storage_type} does not hold"));
+                }
                 Effect::Delete(id) | Effect::SetMetadata(id, _) if self.version(id) == Lsn::ZERO => {
                     return Err(format!("document {:?} does not exist", id.as_str()));
                 }
@@ -199,6 +203,8 @@ impl<'s> Outlook<'s> {
 
 #[cfg(test)]
 mod tests {
+    use vectorsphere_index::StorageType;
+
     use super::*;
     use crate::document::{Document, Metadata};
     use crate::storage::segment::SegmentId;
@@ -227,7 +233,7 @@ mod tests {
     }
 
     fn versions(pending: &Pending) -> [u64; 2] {
-        let documents = Documents::new(1, SegmentId(0), Lsn::ZERO);
+        let documents = Documents::new(1, StorageType::F32, SegmentId(0), Lsn::ZERO);
         let outlook = Outlook::new(&documents, pending);
         ["a", "b"].map(|text| outlook.version(&id(text)).0)
     }
@@ -262,7 +268,8 @@ mod tests {
 
     #[test]
     fn batches_that_do_not_fit_are_seen() {
-        let (documents, pending) = (Documents::new(1, SegmentId(0), Lsn::ZERO), three_batches());
+        let (documents, pending) =
+            (Documents::new(1, StorageType::F32, SegmentId(0), Lsn::ZERO), three_batches());
         let take = |effects| Outlook::new(&documents, &pending).take(&batch(5, 4, effects));
         assert!(take(vec![Effect::Delete(id("a")), upsert("a"), Effect::Delete(id("a"))]).is_ok());
         assert!(take(vec![Effect::Delete(id("a")), Effect::Delete(id("a"))]).is_err());

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use vectorsphere_index::StorageType;
+
 use super::StorageError;
 use super::reigns::{Reign, Reigns};
 use super::whole_file::WholeFile;
@@ -23,6 +25,8 @@ pub struct ReplicaIdentity {
     pub replica: ReplicaId,
     /// Values of each vector.
     pub dimension: u32,
+    /// How they are kept.
+    pub storage_type: StorageType,
 }
 
 /// The in-sync replicas as a replica last heard of them. Should the metadata store lose its newest records, what the
@@ -102,6 +106,9 @@ struct Stored {
     configuration: i64,
     #[prost(bytes = "vec", repeated, tag = "17")]
     isr: Vec<Vec<u8>>,
+    /// Empty: f32, as all replicas were once.
+    #[prost(string, tag = "18")]
+    storage_type: String,
 }
 
 /// A reign in a file.
@@ -162,6 +169,7 @@ impl ReplicaMeta {
                 shard: ShardId { table: TableId::parse(&stored.table_id)?, index: ShardIndex(stored.shard) },
                 replica: ReplicaId::from_bytes(&stored.replica_id)?,
                 dimension: stored.dimension,
+                storage_type: StorageType::parse(&stored.storage_type)?,
             },
             generation: stored.generation,
             promised_epoch: Epoch(stored.promised_epoch),
@@ -230,9 +238,15 @@ impl ReplicaMeta {
             membership_epoch: membership.epoch.0,
             configuration: membership.configuration.0,
             isr: membership.isr.iter().map(|id| id.0.to_vec()).collect(),
+            storage_type: word_of(identity.storage_type),
         };
         REPLICA_META.replace(disk, &directory.join(NAME), &stored)
     }
+}
+
+/// A storage type in a file; nothing for f32, so that versions that know no other can read it.
+pub(super) fn word_of(storage_type: StorageType) -> String {
+    if storage_type == StorageType::F32 { String::new() } else { storage_type.as_str().to_owned() }
 }
 
 #[cfg(test)]
@@ -253,6 +267,7 @@ mod tests {
                 shard: ShardId { table: TableId::random(), index: ShardIndex(7) },
                 replica: ReplicaId::random(),
                 dimension: 384,
+                storage_type: StorageType::Bf16,
             },
             generation: 2,
             promised_epoch: Epoch(4),

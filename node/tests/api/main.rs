@@ -14,5 +14,6 @@ mod metadata_indexes;
 mod ports;
 mod replication;
 mod search;
+mod storage_types;
 mod support;
 mod tables;

@@ -46,6 +46,7 @@ pub(crate) async fn create_table(wires: Wires, desk: Desk, settings: Arc<Setting
             dimension: DIMENSION as u32,
             metric: proto::Metric::L2.into(),
             index_type: String::new(),
+            storage_type: String::new(),
             shards: settings.shards,
             replicas: settings.replicas,
             min_isr: settings.min_isr,

@@ -56,7 +56,7 @@ impl Engine {
     pub(crate) fn gather(&self, mask: &RowMask) -> Gathered {
         let mut rows = Rows::new(self.rows.dimension());
         mask.iter().for_each(|row| {
-            rows.push(self.rows.row(row));
+            rows.push(&self.rows.row(row));
         });
         Gathered { rows, numbers: mask.iter().collect() }
     }

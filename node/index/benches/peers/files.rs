@@ -69,7 +69,7 @@ pub(crate) fn read(
 
 fn write_rows(path: &Path, rows: &Rows) -> Result<()> {
     write(path, [rows.len() as u32, rows.dimension() as u32], |file| {
-        (0..rows.len() as u32).try_for_each(|row| file.write_all(bytemuck::cast_slice(rows.row(row))))
+        (0..rows.len() as u32).try_for_each(|row| file.write_all(bytemuck::cast_slice(&rows.row(row))))
     })
 }
 

@@ -87,8 +87,9 @@ impl Task {
         let engine = Engine::build(kernels, set.base, metric, self.build_threads);
         let build_s = started.elapsed().as_secs_f64();
         let numbers = (self.first..set.queries.len()).step_by(2);
+        let vectors: Vec<_> = numbers.map(|number| (number, set.queries.row(number as u32))).collect();
         let queries: Vec<(usize, &[f32])> =
-            numbers.map(|number| (number, set.queries.row(number as u32))).collect();
+            vectors.iter().map(|(number, vector)| (*number, &**vector)).collect();
         let probe = Probe::new(self, &engine, metric, &queries, &truth, mask.as_ref());
         for setting in &self.settings {
             let recall = probe.recall(*setting);

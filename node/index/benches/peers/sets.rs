@@ -162,7 +162,7 @@ impl Mixture {
         let mut base = Rows::new(self.dimension);
         for number in 0..rows as u32 {
             let row = if number > 0 && random.random_range(0..DUPLICATE_EVERY) == 0 {
-                base.row(random.random_range(0..number)).to_vec()
+                base.row(random.random_range(0..number)).into_owned()
             } else {
                 point(&mut random)
             };

@@ -35,11 +35,11 @@ impl Mask {
     /// A tenth of those rows that lie farther from the query than half of all: 5 %, and none where a walk arrives.
     pub(crate) fn far(set: &Set) -> Mask {
         let bitmaps = in_parallel(set.queries.len(), |query| {
-            let vector = set.queries.row(query as u32);
+            let vector = &set.queries.row(query as u32);
             let closeness: Vec<f64> = (0..set.base.len() as u32)
                 .map(|row| {
                     let score =
-                        score(set.metric, vector, norm(vector), set.base.row(row), set.base.norm(row));
+                        score(set.metric, vector, norm(vector), &set.base.row(row), set.base.norm(row));
                     if set.metric.higher_is_better() { score } else { -score }
                 })
                 .collect();
@@ -67,7 +67,8 @@ pub(crate) fn neighbours(kernels: Kernels, set: &Set, mask: Option<&Mask>) -> Ve
     in_parallel(set.queries.len(), |query| {
         let visible = |row| mask.is_none_or(|mask| matches(mask.of_query(query), row));
         let mut top = TopK::new(set.metric, DEPTH);
-        let vector = Query::new(set.metric, set.queries.row(query as u32), None);
+        let row = set.queries.row(query as u32);
+        let vector = Query::new(set.metric, &row, None);
         scan(kernels, &set.base, 0..set.base.len() as u32, &vector, visible, |row| row, &mut top);
         top.into_sorted()
     })
@@ -90,7 +91,7 @@ pub(crate) fn recall(
     let length = norm(query);
     let hits = distinct
         .iter()
-        .filter(|row| metric.reaches(score(metric, query, length, base.row(**row), base.norm(**row)), bar));
+        .filter(|row| metric.reaches(score(metric, query, length, &base.row(**row), base.norm(**row)), bar));
     hits.count().min(k) as f64 / k.min(best.len()) as f64
 }
 

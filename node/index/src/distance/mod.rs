@@ -167,7 +167,6 @@ impl Kernels {
     ///
     /// # Panics
     /// Unless `rows` has exactly `out.len()` rows of the query's dimension.
-    #[cfg_attr(not(test), expect(dead_code, reason = "rows are kept in single precision alone so far"))]
     pub(crate) fn half_dots(self, kind: HalfKind, query: &[Line], rows: &[HalfLine], out: &mut [f32]) {
         assert_eq!(2 * rows.len(), query.len() * out.len(), "rows of another dimension or number");
         assert!(query.len().is_multiple_of(2), "a query has two lines for each line of a row");
@@ -190,7 +189,6 @@ impl Kernels {
     ///
     /// # Panics
     /// Unless `rows` has exactly `out.len()` rows of the query's dimension.
-    #[cfg_attr(not(test), expect(dead_code, reason = "rows are kept in single precision alone so far"))]
     pub(crate) fn half_squared_distances(
         self,
         kind: HalfKind,

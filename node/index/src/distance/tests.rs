@@ -61,7 +61,9 @@ fn check(query: &[f32], rows: &[f32]) {
 fn check_halves(query: &[f32], rows: &[f32], kind: HalfKind) {
     let (mut query_lines, mut row_lines) = (Vec::new(), Vec::new());
     halves::append_query(query, &mut query_lines);
-    rows.chunks_exact(query.len()).for_each(|row| kind.append(row, &mut row_lines));
+    for row in rows.chunks_exact(query.len()) {
+        row_lines.extend(row.chunks(halves::HALF_LINE).map(|values| kind.line(values)));
+    }
     let widened: Vec<f32> = rows.iter().map(|value| kind.widened(kind.rounded(*value))).collect();
     check_estimates(query, &widened, &format!("{kind:?}"), |kernels, dots, distances| {
         kernels.half_dots(kind, &query_lines, &row_lines, dots);
@@ -192,7 +194,7 @@ fn the_widest_code_dots_fit() {
 #[test]
 fn every_two_byte_float_is_read_as_it_is() {
     for kind in KINDS {
-        let finite = |bits: &u16| kind.widened(*bits).is_finite();
+        let finite = |bits: &u16| kind.is_finite(*bits);
         let bits: Vec<u16> = (0..=u16::MAX).filter(finite).collect();
         for place in [0, 13, 31] {
             let query: Vec<f32> =
@@ -210,6 +212,19 @@ fn every_two_byte_float_is_read_as_it_is() {
                     assert_eq!(*value, kind.widened(*bits), "{} {kind:?} {bits:04x}", kernels.name());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn widening_agrees_with_the_crate_that_rounds() {
+    for bits in 0..=u16::MAX {
+        let (float16, bfloat16) = (half::f16::from_bits(bits), half::bf16::from_bits(bits));
+        if float16.is_finite() {
+            assert_eq!(HalfKind::Float16.widened(bits).to_bits(), float16.to_f32().to_bits(), "{bits:04x}");
+        }
+        if bfloat16.is_finite() {
+            assert_eq!(HalfKind::Bfloat16.widened(bits).to_bits(), bfloat16.to_f32().to_bits(), "{bits:04x}");
         }
     }
 }

@@ -320,12 +320,12 @@ impl Header {
         scaled(vector, factor).collect()
     }
 
-    fn prepared_row<'r>(&self, rows: &'r RowsView, row: u32) -> impl Iterator<Item = f32> + use<'r> {
+    fn prepared_row(&self, rows: &RowsView, row: u32) -> Vec<f32> {
         let factor = match self.factory.metric() {
             Metric::Cosine => inverse(rows.norm(row)),
             Metric::L2 | Metric::Dot => f64::from(self.scale),
         };
-        scaled(rows.row(row), factor)
+        scaled(&rows.row(row), factor).collect()
     }
 
     /// At most `count` rows, spread evenly.
@@ -371,7 +371,7 @@ fn scale(rows: &RowsView, metric: Metric) -> f32 {
     match metric {
         Metric::Cosine => 1.0,
         Metric::L2 | Metric::Dot => {
-            let largest = (0..rows.len() as u32).map(|row| largest(rows.row(row))).fold(0.0, f32::max);
+            let largest = (0..rows.len() as u32).map(|row| largest(&rows.row(row))).fold(0.0, f32::max);
             power_of_two_below_inverse(largest) as f32
         }
     }

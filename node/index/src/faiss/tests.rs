@@ -63,7 +63,7 @@ fn scored(rows: &RowsView, metric: Metric, query: &[f32], top_k: usize, found: &
     let mut top = TopK::new(metric, top_k);
     let query_norm = norm(query);
     for row in found {
-        top.offer(score(metric, query, query_norm, rows.row(*row), rows.norm(*row)), *row);
+        top.offer(score(metric, query, query_norm, &rows.row(*row), rows.norm(*row)), *row);
     }
     top.into_sorted()
 }

@@ -112,7 +112,7 @@ impl Graph {
         drop(field);
         let (order, islands) = order::breadth_first(&mut links, options.degree, &roots);
         for island in islands {
-            chosen.add(kernels, island, rows.row(vertex_rows.first(island)));
+            chosen.add(kernels, island, &rows.row(vertex_rows.first(island)));
         }
         let mut numbers = vec![0; order.len()];
         for (number, vertex) in order.iter().enumerate() {
@@ -193,7 +193,7 @@ fn field(
     in_parallel(parts, threads, |(part, (lines, places)), rotated: &mut Vec<f32>| {
         for (index, (lines, place)) in lines.chunks_mut(stride).zip(places).enumerate() {
             let row = vertices.first((part * SHARE + index) as u32);
-            rotation.rotate(kernels, rows.row(row), rotated);
+            rotation.rotate(kernels, &rows.row(row), rotated);
             let mul = codes::encode(kernels, CodeWidth::Eight, rotated, lines).factor;
             *place = Place::of(metric, lines, mul, rows.norm(row), largest);
         }
@@ -276,7 +276,7 @@ fn encode(
         let mut sums = (0.0, 0.0);
         for (index, (lines, factors)) in lines.chunks_mut(stride).zip(factors).enumerate() {
             let row = vertices.first((part * SHARE + index) as u32);
-            rotation.rotate(kernels, rows.row(row), rotated);
+            rotation.rotate(kernels, &rows.row(row), rotated);
             let (coded, variance) = table::encode(kernels, width, metric, rotated, lines);
             *factors = coded;
             sums.0 += variance;

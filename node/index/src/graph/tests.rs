@@ -5,7 +5,7 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::{Query, Ranked, RowMask, Rows, TopK, scan};
+use crate::{Query, Ranked, RowMask, Rows, StorageType, TopK, scan};
 
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::Dot];
 
@@ -23,7 +23,7 @@ fn clustered(rows: usize, dimension: usize, seed: u64) -> Rows {
     let mut all = Rows::new(dimension);
     for row in 0..rows {
         let vector: Vec<f32> = if row > 0 && random.random_range(0..10) == 0 {
-            all.row(random.random_range(0..row as u32)).to_vec()
+            all.row(random.random_range(0..row as u32)).into_owned()
         } else {
             let centre = &centres[random.random_range(0..centres.len())];
             centre.iter().map(|x| x + random.random_range(-0.5..0.5)).collect()
@@ -74,23 +74,61 @@ fn nearly_all_of_the_best_are_found_with_exact_scores() {
             assert!(graph.vertices() < 3_800, "copies share a vertex");
             let mut sum = 0.0;
             for number in 0..100 {
-                let query = Query::new(metric, rows.row(number * 37), None);
+                let row = rows.row(number * 37);
+                let query = Query::new(metric, &row, None);
                 let exact = exact(&rows, &query, 10, |_| true);
                 let found = found(&graph, &rows, &query, (10, 64), Selection::All, |_| true);
                 sum += recall(&found, &exact);
                 for ranked in &found {
-                    let row = rows.row(ranked.key);
+                    let found = rows.row(ranked.key);
                     let score = crate::score(
                         metric,
                         query.vector(),
                         crate::norm(query.vector()),
-                        row,
+                        &found,
                         rows.norm(ranked.key),
                     );
                     assert_eq!(ranked.score, score, "the engine's one score");
                 }
             }
             assert!(sum / 100.0 > 0.97, "{metric:?} {codes:?}: recall {}", sum / 100.0);
+        }
+    }
+}
+
+#[test]
+fn rows_of_two_bytes_find_what_rows_of_four_bytes_do() {
+    let key = |ranked: &Ranked<u32>| ranked.key;
+    for metric in METRICS {
+        let rows = clustered(4_000, 100, 7);
+        for (storage_type, least) in [(StorageType::F16, 0.98), (StorageType::Bf16, 0.9)] {
+            let mut stored = Rows::stored_as(storage_type, 100);
+            (0..rows.len() as u32).for_each(|row| _ = stored.push(&rows.row(row)));
+            let needed = rows.len() * 100 * size_of::<f32>();
+            assert!(stored.bytes() * 10 < needed * 7, "{} bytes where f32 has {needed}", stored.bytes());
+            let graph = build(&stored, metric, &GraphOptions::default());
+            assert!(graph.vertices() < 3_800, "copies share a vertex");
+            let (mut of_scan, mut of_graph) = (0.0, 0.0);
+            for number in 0..100 {
+                // Not a row, but near one.
+                let vector: Vec<f32> = rows.row(number * 37).iter().map(|x| x + 0.01).collect();
+                let query = Query::new(metric, &vector, None);
+                let truth = exact(&rows, &query, 10, |_| true);
+                // Copies of a row tie: a score says more than a number.
+                let worst = truth[9].score;
+                let share = |hits: &[Ranked<u32>]| {
+                    let of_f32 = |row| {
+                        crate::score(metric, &vector, crate::norm(&vector), &rows.row(row), rows.norm(row))
+                    };
+                    let good = hits.iter().map(key).filter(|row| metric.reaches(of_f32(*row), worst)).count();
+                    good as f64 / truth.len() as f64
+                };
+                of_scan += share(&exact(&stored, &query, 10, |_| true)) / 100.0;
+                let hits = found(&graph, &stored, &query, (10, 64), Selection::All, |_| true);
+                of_graph += share(&hits) / 100.0;
+            }
+            let message = format!("{metric:?} {storage_type:?}: scan {of_scan}, graph {of_graph}");
+            assert!(of_scan > least && of_graph > least - 0.03, "{message}");
         }
     }
 }
@@ -104,7 +142,8 @@ fn rows_that_do_not_count_are_never_found_and_the_others_are() {
         let mask = RowMask::of(6_000, |row| row.wrapping_mul(2_654_435_761) >> 12 & 0xfff < 4_096 / keep);
         let (mut sum, mut masked) = (0.0, 0.0);
         for number in 0..60 {
-            let query = Query::new(Metric::L2, rows.row(number * 71), None);
+            let row = rows.row(number * 71);
+            let query = Query::new(Metric::L2, &row, None);
             let exact = exact(&rows, &query, 10, |row| mask.contains(row));
             let by_mask = found(&graph, &rows, &query, (10, 64), Selection::Mask(&mask), |_| true);
             let hidden = 6_000 - mask.count();
@@ -127,7 +166,8 @@ fn rows_far_from_the_query_are_found_when_only_they_count() {
     let graph = build(&rows, Metric::L2, &GraphOptions::default());
     let mut sum = 0.0;
     for number in 0..40 {
-        let query = Query::new(Metric::L2, rows.row(number * 71), None);
+        let row = rows.row(number * 71);
+        let query = Query::new(Metric::L2, &row, None);
         let mut far = exact(&rows, &query, 6_000, |_| true);
         let mut mask = RowMask::none(6_000);
         far.drain(..4_000).for_each(drop);
@@ -144,7 +184,8 @@ fn rows_near_the_query_that_do_not_count_take_no_place_of_those_that_do() {
     let rows = clustered(6_000, 48, 17);
     let graph = build(&rows, Metric::L2, &GraphOptions::default());
     for number in 0..20 {
-        let query = Query::new(Metric::L2, rows.row(number * 71), None);
+        let row = rows.row(number * 71);
+        let query = Query::new(Metric::L2, &row, None);
         let hidden: Vec<u32> =
             exact(&rows, &query, 60, |_| true).into_iter().map(|ranked| ranked.key).collect();
         let visible = |row: u32| !hidden.contains(&row);
@@ -157,7 +198,8 @@ fn rows_near_the_query_that_do_not_count_take_no_place_of_those_that_do() {
 fn a_walk_that_would_see_every_vertex_is_a_scan() {
     let rows = clustered(3_000, 20, 19);
     let graph = build(&rows, Metric::L2, &GraphOptions::default());
-    let query = Query::new(Metric::L2, rows.row(5), None);
+    let row = rows.row(5);
+    let query = Query::new(Metric::L2, &row, None);
     let (mut top, mut scratch) = (TopK::new(Metric::L2, 10), Scratch::default());
     for (width, plan) in [(64, Plan::Walk), (10_000, Plan::Scan)] {
         let (effort, all) = ((width, 2), Selection::All);
@@ -171,10 +213,12 @@ fn a_walk_that_would_see_every_vertex_is_a_scan() {
 fn a_threshold_is_exact_and_ties_go_to_the_smaller_key() {
     let rows = clustered(2_000, 32, 11);
     let graph = build(&rows, Metric::Cosine, &GraphOptions::default());
-    let query = Query::new(Metric::Cosine, rows.row(5), None);
+    let row = rows.row(5);
+    let query = Query::new(Metric::Cosine, &row, None);
     let all = exact(&rows, &query, 20, |_| true);
     let threshold = all[7].score;
-    let query = Query::new(Metric::Cosine, rows.row(5), Some(threshold));
+    let row = rows.row(5);
+    let query = Query::new(Metric::Cosine, &row, Some(threshold));
     let found = found(&graph, &rows, &query, (20, 200), Selection::All, |_| true);
     assert!(found.iter().all(|ranked| ranked.score >= threshold));
     assert_eq!(found, exact(&rows, &query, 20, |_| true));
@@ -287,7 +331,8 @@ fn a_stored_graph_finds_the_same() {
         let again = loaded(&bytes, metric, &rows).expect("what was stored");
         assert_eq!(stored(&again), bytes);
         for number in 0..50 {
-            let query = Query::new(metric, rows.row(number * 29), None);
+            let row = rows.row(number * 29);
+            let query = Query::new(metric, &row, None);
             let found = |graph| found(graph, &rows, &query, (10, 30), Selection::All, |_| true);
             assert_eq!(found(&graph), found(&again));
         }
@@ -312,7 +357,8 @@ proptest! {
             bytes.truncate(length.index(bytes.len()).max(Graph::HEAD_BYTES));
         }
         if let Ok(graph) = loaded(&bytes, Metric::L2, &rows) {
-            let query = Query::new(Metric::L2, rows.row(3), None);
+            let row = rows.row(3);
+            let query = Query::new(Metric::L2, &row, None);
             found(&graph, &rows, &query, (10, 30), Selection::All, |_| true);
         }
     }

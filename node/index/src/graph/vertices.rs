@@ -20,8 +20,9 @@ pub(super) struct VertexRows {
 impl VertexRows {
     /// One vertex for each distinct vector of `rows`.
     pub(super) fn of(rows: &RowsView) -> VertexRows {
-        let mut hashes: Vec<(u64, u32)> =
-            (0..rows.len() as u32).map(|row| (xxh3_64(bytemuck::cast_slice(rows.row(row))), row)).collect();
+        let mut hashes: Vec<(u64, u32)> = (0..rows.len() as u32)
+            .map(|row| (xxh3_64(bytemuck::cast_slice(rows.lines_of(row))), row))
+            .collect();
         hashes.sort_unstable();
         let mut vertices: Vec<Vec<u32>> = Vec::new();
         let mut singles = Vec::with_capacity(rows.len());
@@ -32,7 +33,7 @@ impl VertexRows {
             }
             let first = vertices.len();
             for (_, row) in same_hash {
-                let same = |other: &&mut Vec<u32>| bits(rows.row(other[0])).eq(bits(rows.row(*row)));
+                let same = |other: &&mut Vec<u32>| bits(rows, other[0]) == bits(rows, *row);
                 match vertices[first..].iter_mut().find(same) {
                     Some(vertex) => vertex.push(*row),
                     None => vertices.push(vec![*row]),
@@ -165,8 +166,8 @@ impl VertexRows {
 }
 
 /// Zeros of both signs are two vectors: they read back as they were written.
-fn bits(row: &[f32]) -> impl Iterator<Item = u32> + '_ {
-    row.iter().map(|x| x.to_bits())
+fn bits(rows: &RowsView, row: u32) -> &[u32] {
+    bytemuck::cast_slice(rows.lines_of(row))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use prost::Message as _;
 use rand::RngExt;
 use rand::rngs::SmallRng;
+use vectorsphere_index::StorageType;
 use vectorsphere_proto::meta;
 
 use crate::filter::{reference, strategies};
@@ -73,6 +74,7 @@ pub(super) fn replica_meta(random: &mut SmallRng) -> Vec<u8> {
             shard: ShardId { table: table(), index: ShardIndex(random.random_range(0..9)) },
             replica: ReplicaId(random.random()),
             dimension: random.random_range(1..5_000),
+            storage_type: StorageType::ALL[random.random_range(0..StorageType::ALL.len())],
         },
         generation: random.random_range(1..9),
         promised_epoch: Epoch(random.random_range(0..99)),

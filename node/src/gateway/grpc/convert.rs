@@ -158,6 +158,7 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         table_id: table.id.to_string(),
         dimension: table.schema.dimension,
         metric: metric.into(),
+        storage_type: table.schema.storage_type.as_str().to_owned(),
         index_type: table.schema.index.as_str().to_owned(),
         shards: table.schema.shards,
         replicas: table.schema.replicas,

@@ -24,6 +24,7 @@ impl TableService for Api {
                 table_name: request.table_name,
                 dimension: given(request.dimension),
                 metric: metric_word(request.metric)?.to_owned(),
+                storage_type: request.storage_type,
                 index_type: request.index_type,
                 shards: given(request.shards),
                 replicas: given(request.replicas),

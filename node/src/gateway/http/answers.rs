@@ -24,6 +24,8 @@ pub(super) struct TableBody {
     dimension: u32,
     /// `cosine`, `l2` or `dot`.
     metric: &'static str,
+    /// `f32`, `f16` or `bf16`.
+    storage_type: &'static str,
     /// `auto`, `flat` or `hnsw`.
     index_type: &'static str,
     /// Parts of the table.
@@ -46,6 +48,7 @@ impl From<&Table> for TableBody {
             table_id: table.id.to_string(),
             dimension: schema.dimension,
             metric: metric_as_str(schema.metric),
+            storage_type: schema.storage_type.as_str(),
             index_type: schema.index.as_str(),
             shards: schema.shards,
             replicas: schema.replicas,

@@ -24,6 +24,9 @@ struct CreateTableBody {
     dimension: u32,
     /// `cosine` (default), `l2` or `dot`.
     metric: Option<String>,
+    /// How values are kept: `f32` (default) as given; `f16` or `bf16` in half the memory and disk, rounded to the nearest. `f16`
+    /// refuses values above 65,504 in size.
+    storage_type: Option<String>,
     /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read.
     index_type: Option<String>,
     /// 1 to 1,024; default: `default_shards` of the configuration.

@@ -5,7 +5,7 @@
 //! | offset | bytes | file header |
 //! |--:|--:|---|
 //! | 0 | 8 | magic `VSROWS\r\n` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version: 1; 2 when values have two bytes |
 //! | 12 | 4 | segment id |
 //! | 16 | 4 | dimension |
 //! | 20 | 8 | random seed |
@@ -15,20 +15,21 @@
 //!
 //! | offset | bytes | block |
 //! |--:|--:|---|
-//! | 0 | 4 | kind: 1 vectors, 2 entries, 3 end |
+//! | 0 | 4 | kind: 1, 4 or 5 vectors, 2 entries, 3 end |
 //! | 4 | 4 | number of its first row; of the end block: rows of the file |
 //! | 8 | 4 | rows in it |
 //! | 12 | 4 | length of the payload |
 //! | 16 | 4 | CRC-32C over: seed, the 16 bytes before, payload |
 //! | 20 | | payload |
 //!
-//! A vector block holds the rows' f32 values. An entry block holds for each row: created position (8), norm (f64),
-//! bytes of its id (4), bytes of its metadata (4); then for each row its id and its metadata. Rows are ordered by id.
-//! Which rows are deleted stands in the manifest.
+//! A vector block holds the rows' values, f32 in kind 1, f16 in kind 4, bf16 in kind 5: one kind in a file. An entry block
+//! holds for each row: created position (8), norm (f64), bytes of its id (4), bytes of its metadata (4); then for each
+//! row its id and its metadata. Rows are ordered by id. Which rows are deleted stands in the manifest.
 
 use std::path::{Path, PathBuf};
 
 use crc32c::{crc32c, crc32c_append};
+use vectorsphere_index::StorageType;
 
 use super::{MutableSegment, SegmentId, SegmentView};
 use crate::document::Metadata;
@@ -38,7 +39,8 @@ use crate::storage::StorageError;
 use crate::storage::checkpoint::StopFlag;
 
 const MAGIC: [u8; 8] = *b"VSROWS\r\n";
-const VERSION: u32 = 1;
+/// Of files with values of four bytes, which earlier versions read, and of two.
+const VERSIONS: [u32; 2] = [1, 2];
 const FILE_HEADER_BYTES: usize = 32;
 const BLOCK_HEADER_BYTES: usize = 20;
 const ENTRY_BYTES: usize = 24;
@@ -47,9 +49,17 @@ const STRIPE_BYTES: usize = 1 << 20;
 /// Largest payload that is read: a stripe, and one more row of the largest kind.
 const PAYLOAD_BYTES_MAX: usize = STRIPE_BYTES * 2 + (32 << 20);
 
-const VECTORS: u32 = 1;
 const ENTRIES: u32 = 2;
 const END: u32 = 3;
+
+/// Version of a file and kind of its vector blocks.
+fn numbers_of(storage_type: StorageType) -> (u32, u32) {
+    match storage_type {
+        StorageType::F32 => (VERSIONS[0], 1),
+        StorageType::F16 => (VERSIONS[1], 4),
+        StorageType::Bf16 => (VERSIONS[1], 5),
+    }
+}
 
 /// Path of a segment's file in a replica's directory.
 pub fn path_of(directory: &Path, id: SegmentId) -> PathBuf {
@@ -84,9 +94,10 @@ pub(in crate::storage) fn read(
     path: &Path,
     id: SegmentId,
     dimension: u32,
+    storage_type: StorageType,
 ) -> Result<SegmentView, StorageError> {
-    let mut reader = Reader::open(disk, path, id, dimension)?;
-    let mut segment = MutableSegment::new(id, dimension);
+    let mut reader = Reader::open(disk, path, id, dimension, storage_type)?;
+    let mut segment = MutableSegment::new(id, dimension, storage_type);
     while reader.stripe(&mut segment)? {}
     Ok(segment.into_ordered())
 }
@@ -97,9 +108,10 @@ pub(in crate::storage) fn check(
     path: &Path,
     id: SegmentId,
     dimension: u32,
+    storage_type: StorageType,
 ) -> Result<u32, StorageError> {
-    let mut reader = Reader::open(disk, path, id, dimension)?;
-    while reader.stripe(&mut MutableSegment::new(id, dimension))? {}
+    let mut reader = Reader::open(disk, path, id, dimension, storage_type)?;
+    while reader.stripe(&mut MutableSegment::new(id, dimension, storage_type))? {}
     Ok(reader.rows)
 }
 
@@ -119,7 +131,8 @@ impl Writer<'_> {
     fn header(&mut self, segment: &SegmentView) -> Result<(), StorageError> {
         let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        for number in [VERSION, segment.id().0, segment.rows().dimension() as u32] {
+        let (version, _) = numbers_of(segment.rows().storage_type());
+        for number in [version, segment.id().0, segment.rows().dimension() as u32] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.seed.to_le_bytes());
@@ -130,9 +143,10 @@ impl Writer<'_> {
     /// Writes the rows from `first` on that fit into a stripe; returns the row after them.
     fn stripe(&mut self, segment: &SegmentView, first: u32) -> Result<u32, StorageError> {
         let (mut vectors, mut entries, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+        let storage_type = segment.rows().storage_type();
         let mut row = first;
         while row < segment.len() && vectors.len() < STRIPE_BYTES && texts.len() < STRIPE_BYTES {
-            extend_with_values(&mut vectors, segment.rows().row(row));
+            storage_type.append_bytes(&segment.rows().row(row), &mut vectors);
             let (id, metadata) = (segment.document_id(row).as_bytes(), segment.metadata_json(row));
             entries.extend_from_slice(&segment.created(row).0.to_le_bytes());
             entries.extend_from_slice(&segment.rows().norm(row).to_le_bytes());
@@ -143,7 +157,7 @@ impl Writer<'_> {
             row += 1;
         }
         entries.extend_from_slice(&texts);
-        self.block(VECTORS, first, row - first, &vectors)?;
+        self.block(numbers_of(storage_type).1, first, row - first, &vectors)?;
         self.block(ENTRIES, first, row - first, &entries)?;
         Ok(row)
     }
@@ -167,6 +181,7 @@ struct Reader<'p> {
     length: u64,
     seed: u64,
     dimension: usize,
+    storage_type: StorageType,
     /// Rows that were read, and the id of the last one.
     rows: u32,
     last_id: String,
@@ -186,6 +201,7 @@ impl<'p> Reader<'p> {
         path: &'p Path,
         id: SegmentId,
         dimension: u32,
+        storage_type: StorageType,
     ) -> Result<Reader<'p>, StorageError> {
         let reader = disk.open(path).map_err(StorageError::read(path))?;
         let length = reader.len().map_err(StorageError::read(path))?;
@@ -196,6 +212,7 @@ impl<'p> Reader<'p> {
             length,
             seed: 0,
             dimension: dimension as usize,
+            storage_type,
             rows: 0,
             last_id: String::new(),
         };
@@ -222,9 +239,14 @@ impl<'p> Reader<'p> {
         if bytes[..8] != MAGIC || crc32c(&bytes[..28]) != u32_at(&bytes, 28) {
             return Err(self.damaged("header checksum does not fit"));
         }
-        if u32_at(&bytes, 8) != VERSION {
-            let reason = format!("segment format {}, known is {VERSION}", u32_at(&bytes, 8));
+        let version = u32_at(&bytes, 8);
+        if !VERSIONS.contains(&version) {
+            let reason = format!("segment format {version}, known are {VERSIONS:?}");
             return Err(StorageError::Newer { path: self.path.to_path_buf(), reason });
+        }
+        if version != numbers_of(self.storage_type).0 {
+            let storage_type = self.storage_type.as_str();
+            return Err(self.damaged(format!("has format {version}, which is not that of {storage_type}")));
         }
         let found = (u32_at(&bytes, 12), u32_at(&bytes, 16));
         if found != (id.0, dimension) {
@@ -250,9 +272,9 @@ impl<'p> Reader<'p> {
             };
         }
         let entries = self.block()?;
-        let fits = vectors.kind == VECTORS
+        let fits = vectors.kind == numbers_of(self.storage_type).1
             && (entries.kind, entries.first, entries.rows) == (ENTRIES, vectors.first, vectors.rows)
-            && vectors.payload.len() == vectors.rows as usize * self.dimension * 4;
+            && vectors.payload.len() == vectors.rows as usize * self.row_bytes();
         if !fits {
             return Err(self.damaged(format!("has blocks at row {row} that do not belong together")));
         }
@@ -266,22 +288,22 @@ impl<'p> Reader<'p> {
         vectors: &Block,
         entries: &Block,
     ) -> Result<(), StorageError> {
-        let (path, dimension) = (self.path, self.dimension);
+        let (path, dimension, storage_type) = (self.path, self.dimension, self.storage_type);
         let malformed =
             || StorageError::damaged(path, format!("has malformed entries at row {}", vectors.first));
         let count = entries.rows as usize;
         let (table, mut texts) =
             entries.payload.split_at_checked(count * ENTRY_BYTES).ok_or_else(malformed)?;
         let mut values = vec![0.0f32; dimension];
-        let rows = vectors.payload.chunks_exact(dimension * 4).zip(table.chunks_exact(ENTRY_BYTES));
+        let rows = vectors.payload.chunks_exact(self.row_bytes()).zip(table.chunks_exact(ENTRY_BYTES));
         for (vector, entry) in rows {
-            read_values(vector, &mut values);
+            let finite = storage_type.read_bytes(vector, &mut values);
             let (id, rest) = texts.split_at_checked(u32_at(entry, 16) as usize).ok_or_else(malformed)?;
             let (metadata, rest) = rest.split_at_checked(u32_at(entry, 20) as usize).ok_or_else(malformed)?;
             texts = rest;
             let id = std::str::from_utf8(id).map_err(|_| malformed())?;
             let known = DocumentId::parse(id).is_ok() && Metadata::is_stored_form(metadata);
-            if !known || id <= self.last_id.as_str() {
+            if !finite || !known || id <= self.last_id.as_str() {
                 return Err(malformed());
             }
             self.last_id.replace_range(.., id);
@@ -292,6 +314,10 @@ impl<'p> Reader<'p> {
             }
         }
         if texts.is_empty() { Ok(()) } else { Err(malformed()) }
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.dimension * self.storage_type.value_bytes()
     }
 
     fn block(&mut self) -> Result<Block, StorageError> {
@@ -323,31 +349,17 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-fn extend_with_values(out: &mut Vec<u8>, values: &[f32]) {
-    if cfg!(target_endian = "little") {
-        out.extend_from_slice(bytemuck::cast_slice(values));
-    } else {
-        values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
-    }
-}
-
-fn read_values(bytes: &[u8], out: &mut [f32]) {
-    let (chunks, _) = bytes.as_chunks::<4>();
-    for (value, bytes) in out.iter_mut().zip(chunks) {
-        *value = f32::from_le_bytes(*bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::disk::MemoryDisk;
 
-    fn segment(rows: u32) -> SegmentView {
-        let mut segment = MutableSegment::new(SegmentId(3), 5);
+    fn segment(rows: u32, storage_type: StorageType) -> SegmentView {
+        let mut segment = MutableSegment::new(SegmentId(3), 5, storage_type);
         for row in 0..rows {
             let metadata = format!("{{\"row\":{row}}}");
-            let vector = [row as f32, -0.0, 1e-40, 0.5, -1.0];
+            let mut vector = [row as f32 / 2.0, -0.0, 1e-40, 0.1, -1.0];
+            storage_type.round(&mut vector).expect("fits");
             segment.push(&format!("id{row:05}"), &vector, metadata.as_bytes(), Lsn(u64::from(row) * 2 + 1));
         }
         segment.into_ordered()
@@ -369,35 +381,43 @@ mod tests {
     #[test]
     fn rows_round_trip_bit_for_bit() {
         let disk = MemoryDisk::new(1);
-        for rows in [0, 1, 70_000] {
-            let path = PathBuf::from(format!("{rows}.rows"));
-            let written = segment(rows);
+        let all = StorageType::ALL.map(|storage_type| [0, 1, 70_000].map(|rows| (rows, storage_type)));
+        for (rows, storage_type) in all.into_iter().flatten() {
+            let path = PathBuf::from(format!("{rows}.{}.rows", storage_type.as_str()));
+            let written = segment(rows, storage_type);
             let bytes = write(&disk, &path, &written, &StopFlag::default()).expect("written");
             assert_eq!(bytes, disk.read(&path).expect("there").len() as u64);
-            assert!(equal(&written, &read(&disk, &path, SegmentId(3), 5).expect("whole")), "{rows} rows");
-            assert_eq!(check(&disk, &path, SegmentId(3), 5).expect("whole"), rows);
+            let whole = read(&disk, &path, SegmentId(3), 5, storage_type).expect("whole");
+            assert!(equal(&written, &whole), "{rows} rows as {storage_type:?}");
+            assert_eq!(check(&disk, &path, SegmentId(3), 5, storage_type).expect("whole"), rows);
+            for other in StorageType::ALL.into_iter().filter(|other| rows > 0 && *other != storage_type) {
+                let read = read(&disk, &path, SegmentId(3), 5, other);
+                assert!(matches!(read, Err(StorageError::Damaged { .. })), "{storage_type:?} as {other:?}");
+            }
         }
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_seen() {
         let disk = MemoryDisk::new(1);
-        let path = PathBuf::from("a.rows");
-        write(&disk, &path, &segment(3), &StopFlag::default()).expect("written");
-        let bytes = disk.read(&path).expect("there");
-        let is_damaged = |bytes: Vec<u8>| {
-            disk.overwrite(&path, bytes);
-            let checked = check(&disk, &path, SegmentId(3), 5);
-            assert_eq!(checked.is_ok(), read(&disk, &path, SegmentId(3), 5).is_ok());
-            matches!(checked, Err(StorageError::Damaged { .. }))
-        };
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(is_damaged(flipped), "bit {bit}");
+        for storage_type in StorageType::ALL {
+            let path = PathBuf::from(storage_type.as_str());
+            write(&disk, &path, &segment(3, storage_type), &StopFlag::default()).expect("written");
+            let bytes = disk.read(&path).expect("there");
+            let is_damaged = |bytes: Vec<u8>| {
+                disk.overwrite(&path, bytes);
+                let checked = check(&disk, &path, SegmentId(3), 5, storage_type);
+                assert_eq!(checked.is_ok(), read(&disk, &path, SegmentId(3), 5, storage_type).is_ok());
+                matches!(checked, Err(StorageError::Damaged { .. }))
+            };
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(is_damaged(flipped), "bit {bit}");
+            }
+            assert!((0..bytes.len()).all(|length| is_damaged(bytes[..length].to_vec())));
+            assert!(is_damaged([&bytes[..], &[0]].concat()));
+            assert!(!is_damaged(bytes));
         }
-        assert!((0..bytes.len()).all(|length| is_damaged(bytes[..length].to_vec())));
-        assert!(is_damaged([&bytes[..], &[0]].concat()));
-        assert!(!is_damaged(bytes));
     }
 }

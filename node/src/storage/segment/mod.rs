@@ -13,7 +13,7 @@ pub(in crate::storage) mod graph_file;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use vectorsphere_index::{Graph, Rows, RowsView};
+use vectorsphere_index::{Graph, Rows, RowsView, StorageType};
 
 use self::dead_rows::DeadRows;
 use self::entries::{Entries, EntriesView};
@@ -53,17 +53,18 @@ pub struct MutableSegment {
 
 impl MutableSegment {
     /// An empty segment for vectors of `dimension` values.
-    pub fn new(id: SegmentId, dimension: u32) -> MutableSegment {
-        let rows = Rows::new(dimension as usize);
+    pub fn new(id: SegmentId, dimension: u32, storage_type: StorageType) -> MutableSegment {
+        let rows = Rows::stored_as(storage_type, dimension as usize);
         MutableSegment { id, rows, entries: Entries::default(), content_bytes: 0 }
     }
 
-    /// Appends a row and returns its number.
+    /// Appends a row, whose values the storage type holds, and returns its number.
     pub fn push(&mut self, id: &str, vector: &[f32], metadata: &[u8], created: Lsn) -> u32 {
         let row = self.rows.push(vector);
         let entry = self.entries.push(id, metadata, created);
         assert_eq!(row, entry, "vectors and entries are appended together");
-        self.content_bytes += (size_of_val(vector) + id.len() + metadata.len()) as u64;
+        let vector_bytes = vector.len() * self.rows.storage_type().value_bytes();
+        self.content_bytes += (vector_bytes + id.len() + metadata.len()) as u64;
         row
     }
 
@@ -107,6 +108,11 @@ impl MutableSegment {
     /// Values of each vector.
     pub fn dimension(&self) -> usize {
         self.rows.dimension()
+    }
+
+    /// How the values of vectors are kept.
+    pub fn storage_type(&self) -> StorageType {
+        self.rows.storage_type()
     }
 
     /// Rows in it.
@@ -245,7 +251,7 @@ impl SegmentView {
     pub fn document(&self, row: u32, with_vector: bool) -> Document {
         Document {
             id: DocumentId::parse(self.document_id(row)).expect("only parsed ids are stored"),
-            vector: if with_vector { self.rows.row(row).to_vec() } else { Vec::new() },
+            vector: if with_vector { self.rows.row(row).into_owned() } else { Vec::new() },
             metadata: self.metadata(row),
         }
     }
@@ -280,5 +286,5 @@ impl SegmentView {
 }
 
 fn row_digest(rows: &RowsView, entries: &EntriesView, row: u32) -> u128 {
-    digest::of_row(entries.id(row), entries.created(row), rows.row(row), entries.metadata(row))
+    digest::of_row(entries.id(row), entries.created(row), &rows.row(row), entries.metadata(row))
 }

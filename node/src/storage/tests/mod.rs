@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use vectorsphere_index::StorageType;
 
 use super::*;
 use crate::document::{Document, Metadata};
@@ -41,6 +42,7 @@ pub(super) fn identity(replica: u8) -> ReplicaIdentity {
         },
         replica: ReplicaId([replica; 16]),
         dimension: DIMENSION,
+        storage_type: StorageType::F32,
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use vectorsphere_index::StorageType;
 
 use crate::ids::{Lsn, ShardId, ShardIndex, TableId};
 use crate::storage::StorageError;
 use crate::storage::digest::Digest;
 use crate::storage::manifest::Manifest;
 use crate::storage::reigns::Reigns;
-use crate::storage::replica_meta::StoredReign;
+use crate::storage::replica_meta::{StoredReign, word_of};
 use crate::storage::segment::{SegmentId, file};
 
 /// A checkpoint as one replica offers it to another. Equal descriptions are of equal files.
@@ -19,6 +20,8 @@ pub struct SnapshotDescription {
     pub shard: ShardId,
     /// Values of each vector.
     pub dimension: u32,
+    /// How they are kept.
+    pub storage_type: StorageType,
     /// Position of the checkpoint, and what a replica holds there.
     pub digest: Digest,
     /// Reigns up to the position, at least the one that wrote it.
@@ -61,6 +64,9 @@ pub(super) struct StoredDescription {
     manifest: u64,
     #[prost(message, repeated, tag = "9")]
     files: Vec<StoredFile>,
+    /// Empty: f32.
+    #[prost(string, tag = "10")]
+    storage_type: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -108,7 +114,7 @@ impl SnapshotDescription {
     }
 
     pub(super) fn to_stored(&self) -> StoredDescription {
-        let SnapshotDescription { shard, dimension, digest, reigns, manifest, files } = self;
+        let SnapshotDescription { shard, dimension, storage_type, digest, reigns, manifest, files } = self;
         let stored_file = |file: &SnapshotFile| {
             let SnapshotFile { segment, bytes, blake3 } = file;
             StoredFile { segment: segment.map(|id| id.0), bytes: *bytes, blake3: blake3.to_vec() }
@@ -123,6 +129,7 @@ impl SnapshotDescription {
             reigns: StoredReign::all(reigns),
             manifest: *manifest,
             files: files.iter().map(stored_file).collect(),
+            storage_type: word_of(*storage_type),
         }
     }
 
@@ -144,6 +151,7 @@ impl SnapshotDescription {
         fits.then_some(SnapshotDescription {
             shard: ShardId { table, index: ShardIndex(stored.shard) },
             dimension: stored.dimension,
+            storage_type: StorageType::parse(&stored.storage_type)?,
             digest,
             reigns,
             manifest: stored.manifest,

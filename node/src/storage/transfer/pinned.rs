@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use vectorsphere_index::StorageType;
 
 use super::description::{SnapshotDescription, SnapshotFile};
 use crate::ids::{Lsn, ShardId};
@@ -29,6 +30,7 @@ struct Pinned {
     home: PathBuf,
     shard: ShardId,
     dimension: u32,
+    storage_type: StorageType,
     digest: Digest,
     reigns: Reigns,
     manifest: u64,
@@ -91,7 +93,7 @@ impl Pinned {
         for (id, bytes) in &self.segments {
             let path = file::path_of(&self.home, *id);
             // Damage is found here, at the replica that has it, not by whoever gets the copy.
-            file::check(disk, &path, *id, self.dimension)?;
+            file::check(disk, &path, *id, self.dimension, self.storage_type)?;
             let (found, blake3) = hash_file(disk, &path)?;
             if found != *bytes {
                 return Err(StorageError::damaged(
@@ -104,6 +106,7 @@ impl Pinned {
         Ok(SnapshotDescription {
             shard: self.shard,
             dimension: self.dimension,
+            storage_type: self.storage_type,
             digest: self.digest,
             reigns: self.reigns.clone(),
             manifest: self.manifest,
@@ -164,6 +167,7 @@ impl Store {
             home: self.home.clone(),
             shard: self.meta.identity.shard,
             dimension: self.meta.identity.dimension,
+            storage_type: self.meta.identity.storage_type,
             digest: self.manifest.digest,
             reigns,
             manifest: self.manifest.id,

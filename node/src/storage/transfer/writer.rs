@@ -219,8 +219,10 @@ fn meta_before(
     description: &SnapshotDescription,
 ) -> Result<Option<ReplicaMeta>, StorageError> {
     let refused = |reason: String| Err(StorageError::refused("snapshot", reason));
-    if (description.shard, description.dimension) != (identity.shard, identity.dimension) {
-        return refused(format!("it is of shard {} of {} values", description.shard, description.dimension));
+    let SnapshotDescription { shard, dimension, storage_type, .. } = description;
+    if (*shard, *dimension, *storage_type) != (identity.shard, identity.dimension, identity.storage_type) {
+        let storage_type = storage_type.as_str();
+        return refused(format!("it is of shard {shard} of {dimension} values as {storage_type}"));
     }
     let meta = ReplicaMeta::read(place.disk.as_ref(), &place.directory)?;
     if let Some(meta) = &meta {

@@ -46,6 +46,7 @@ impl Cluster {
         let schema = TableSchema {
             name: TableName::parse("docs").expect("valid"),
             dimension: 4,
+            storage_type: Default::default(),
             metric: Metric::L2,
             index: IndexKind::Flat,
             shards: shards.len() as u32,
