@@ -73,10 +73,7 @@ async fn a_large_table_is_walked_and_finds_what_a_scan_finds() {
         assert_eq!(search["width"], 70, "{segment}");
         let [hops, vertices, rows] =
             ["hops", "vertices", "rows"].map(|name| search[name].as_u64().expect("a count"));
-        assert!(
-            0 < hops && hops < vertices && vertices < segment["rows"].as_u64().expect("rows"),
-            "{segment}"
-        );
+        assert!(0 < hops && hops <= vertices, "{segment}");
         assert!(rows >= 10 && search["elapsed_us"].is_u64(), "{segment}");
     }
     let exact = explained(json!({"vector": vector(5), "exact": true, "explain": true})).await;
