@@ -3,6 +3,7 @@
 //! A draft says what the caller wrote; a domain value is proof that the rules of `docs/reference/limits.md` hold.
 //! Checked before anything is written, all broken rules at once.
 
+mod index_kind;
 mod indexed_fields;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub(super) use index_kind::{CodeBits, IndexOptionsDraft};
 pub(super) use indexed_fields::{IndexedFieldsDraft, metadata_index};
 
 use super::limits::{
@@ -23,8 +25,9 @@ use crate::filter::{Filter, FilterDraft};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{Consistency, EF_MAX, ReadOptions, SearchRequest, SearchTarget, TOP_K_MAX};
-use crate::table::{DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
+use crate::table::{DIMENSION_MAX, Metric, REPLICAS_MAX, SHARDS_MAX, TableSchema, parse_metric};
 
+use index_kind::index_kind;
 use indexed_fields::indexed_fields;
 
 /// A table as the caller describes it; `None` and empty mean the default.
@@ -38,6 +41,7 @@ pub(super) struct TableDraft {
     pub(super) replicas: Option<u64>,
     pub(super) min_isr: Option<u64>,
     pub(super) metadata_indexes: IndexedFieldsDraft,
+    pub(super) index_options: IndexOptionsDraft,
 }
 
 /// A vector as the caller wrote it.
@@ -122,15 +126,12 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         let allowed = METRICS.map(crate::table::metric_as_str).join(", ");
         violations.add("/metric", format!("metric {} must be one of {allowed}", quoted(&draft.metric)));
     }
-    let index = IndexKind::parse(&draft.index_type);
-    if index.is_none() {
-        let allowed = IndexKind::ALL.map(IndexKind::as_str).join(", ");
-        let given = quoted(&draft.index_type);
-        violations.add("/index_type", format!("index_type {given} must be one of {allowed}"));
-    }
     if draft.dimension.is_none() {
         violations.add("/dimension", format!("dimension is missing, must be 1 to {DIMENSION_MAX}"));
     }
+    let asked = draft.dimension.and_then(|asked| u32::try_from(asked).ok());
+    let vectors = asked.filter(|asked| (1..=DIMENSION_MAX).contains(asked)).zip(metric);
+    let index = index_kind(&draft.index_type, &draft.index_options, vectors, &mut violations);
     let dimension = ranged("dimension", draft.dimension.unwrap_or(1), DIMENSION_MAX, &mut violations);
     let shards = draft.shards.unwrap_or(u64::from(defaults.shards));
     let shards = ranged("shards", shards, SHARDS_MAX, &mut violations);

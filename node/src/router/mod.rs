@@ -120,9 +120,9 @@ pub struct ShardCounts {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     pub index_bytes: u64,
-    /// Rows in segments with a graph; searches scan the others.
+    /// Rows in segments with an index; searches scan the others.
     pub indexed_rows: u64,
     /// Bytes on disk: log and segments.
     pub disk_bytes: u64,
@@ -141,9 +141,9 @@ pub struct Totals {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     pub index_bytes: u64,
-    /// Rows in segments with a graph; searches scan the others.
+    /// Rows in segments with an index; searches scan the others.
     pub indexed_rows: u64,
     /// Bytes on disk: logs and segments.
     pub disk_bytes: u64,

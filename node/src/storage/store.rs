@@ -127,9 +127,9 @@ pub struct StoreStatistics {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     pub index_bytes: u64,
-    /// Rows in segments that have a graph.
+    /// Rows in segments that have an index.
     pub indexed_rows: u64,
     /// Segments with rows.
     pub segments: u32,
@@ -357,12 +357,12 @@ impl StoreReader {
     /// Counts and sizes.
     pub fn statistics(&self) -> StoreStatistics {
         let snapshot = self.snapshot();
-        let indexed = snapshot.segments.iter().filter(|segment| segment.graph().is_some());
+        let indexed = snapshot.segments.iter().filter(|segment| segment.index().is_some());
         StoreStatistics {
             documents: snapshot.documents,
             deleted_rows: snapshot.rows().saturating_sub(snapshot.documents),
             vector_bytes: snapshot.segments.iter().map(|segment| segment.vector_bytes() as u64).sum(),
-            index_bytes: snapshot.segments.iter().map(|segment| segment.graph_bytes() as u64).sum(),
+            index_bytes: snapshot.segments.iter().map(|segment| segment.index_bytes() as u64).sum(),
             indexed_rows: indexed.map(|segment| u64::from(segment.len())).sum(),
             segments: snapshot.segments.len() as u32,
             last_lsn: snapshot.lsn,

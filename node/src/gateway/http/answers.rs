@@ -10,7 +10,7 @@ use crate::document::{Document, Metadata};
 use crate::filter::index::FilterReport;
 use crate::router::{self, Page, ShardStatistics, StoredDocument, TableStatistics, WriteReceipt};
 use crate::search::{Hit, SearchResult, ShardExplanation};
-use crate::table::{Table, metric_as_str};
+use crate::table::{IndexKind, IndexOptions, Table, metric_as_str};
 
 /// A table.
 #[derive(Serialize, ToSchema)]
@@ -24,8 +24,11 @@ pub(super) struct TableBody {
     dimension: u32,
     /// `cosine`, `l2` or `dot`.
     metric: &'static str,
-    /// `auto`, `flat` or `hnsw`.
-    index_type: &'static str,
+    /// `auto`, `flat`, `hnsw`, `ivf` or `faiss:<factory string>`.
+    index_type: String,
+    /// How graphs are built, as far as it was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_options: Option<IndexOptionsBody>,
     /// Parts of the table.
     shards: u32,
     /// Copies of each shard.
@@ -46,13 +49,36 @@ impl From<&Table> for TableBody {
             table_id: table.id.to_string(),
             dimension: schema.dimension,
             metric: metric_as_str(schema.metric),
-            index_type: schema.index.as_str(),
+            index_type: schema.index.to_string(),
+            index_options: IndexOptionsBody::of(&schema.index),
             shards: schema.shards,
             replicas: schema.replicas,
             min_isr: schema.min_isr,
             metadata_indexes: schema.metadata_index_words().collect(),
             state: table.state.as_str(),
         }
+    }
+}
+
+/// How graphs are built. What is absent is as usual.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChosenIndexOptions)]
+struct IndexOptionsBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    m: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ef_construction: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code_bits: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alpha: Option<f32>,
+}
+
+impl IndexOptionsBody {
+    fn of(index: &IndexKind) -> Option<IndexOptionsBody> {
+        let options = index.options().filter(|options| **options != IndexOptions::default())?;
+        let IndexOptions { m, ef_construction, code_bits: _, alpha } = *options;
+        Some(IndexOptionsBody { m, ef_construction, code_bits: options.bits(), alpha })
     }
 }
 
@@ -271,6 +297,8 @@ pub(super) struct TableStatisticsBody {
     table_name: String,
     #[serde(flatten)]
     totals: Totals,
+    /// Kind of index that the `indexed_rows` are in: `hnsw` under `auto`, else that of the table.
+    index_type: String,
     shards: Vec<ShardStatisticsBody>,
 }
 
@@ -283,9 +311,9 @@ pub(super) struct Totals {
     deleted_rows: u64,
     /// Bytes of vectors in memory.
     vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     index_bytes: u64,
-    /// Rows in segments with a graph; searches scan the others.
+    /// Rows in segments with an index; searches scan the others.
     indexed_rows: u64,
     /// Bytes on disk.
     disk_bytes: u64,
@@ -316,7 +344,9 @@ impl TableStatisticsBody {
         let mut totals = router::Totals::default();
         totals.add(statistics);
         let shards = statistics.shards.iter().map(shard).collect();
-        TableStatisticsBody { table_name: table.schema.name.to_string(), totals: totals.into(), shards }
+        let index_type = table.schema.index.of_segments().to_string();
+        let table_name = table.schema.name.to_string();
+        TableStatisticsBody { table_name, totals: totals.into(), index_type, shards }
     }
 }
 

@@ -13,7 +13,7 @@ use super::metadata;
 use super::object::{At, IdText, Object, ObjectSeed, WholeNumber};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, parse};
-use super::{filter, indexed_fields};
+use super::{filter, index_options, indexed_fields};
 use crate::document::Metadata;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::DocumentId;
@@ -122,6 +122,7 @@ impl<'de> Object<'de> for TableDraft {
         "replicas",
         "min_isr",
         "metadata_indexes",
+        "index_options",
     ];
 
     fn take<A: MapAccess<'de>>(
@@ -138,6 +139,7 @@ impl<'de> Object<'de> for TableDraft {
             "shards" => self.shards = number(map)?,
             "replicas" => self.replicas = number(map)?,
             "min_isr" => self.min_isr = number(map)?,
+            "index_options" => self.index_options = index_options::read(map, reader)?,
             _ => self.metadata_indexes = indexed_fields::read(map, reader)?,
         }
         Ok(())

@@ -36,6 +36,8 @@ pub(super) enum At {
     Body,
     /// A document in a batch.
     Document(usize),
+    /// The value of a field of the body.
+    Inside(&'static str),
     /// Somewhere inside the filter of a search: the reader knows where.
     Filter,
 }
@@ -46,6 +48,7 @@ impl At {
         match self {
             At::Body => format!("/{name}"),
             At::Document(index) => format!("/documents/{index}/{name}"),
+            At::Inside(field) => format!("/{field}/{name}"),
             At::Filter => format!("{}/{name}", reader.inside.borrow()),
         }
     }
