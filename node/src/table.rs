@@ -1,10 +1,14 @@
 //! Tables: their schema and life.
 
+mod index_kind;
+
 use std::collections::BTreeMap;
 
 use vectorsphere_proto::meta;
 
 pub use vectorsphere_index::{Metric, StorageType};
+
+pub use self::index_kind::{IndexKind, IndexOptions};
 
 use crate::filter::KeyPath;
 use crate::filter::index::{FIELDS_MAX, FieldKind, IndexedFields};
@@ -54,17 +58,6 @@ pub struct Table {
     pub state: TableState,
 }
 
-/// Kinds of index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IndexKind {
-    /// Chosen by size: small segments are scanned, large ones get a graph.
-    Auto,
-    /// Exact scan of all rows.
-    Flat,
-    /// A graph for all but the smallest segments.
-    Hnsw,
-}
-
 /// Where a table stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableState {
@@ -74,28 +67,6 @@ pub enum TableState {
     Active,
     /// Shards are being removed.
     Deleting,
-}
-
-impl IndexKind {
-    /// Every kind, for messages that say what is allowed.
-    pub const ALL: [IndexKind; 3] = [IndexKind::Auto, IndexKind::Flat, IndexKind::Hnsw];
-
-    /// The word that users write.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            IndexKind::Auto => "auto",
-            IndexKind::Flat => "flat",
-            IndexKind::Hnsw => "hnsw",
-        }
-    }
-
-    /// The kind of a word; empty means the default.
-    pub fn parse(word: &str) -> Option<IndexKind> {
-        if word.is_empty() {
-            return Some(IndexKind::Auto);
-        }
-        IndexKind::ALL.into_iter().find(|kind| kind.as_str() == word)
-    }
 }
 
 impl TableState {
@@ -167,13 +138,14 @@ impl TableSchema {
             name: self.name.to_string(),
             dimension: self.dimension,
             metric: metric.into(),
-            index_type: self.index.as_str().to_owned(),
+            index_type: self.index.to_string(),
             shards: self.shards,
             replicas: self.replicas,
             min_isr: self.min_isr,
             shard_hash: 1,
             vector_type: self.storage_type.as_str().to_owned(),
             metadata_indexes: self.metadata_index_words().map(index_record).collect(),
+            index_options: self.index.options().and_then(IndexOptions::to_record),
             ..meta::TableRecord::default()
         }
     }
@@ -186,14 +158,16 @@ impl TableSchema {
             meta::Metric::Dot => Metric::Dot,
             meta::Metric::Unspecified => return Err("metric is missing".to_owned()),
         };
+        let index = IndexKind::parse(&record.index_type)
+            .ok_or_else(|| format!("index type {:?}", record.index_type))?;
+        let options = record.index_options.as_ref().map(IndexOptions::from_record).transpose()?;
         let mut schema = TableSchema {
             name: TableName::parse(&record.name).map_err(|error| error.to_string())?,
             dimension: record.dimension,
             metric,
             storage_type: StorageType::parse(&record.vector_type)
                 .ok_or_else(|| format!("vector type {:?} is not known", record.vector_type))?,
-            index: IndexKind::parse(&record.index_type)
-                .ok_or_else(|| format!("index type {:?}", record.index_type))?,
+            index: index.with_options(options.unwrap_or_default()),
             shards: record.shards,
             replicas: record.replicas,
             min_isr: record.min_isr,
@@ -254,7 +228,7 @@ mod tests {
                 dimension: 384,
                 metric: Metric::L2,
                 storage_type: StorageType::Bf16,
-                index: IndexKind::Flat,
+                index: IndexKind::Hnsw(IndexOptions { m: Some(24), ..IndexOptions::default() }),
                 shards: 3,
                 replicas: 1,
                 min_isr: 1,

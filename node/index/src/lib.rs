@@ -12,6 +12,9 @@ mod codes;
 mod distance;
 #[cfg(feature = "faiss")]
 pub mod faiss;
+#[cfg(not(feature = "faiss"))]
+#[path = "faiss/absent.rs"]
+pub mod faiss;
 mod graph;
 mod line;
 mod memory;
@@ -31,7 +34,7 @@ pub use graph::{
 pub use metric::Metric;
 pub use row_mask::RowMask;
 pub use rows::{Rows, RowsView};
-pub use scan::{Query, scan};
+pub use scan::{Query, offer, scan};
 pub use score::{norm, score};
 pub use storage_type::StorageType;
 pub use top_k::{Ranked, TopK};

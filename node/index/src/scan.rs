@@ -131,6 +131,30 @@ fn estimate(
     }
 }
 
+/// Offers to `top` those of `candidates` that reach the threshold and could be among the best, with exact scores: what a
+/// scan of only these rows does.
+///
+/// # Panics
+/// When the dimensions of query and rows differ, or a candidate is no row.
+pub fn offer<K: Ord>(
+    kernels: Kernels,
+    rows: &RowsView,
+    candidates: impl IntoIterator<Item = u32>,
+    query: &Query<'_>,
+    key: impl Fn(u32) -> K,
+    top: &mut TopK<K>,
+) {
+    assert_eq!(query.vector.len(), rows.dimension(), "a query of another dimension");
+    if top.is_closed() {
+        return;
+    }
+    let mut lines = Vec::new();
+    let mut offers = Offers::new(kernels, rows, query, &mut lines);
+    for row in candidates {
+        offers.offer(row, |_| true, &key, top);
+    }
+}
+
 /// Scores single rows exactly, those that could be among the best.
 pub(crate) struct Offers<'o> {
     kernels: Kernels,

@@ -427,6 +427,7 @@ mod tests {
             shard_hash: 1,
             vector_type: "f32".to_owned(),
             metadata_indexes: Vec::new(),
+            index_options: None,
         };
         record.encode_to_vec()
     }

@@ -121,6 +121,8 @@ impl Coordinator {
     ) -> Result<Table, Error> {
         let guard = self.guard()?;
         schema.check().map_err(|why| Error::invalid("", why))?;
+        let index = &schema.index;
+        index.check(schema.dimension, schema.metric).map_err(|why| Error::invalid("/index_type", why))?;
         let (there, needed) = (hosts(&self.discovery.view()).len(), schema.replicas);
         if there < needed as usize {
             let message = format!("table {} needs {needed} slaves, {there} are there", schema.name);

@@ -3,6 +3,7 @@
 //! A draft says what the caller wrote; a domain value is proof that the rules of `docs/reference/limits.md` hold.
 //! Checked before anything is written, all broken rules at once.
 
+mod index_kind;
 mod indexed_fields;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub(super) use index_kind::{CodeBits, IndexOptionsDraft};
 pub(super) use indexed_fields::{IndexedFieldsDraft, metadata_index};
 
 use super::limits::{
@@ -27,10 +29,9 @@ use crate::search::{
     BATCH_HITS_MAX, Consistency, EF_MAX, METADATA_FIELDS_MAX, MetadataChoice, QUERIES_MAX, ReadOptions,
     SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
 };
-use crate::table::{
-    DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric,
-};
+use crate::table::{DIMENSION_MAX, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric};
 
+use index_kind::index_kind;
 use indexed_fields::indexed_fields;
 
 /// A table as the caller describes it; `None` and empty mean the default.
@@ -45,6 +46,7 @@ pub(super) struct TableDraft {
     pub(super) replicas: Option<u64>,
     pub(super) min_isr: Option<u64>,
     pub(super) metadata_indexes: IndexedFieldsDraft,
+    pub(super) index_options: IndexOptionsDraft,
 }
 
 /// A vector as the caller wrote it.
@@ -156,15 +158,12 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         let given = quoted(&draft.storage_type);
         violations.add("/storage_type", format!("storage_type {given} must be one of {allowed}"));
     }
-    let index = IndexKind::parse(&draft.index_type);
-    if index.is_none() {
-        let allowed = IndexKind::ALL.map(IndexKind::as_str).join(", ");
-        let given = quoted(&draft.index_type);
-        violations.add("/index_type", format!("index_type {given} must be one of {allowed}"));
-    }
     if draft.dimension.is_none() {
         violations.add("/dimension", format!("dimension is missing, must be 1 to {DIMENSION_MAX}"));
     }
+    let asked = draft.dimension.and_then(|asked| u32::try_from(asked).ok());
+    let vectors = asked.filter(|asked| (1..=DIMENSION_MAX).contains(asked)).zip(metric);
+    let index = index_kind(&draft.index_type, &draft.index_options, vectors, &mut violations);
     let dimension = ranged("dimension", draft.dimension.unwrap_or(1), DIMENSION_MAX, &mut violations);
     let shards = draft.shards.unwrap_or(u64::from(defaults.shards));
     let shards = ranged("shards", shards, SHARDS_MAX, &mut violations);

@@ -120,12 +120,12 @@ pub struct ShardCounts {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     pub index_bytes: u64,
-    /// Rows in segments with a graph; searches scan the others.
+    /// Rows in segments with an index; searches scan the others.
     pub indexed_rows: u64,
-    /// Mean recall of ten hits at the default effort, over rows.
-    pub recall_estimate: f64,
+    /// Mean recall of ten hits at the default effort, over rows; `None`: not known.
+    pub recall_estimate: Option<f64>,
     /// Bytes on disk: log and segments.
     pub disk_bytes: u64,
     /// Sealed segments.
@@ -143,12 +143,13 @@ pub struct Totals {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     pub index_bytes: u64,
-    /// Rows in segments with a graph; searches scan the others.
+    /// Rows in segments with an index; searches scan the others.
     pub indexed_rows: u64,
-    /// Rows, each with the recall of its shard.
+    /// Rows, each with the recall of its shard, and whether that of a shard is not known.
     found_rows: f64,
+    is_recall_unknown: bool,
     /// Bytes on disk: logs and segments.
     pub disk_bytes: u64,
     /// Shards.
@@ -171,15 +172,19 @@ impl Totals {
             self.vector_bytes += counts.vector_bytes;
             self.index_bytes += counts.index_bytes;
             self.indexed_rows += counts.indexed_rows;
-            self.found_rows += counts.recall_estimate * (counts.documents + counts.deleted_rows) as f64;
+            let rows = (counts.documents + counts.deleted_rows) as f64;
+            match counts.recall_estimate {
+                Some(recall) => self.found_rows += recall * rows,
+                None => self.is_recall_unknown = true,
+            }
             self.disk_bytes += counts.disk_bytes;
         }
     }
 
-    /// Mean recall of ten hits at the default effort; `None` without rows.
+    /// Mean recall of ten hits at the default effort; `None` without rows, and where it is not known.
     pub fn recall_estimate(&self) -> Option<f64> {
         let rows = self.documents + self.deleted_rows;
-        (rows > 0).then(|| self.found_rows / rows as f64)
+        (rows > 0 && !self.is_recall_unknown).then(|| self.found_rows / rows as f64)
     }
 }
 

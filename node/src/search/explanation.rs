@@ -56,6 +56,8 @@ pub enum SearchPlan {
     TwoHopWalk,
     /// Comparing the codes of all rows that pass.
     ScanCodes,
+    /// Comparing the rows that an index of FAISS names.
+    Faiss,
 }
 
 impl SegmentSearch {
@@ -77,6 +79,7 @@ impl SearchPlan {
             SearchPlan::FilteredWalk(_) => "filtered_walk",
             SearchPlan::TwoHopWalk => "two_hop_walk",
             SearchPlan::ScanCodes => "scan_codes",
+            SearchPlan::Faiss => "faiss",
         }
     }
 
@@ -84,7 +87,7 @@ impl SearchPlan {
     pub const fn width(self) -> Option<u32> {
         match self {
             SearchPlan::Walk(width) | SearchPlan::FilteredWalk(width) => Some(width),
-            SearchPlan::Scan | SearchPlan::TwoHopWalk | SearchPlan::ScanCodes => None,
+            SearchPlan::Scan | SearchPlan::TwoHopWalk | SearchPlan::ScanCodes | SearchPlan::Faiss => None,
         }
     }
 
@@ -95,6 +98,7 @@ impl SearchPlan {
             "filtered_walk" => SearchPlan::FilteredWalk(width),
             "two_hop_walk" => SearchPlan::TwoHopWalk,
             "scan_codes" => SearchPlan::ScanCodes,
+            "faiss" => SearchPlan::Faiss,
             _ => return None,
         })
     }

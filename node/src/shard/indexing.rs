@@ -1,4 +1,4 @@
-//! When a replica gets the graphs of its segments: after it was opened and after each checkpoint, the largest segment
+//! When a replica gets the indexes of its segments: after it was opened and after each checkpoint, the largest segment
 //! first, one build at a time on a node.
 
 use std::sync::Arc;
@@ -6,41 +6,51 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use vectorsphere_index::{GraphOptions, Kernels};
+use vectorsphere_index::Kernels;
+use vectorsphere_index::faiss::Factory;
 
 use super::metrics::ShardMetrics;
 use super::owner::{Owner, chain};
 use crate::ids::ShardId;
 use crate::runtime::{in_background, spawn_blocking};
 use crate::storage::StorageError;
-use crate::storage::indexing::{IndexPlace, IndexPlan};
-use crate::storage::segment::SegmentView;
+use crate::storage::indexing::{BuildFailure, IndexPlace, IndexPlan, Recipe};
+use crate::storage::segment::{SegmentIndex, SegmentView};
 use crate::table::{IndexKind, TableSchema};
 
 /// Segments with fewer bytes of vectors are scanned: reading 1 MiB takes about 100 us, a walk some tens.
 const AUTO_BYTES_MIN: usize = 1 << 20;
-/// The same where a graph was asked for.
-const HNSW_BYTES_MIN: usize = 256 << 10;
+/// The same where an index was asked for.
+const ASKED_BYTES_MIN: usize = 256 << 10;
 /// What is not in a segment yet is scanned: a log of this size starts a checkpoint, however long it may get elsewhere.
 const SCANNED_LOG_BYTES_MAX: u64 = 8 << 20;
-/// A replica that took no write for so long makes a segment of what would be worth a graph.
+/// A replica that took no write for so long makes a segment of what would be worth an index.
 const REST: Duration = Duration::from_secs(1);
 
-/// How the graphs of a table are built; `None`: it has none.
+/// How the indexes of a table are built; `None`: it has none.
+///
+/// # Panics
+/// When this build has no indexes of the table's kind, which opening a replica checks before.
 pub(super) fn index_plan(schema: &TableSchema, kernels: Kernels) -> Option<IndexPlan> {
-    let bytes_min = match schema.index {
+    let metric = schema.metric;
+    let (recipe, bytes_min) = match &schema.index {
         IndexKind::Flat => return None,
-        IndexKind::Auto => AUTO_BYTES_MIN,
-        IndexKind::Hnsw => HNSW_BYTES_MIN,
+        IndexKind::Auto(options) => (Recipe::Graph(options.graph_options()), AUTO_BYTES_MIN),
+        IndexKind::Hnsw(options) => (Recipe::Graph(options.graph_options()), ASKED_BYTES_MIN),
+        IndexKind::Ivf => (Recipe::Ivf, ASKED_BYTES_MIN),
+        IndexKind::Faiss(factory) => {
+            let factory = Factory::parse(factory, schema.dimension as usize, metric);
+            (Recipe::Faiss(factory.expect("checked before the replica was opened")), ASKED_BYTES_MIN)
+        }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Some(IndexPlan { kernels, metric: schema.metric, options: GraphOptions::default(), bytes_min, threads })
+    Some(IndexPlan { kernels, metric, recipe, bytes_min, threads })
 }
 
-/// What a replica does about its graphs.
+/// What a replica does about its indexes.
 pub(super) struct Indexing {
     place: IndexPlace,
     /// `None`: the table is scanned.
@@ -75,7 +85,7 @@ impl Indexing {
         }
     }
 
-    /// Waits until a graph is there; for ever when none is awaited. Cancel-safe.
+    /// Waits until an index is there; for ever when none is awaited. Cancel-safe.
     pub(super) async fn progress(&mut self) {
         match &mut self.under_way {
             Some(under_way) => (&mut under_way.work).await,
@@ -85,7 +95,8 @@ impl Indexing {
         self.is_due = true;
     }
 
-    /// Returns when nothing is built or written any more.
+    /// Returns when nothing is written any more, and no graph is built. An index of FAISS that is being built is left to end by
+    /// itself, in memory only: it cannot be stopped.
     pub(super) async fn abandon(&mut self) {
         if let Some(under_way) = self.under_way.take() {
             under_way.stop.cancel();
@@ -95,19 +106,20 @@ impl Indexing {
 }
 
 impl Owner {
-    /// Begins with the next graph, if there is one to get.
+    /// Begins with the next index, if there is one to get.
     pub(super) fn begin_indexing_if_due(&mut self) {
         let indexing = &mut self.indexing;
-        let Some(plan) = indexing.plan.filter(|_| indexing.is_due && indexing.under_way.is_none()) else {
+        if !indexing.is_due || indexing.under_way.is_some() {
             return;
-        };
+        }
         indexing.is_due = false;
-        let Some(segment) = indexing.place.next(&plan) else { return };
+        let Some(plan) = &indexing.plan else { return };
+        let Some(segment) = indexing.place.next(plan) else { return };
         let stop = CancellationToken::new();
         let job = Job {
             shard: self.shard,
             place: indexing.place.clone(),
-            plan,
+            plan: plan.clone(),
             segment,
             permits: indexing.permits.clone(),
             stop: stop.clone(),
@@ -117,7 +129,7 @@ impl Owner {
     }
 }
 
-/// Getting the graph of one segment.
+/// Getting the index of one segment.
 struct Job {
     shard: ShardId,
     place: IndexPlace,
@@ -135,40 +147,53 @@ impl Job {
         }
         let permit = tokio::select! {
             () = self.stop.cancelled() => return,
-            permit = self.permits.acquire() => permit.expect("never closed"),
+            permit = self.permits.clone().acquire_owned() => permit.expect("never closed"),
         };
-        self.build().await;
-        drop(permit);
+        self.build(permit).await;
     }
 
     async fn load(&self) -> bool {
-        let (place, plan, segment) = (self.place.clone(), self.plan, self.segment.clone());
+        let (place, plan, segment) = (self.place.clone(), self.plan.clone(), self.segment.clone());
         let loaded = spawn_blocking(move || place.load(&segment, &plan)).await;
-        loaded.is_ok_and(|loaded| self.told(loaded, "graph of a segment is built again").unwrap_or(false))
+        loaded.is_ok_and(|loaded| self.told(loaded, "index of a segment is built again").unwrap_or(false))
     }
 
-    async fn build(&self) {
+    async fn build(&self, permit: OwnedSemaphorePermit) {
         let started = Instant::now();
-        let (place, plan, segment) = (self.place.clone(), self.plan, self.segment.clone());
+        let (place, plan, segment) = (self.place.clone(), self.plan.clone(), self.segment.clone());
         let stop = self.stop.clone();
         let built = in_background("index build", move || {
-            place.build(&segment, &plan, &|| stop.is_cancelled())?;
-            Some(place.save(&segment))
+            // Until the end of the build, even if nobody waits for it any more.
+            let _permit = permit;
+            place.build(&segment, &plan, &|| stop.is_cancelled())
         });
-        let saved = match built.await {
-            Some(Some(saved)) => saved,
-            Some(None) => return,
-            None => {
-                error!(shard = %self.shard, rows = self.segment.len(), "building a graph panicked, its segment is scanned");
+        let built = tokio::select! {
+            built = built => built,
+            () = self.stop.cancelled(), if !self.plan.recipe.can_stop() => return,
+        };
+        let (shard, rows) = (self.shard, self.segment.len());
+        match built {
+            Some(Ok(())) => {}
+            Some(Err(BuildFailure::Stopped)) => return,
+            Some(Err(failure)) => {
+                error!(%shard, rows, error = chain(&failure), "index of a segment was not built, it is scanned");
                 return self.place.give_up(&self.segment);
             }
-        };
-        let Some(bytes) = self.told(saved, "graph of a segment was not saved") else { return };
+            None => {
+                error!(%shard, rows, "building an index panicked, its segment is scanned");
+                return self.place.give_up(&self.segment);
+            }
+        }
+        let (place, segment) = (self.place.clone(), self.segment.clone());
+        let saved = in_background("index save", move || place.save(&segment)).await;
+        let saved = saved.and_then(|saved| self.told(saved, "index of a segment was not saved"));
+        let Some(bytes) = saved else { return };
         let elapsed = started.elapsed();
         self.metrics.index_builds.inc();
         self.metrics.index_build_seconds.observe(elapsed.as_secs_f64());
-        let (rows, elapsed_ms) = (self.segment.len(), elapsed.as_millis() as u64);
-        info!(shard = %self.shard, rows, bytes, elapsed_ms, "segment indexed");
+        let elapsed_ms = elapsed.as_millis() as u64;
+        let kind = self.segment.index().map(SegmentIndex::kind).unwrap_or_default();
+        info!(%shard, rows, kind, bytes, elapsed_ms, "segment indexed");
     }
 
     fn told<T>(&self, outcome: Result<T, StorageError>, what: &str) -> Option<T> {

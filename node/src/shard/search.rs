@@ -1,19 +1,21 @@
-//! Search over one snapshot: pieces of it in parallel, then their best together. Segments with a graph are walked, the
-//! others are scanned. The hits of several shards are read out only when it is known which of them are among the best of
-//! all. The queries of a batch follow one another over the same snapshot, some of them in each piece of work, so that
-//! other searches get their turn in between.
+//! Search over one snapshot: pieces of it in parallel, then their best together. Segments with an index are searched
+//! through it, the others are scanned. The hits of several shards are read out only when it is known which of them are among
+//! the best of all. The queries of a batch follow one another over the same snapshot, some of them in each piece of work, so
+//! that other searches get their turn in between.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
+use vectorsphere_index::faiss::{EffortRange, FaissIndex};
 use vectorsphere_index::{
-    Graph, Kernels, Metric, Plan, Query, RowMask, Scratch, Selection, TopK, Touched, WIDTH_USUAL, scan,
+    Graph, Kernels, Metric, Plan, Query, RowMask, Scratch, Selection, TopK, Touched, WIDTH_USUAL, offer, scan,
 };
 
 use super::snapshot_filter::SnapshotFilter;
@@ -23,7 +25,7 @@ use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit, MetadataChoice, SearchPlan, SegmentSearch};
 use crate::storage::Snapshot;
-use crate::storage::segment::SegmentView;
+use crate::storage::segment::{SegmentIndex, SegmentView};
 
 /// A piece has this many values (rows times dimension) or more: below, a hand-over between threads costs more than it
 /// saves (4 MiB of rows are read in about 100 us).
@@ -42,12 +44,17 @@ const TOGETHER_VALUES: usize = 1 << 21;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
 const VALUES_PER_CANDIDATE: usize = 512;
 
+/// Reading so many values as codes of FAISS takes as long as reading one as it is.
+const CODE_VALUES_PER_VALUE: usize = 4;
+
 /// Rows whose metadata are looked at to see how many pass a filter, and how many of them make it worth looking at metadata
 /// on the way only: elsewhere every row's are read before.
 const FILTER_SAMPLE: u32 = 256;
 const FILTER_COMMON: usize = 26;
 /// Reading metadata of a row takes as long as reading so many values.
 const VALUES_PER_FILTERED_ROW: usize = 1 << 11;
+
+static FAISS_FAILED: Once = Once::new();
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -74,7 +81,7 @@ pub struct ShardQuery {
     pub exclude: Option<DocumentId>,
     /// Scan all rows.
     pub exact: bool,
-    /// Candidates of a walk; 0: as many as usual.
+    /// Candidates of a walk, or lists of FAISS to look into; 0: as many as usual.
     pub ef: usize,
     /// Instead of `ef`: the recall that walks are to reach.
     pub target_recall: Option<f64>,
@@ -93,8 +100,32 @@ impl ShardQuery {
         least.max(wanted)
     }
 
-    fn graph<'s>(&self, segment: &'s SegmentView) -> Option<&'s Graph> {
-        segment.graph().filter(|_| !self.exact)
+    fn index<'s>(&self, segment: &'s SegmentView) -> Option<&'s SegmentIndex> {
+        segment.index().filter(|_| !self.exact)
+    }
+
+    /// What FAISS takes for `ef`.
+    fn faiss_effort(&self) -> Option<u32> {
+        (self.ef > 0).then(|| u32::try_from(self.ef).unwrap_or(u32::MAX))
+    }
+
+    /// Values that a search of a segment through its index reads, about.
+    fn values_read(&self, index: &SegmentIndex) -> usize {
+        match index {
+            SegmentIndex::Graph(graph) => self.width(graph) * VALUES_PER_CANDIDATE,
+            SegmentIndex::Faiss(index) => {
+                let (rows, effort) = (index.rows(), index.factory().effort_of(self.faiss_effort()) as usize);
+                let values = rows * index.factory().dimension() / CODE_VALUES_PER_VALUE;
+                match index.factory().effort(rows) {
+                    EffortRange::None => values,
+                    EffortRange::Lists(lists) => {
+                        let lists = *lists.end() as usize;
+                        values / lists * effort.min(lists) + lists * index.factory().dimension()
+                    }
+                    EffortRange::Candidates(_) => effort.min(rows) * VALUES_PER_CANDIDATE,
+                }
+            }
+        }
     }
 }
 
@@ -323,15 +354,15 @@ fn rows_min(dimension: usize) -> u32 {
     (PIECE_VALUES / dimension).max(1) as u32
 }
 
-/// Cuts a snapshot into at most `count` pieces of about equal size. A segment with a graph stays whole: it takes as long as
+/// Cuts a snapshot into at most `count` pieces of about equal size. A segment with an index stays whole: it takes as long as
 /// few rows.
 fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
     let Some(dimension) = snapshot.segments.first().map(|segment| segment.rows().dimension()) else {
         return Vec::new();
     };
-    let walked_rows = |graph: &Graph| (query.width(graph) * VALUES_PER_CANDIDATE / dimension).max(1) as u64;
-    let weight = |segment: &SegmentView| match query.graph(segment) {
-        Some(graph) => walked_rows(graph),
+    let rows_read = |index: &SegmentIndex| (query.values_read(index) / dimension).max(1) as u64;
+    let weight = |segment: &SegmentView| match query.index(segment) {
+        Some(index) => rows_read(index),
         None => u64::from(segment.len()),
     };
     let rows: u64 = snapshot.segments.iter().map(weight).sum();
@@ -339,8 +370,8 @@ fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
     let rows_each = rows.div_ceil(count).max(1);
     let mut cut = Cut { pieces: Vec::new(), piece: Piece::new(), room: rows_each, rows_each };
     for (index, segment) in snapshot.segments.iter().enumerate() {
-        if let Some(graph) = query.graph(segment) {
-            cut.add((index, 0..segment.len()), walked_rows(graph));
+        if let Some(through) = query.index(segment) {
+            cut.add((index, 0..segment.len()), rows_read(through));
             continue;
         }
         let mut first = 0;
@@ -383,9 +414,9 @@ impl Cut {
 fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
     let values = |(index, range): &(usize, Range<u32>)| {
         let segment = &snapshot.segments[*index];
-        match query.graph(segment) {
+        match query.index(segment) {
             _ if query.filter.is_some() => range.len() * VALUES_PER_FILTERED_ROW,
-            Some(graph) => query.width(graph) * VALUES_PER_CANDIDATE,
+            Some(index) => query.values_read(index),
             None => range.len() * segment.rows().dimension(),
         }
     };
@@ -439,11 +470,11 @@ fn best_of(
         let segment = &snapshot.segments[*index];
         let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
         let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
-        let (plan, touched) = if let Some(graph) = query.graph(segment) {
+        let (plan, touched) = if let Some(through) = query.index(segment) {
             let filter = filter.map(|filter| (filter, *index));
-            let walk = Walk { engine, segment, graph, snapshot, query, filter, target: &target };
-            let touched = walk.run(is_wanted, key, &mut top);
-            (walk.plan(touched.plan), touched)
+            let indexed =
+                Indexed { engine, segment, index: through, snapshot, query, filter, target: &target };
+            indexed.run(is_wanted, key, &mut top)
         } else {
             let passes = |row: u32| filter.is_none_or(|filter| filter.passes(*index, segment, row));
             let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
@@ -474,11 +505,22 @@ fn best_of(
     PieceBest { best, searched }
 }
 
-/// A search of one segment through its graph.
-struct Walk<'w> {
+/// The plan of a graph, searched at a width, in the words of an answer.
+fn plan(plan: Plan, width: usize) -> SearchPlan {
+    let candidates = |width: usize| u32::try_from(width).unwrap_or(u32::MAX);
+    match plan {
+        Plan::Walk => SearchPlan::Walk(candidates(width)),
+        Plan::WalkFor { width } => SearchPlan::FilteredWalk(candidates(width)),
+        Plan::WalkWithin => SearchPlan::TwoHopWalk,
+        Plan::Scan => SearchPlan::ScanCodes,
+    }
+}
+
+/// A search of one segment through its index.
+struct Indexed<'w> {
     engine: Engine,
     segment: &'w SegmentView,
-    graph: &'w Graph,
+    index: &'w SegmentIndex,
     snapshot: &'w Snapshot,
     query: &'w ShardQuery,
     /// With the segment's place in the snapshot.
@@ -486,25 +528,14 @@ struct Walk<'w> {
     target: &'w Query<'w>,
 }
 
-impl Walk<'_> {
-    /// The plan in the words of an answer.
-    fn plan(&self, plan: Plan) -> SearchPlan {
-        let width = |width: usize| u32::try_from(width).unwrap_or(u32::MAX);
-        match plan {
-            Plan::Walk => SearchPlan::Walk(width(self.query.width(self.graph))),
-            Plan::WalkFor { width: candidates } => SearchPlan::FilteredWalk(width(candidates)),
-            Plan::WalkWithin => SearchPlan::TwoHopWalk,
-            Plan::Scan => SearchPlan::ScanCodes,
-        }
-    }
-
+impl Indexed<'_> {
     fn run<K: Ord>(
         &self,
         is_wanted: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> Touched {
-        let Walk { segment, snapshot, .. } = self;
+    ) -> (SearchPlan, Touched) {
+        let Indexed { segment, snapshot, .. } = self;
         let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
         let Some((filter, place)) = self.filter else {
             let dead = segment.dead_rows() as usize;
@@ -534,7 +565,7 @@ impl Walk<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> Touched {
+    ) -> (SearchPlan, Touched) {
         let segment = self.segment;
         let rows = segment.len();
         let metadata = |row: u32| segment.metadata_json(row);
@@ -562,12 +593,48 @@ impl Walk<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> Touched {
-        let (kernels, rows) = (self.engine.kernels, self.segment.rows());
-        let effort = (self.query.width(self.graph), self.graph.calibration().entries());
-        SCRATCH.with_borrow_mut(|scratch| {
-            self.graph.search(kernels, rows, self.target, effort, selection, visible, key, top, scratch)
-        })
+    ) -> (SearchPlan, Touched) {
+        match (self.index, selection) {
+            (SegmentIndex::Graph(graph), _) => {
+                let (kernels, rows) = (self.engine.kernels, self.segment.rows());
+                let width = self.query.width(graph);
+                let effort = (width, graph.calibration().entries());
+                let touched = SCRATCH.with_borrow_mut(|scratch| {
+                    graph.search(kernels, rows, self.target, effort, selection, visible, key, top, scratch)
+                });
+                (plan(touched.plan, width), touched)
+            }
+            (SegmentIndex::Faiss(index), Selection::Mask(mask)) => {
+                self.search_faiss(index, |row| mask.contains(row) && visible(row), key, top)
+            }
+            (SegmentIndex::Faiss(index), _) => self.search_faiss(index, visible, key, top),
+        }
+    }
+
+    /// FAISS says which rows are worth a look, and the rows themselves which of them are best. A search that it fails costs
+    /// a scan, and nothing else.
+    fn search_faiss<K: Ord>(
+        &self,
+        index: &FaissIndex,
+        visible: impl Fn(u32) -> bool,
+        key: impl Fn(u32) -> K,
+        top: &mut TopK<K>,
+    ) -> (SearchPlan, Touched) {
+        let (kernels, rows, query) = (self.engine.kernels, self.segment.rows(), self.query);
+        let touched = |rows: usize| Touched { plan: Plan::Scan, hops: 0, vertices: 0, rows };
+        match index.search(&query.vector, query.top_k, query.faiss_effort(), &visible) {
+            Ok(candidates) => {
+                let count = candidates.len();
+                offer(kernels, rows, candidates, self.target, key, top);
+                (SearchPlan::Faiss, touched(count))
+            }
+            Err(error) => {
+                // Told once: every search may fail.
+                FAISS_FAILED.call_once(|| error!(%error, "FAISS failed to search, segments are scanned"));
+                scan(kernels, rows, 0..self.segment.len(), self.target, visible, key, top);
+                (SearchPlan::Scan, touched(rows.len()))
+            }
+        }
     }
 }
 

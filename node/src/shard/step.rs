@@ -54,6 +54,9 @@ pub(super) enum StepFailure {
     Storage(StorageError),
     #[error("{0}")]
     Lost(String),
+    /// This build cannot serve such a table.
+    #[error("{0}")]
+    Unsupported(String),
     /// The copy obeyed what the record does not show.
     #[error("{reason}")]
     Refused { reason: String, meta: Box<ReplicaMeta> },
@@ -71,7 +74,8 @@ impl StepFailure {
         match self {
             StepFailure::Storage(error) => error.is_lasting(),
             StepFailure::Lost(_) => true,
-            StepFailure::Refused { .. }
+            StepFailure::Unsupported(_)
+            | StepFailure::Refused { .. }
             | StepFailure::Record(_)
             | StepFailure::Fetch(_)
             | StepFailure::Panicked => false,
@@ -84,6 +88,7 @@ impl StepFailure {
             StepFailure::Storage(_) => true,
             StepFailure::Fetch(failure) => failure.is_of_disk(),
             StepFailure::Lost(_)
+            | StepFailure::Unsupported(_)
             | StepFailure::Refused { .. }
             | StepFailure::Record(_)
             | StepFailure::Panicked => false,
@@ -116,6 +121,8 @@ impl Wanted {
 pub(super) async fn open(disk: Arc<dyn Disk>, wanted: Wanted) -> Result<Opened, StepFailure> {
     let started = Instant::now();
     let run = move || {
+        let TableSchema { index, dimension, metric, .. } = &wanted.schema;
+        index.check(*dimension, *metric).map_err(StepFailure::Unsupported)?;
         let (place, identity) = (wanted.place(disk), wanted.identity());
         let read = || ReplicaMeta::read(place.disk.as_ref(), &place.directory).map_err(StepFailure::Storage);
         let mut meta = read()?;
@@ -159,7 +166,7 @@ pub(super) struct OwnerContext {
     pub(super) links: Arc<Links>,
     pub(super) checkpoint_log_bytes: watch::Receiver<u64>,
     pub(super) checkpoint_permits: Arc<Semaphore>,
-    /// How graphs are built; `None`: there are none.
+    /// How indexes are built; `None`: there are none.
     pub(super) index: Option<IndexPlan>,
     pub(super) index_permits: Arc<Semaphore>,
     pub(super) catch_up_permits: Arc<Semaphore>,

@@ -451,6 +451,7 @@ impl Settings {
             shard_hash: 1,
             vector_type: "f32".to_owned(),
             metadata_indexes: Vec::new(),
+            index_options: None,
         };
         Table::from_record(&record).expect("a valid table")
     }

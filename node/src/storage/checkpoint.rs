@@ -18,7 +18,7 @@ use super::documents::Location;
 use super::manifest::{Manifest, ManifestSegment};
 use super::merge_plan::{SegmentSize, merge_plan};
 use super::op_window::OpWindow;
-use super::segment::{MutableSegment, SegmentId, SegmentView, file, graph_file};
+use super::segment::{MutableSegment, SegmentId, SegmentView, file, index_paths};
 use super::store::Store;
 use crate::ids::Lsn;
 use crate::runtime::disk::Disk;
@@ -307,7 +307,7 @@ impl Store {
     fn remove_replaced(&mut self, old: &Manifest, replaced: &[SegmentId]) -> Result<(), StorageError> {
         let in_files = |id: &&SegmentId| old.segments.iter().any(|segment| segment.id == **id);
         self.leftovers.extend(replaced.iter().filter(in_files).map(|id| file::path_of(&self.home, *id)));
-        self.leftovers.extend(replaced.iter().map(|id| graph_file::path_of(&self.home, *id)));
+        self.leftovers.extend(replaced.iter().flat_map(|id| index_paths(&self.home, *id)));
         if old.id > 0 {
             self.leftovers.push(Manifest::path_of(&self.home, old.id));
         }

@@ -1,17 +1,19 @@
-//! Graphs of immutable segments: read from their files, or built and written there. Beside the store: nothing here
-//! touches the log, and a search finds a graph as soon as it is set.
+//! Indexes of immutable segments: read from their files, or built and written there. Beside the store: nothing here
+//! touches the log, and a search finds an index as soon as it is set.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vectorsphere_index::{Graph, GraphOptions, Kernels, Metric};
+use vectorsphere_index::faiss::{Factory, FaissError, FaissIndex};
+use vectorsphere_index::{Graph, GraphOptions, Kernels, Metric, RowsView};
 
 use super::StorageError;
-use super::segment::{SegmentView, graph_file};
+use super::segment::{SegmentIndex, SegmentView, faiss_file, graph_file, index_paths};
 use super::store::{Store, StoreReader};
 use crate::runtime::disk::Disk;
 
-/// Where the graphs of a replica's segments lie.
+/// Where the indexes of a replica's segments lie.
 #[derive(Clone)]
 pub struct IndexPlace {
     disk: Arc<dyn Disk>,
@@ -19,92 +21,169 @@ pub struct IndexPlace {
     reader: StoreReader,
 }
 
-/// What a segment's graph is to be like.
-#[derive(Clone, Copy, Debug)]
+/// What a segment's index is to be like.
+#[derive(Clone, Debug)]
 pub struct IndexPlan {
     /// Kernels of this processor.
     pub kernels: Kernels,
     /// The table's.
     pub metric: Metric,
-    /// How it is built.
-    pub options: GraphOptions,
+    /// What is built.
+    pub recipe: Recipe,
     /// Segments with fewer bytes of vectors are scanned.
     pub bytes_min: usize,
-    /// Threads of a build.
+    /// Threads of a build of a graph; FAISS takes one.
     pub threads: usize,
+}
+
+/// What an index is built as.
+#[derive(Clone, Debug)]
+pub enum Recipe {
+    /// Our graph.
+    Graph(GraphOptions),
+    /// Inverted lists of FAISS, as many as suit the rows.
+    Ivf,
+    /// What a factory string of FAISS says.
+    Faiss(Factory),
+}
+
+/// Why there is no index.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFailure {
+    /// The replica is being closed.
+    #[error("nobody waits for it any more")]
+    Stopped,
+    /// FAISS did not build it.
+    #[error(transparent)]
+    Faiss(FaissError),
 }
 
 impl IndexPlan {
     fn is_worth(&self, segment: &SegmentView) -> bool {
         let rows = segment.rows();
         let bytes = rows.len() * rows.dimension() * rows.storage_type().value_bytes();
-        segment.awaits_graph() && bytes >= self.bytes_min.max(1)
+        segment.awaits_index() && bytes >= self.bytes_min.max(1) && self.recipe.takes(rows, self.metric)
+    }
+}
+
+impl Recipe {
+    /// True when a build ends soon after it is told to stop.
+    pub fn can_stop(&self) -> bool {
+        match self {
+            Recipe::Graph(_) => true,
+            Recipe::Ivf | Recipe::Faiss(_) => false,
+        }
+    }
+
+    /// True when there are enough rows.
+    fn takes(&self, rows: &RowsView, metric: Metric) -> bool {
+        self.factory(rows, metric).is_none_or(|factory| rows.len() >= factory.rows_needed())
+    }
+
+    /// What FAISS is to build.
+    fn factory(&self, rows: &RowsView, metric: Metric) -> Option<Factory> {
+        match self {
+            Recipe::Graph(_) => None,
+            Recipe::Ivf => Some(Factory::trained(rows.len(), rows.dimension(), metric)),
+            Recipe::Faiss(factory) => Some(factory.clone()),
+        }
     }
 }
 
 impl Store {
-    /// For the graphs of its segments.
+    /// For the indexes of its segments.
     pub fn index_place(&self) -> IndexPlace {
         IndexPlace { disk: self.place.disk.clone(), home: self.home.clone(), reader: self.reader() }
     }
 }
 
 impl IndexPlace {
-    /// The largest segment that should have a graph and has none.
+    /// The largest segment that should have an index and has none.
     pub fn next(&self, plan: &IndexPlan) -> Option<SegmentView> {
         let snapshot = self.reader.snapshot();
         let without = snapshot.segments.iter().filter(|segment| plan.is_worth(segment));
         without.max_by_key(|segment| segment.len()).cloned()
     }
 
-    /// Takes a segment's graph from its file. False when there is none.
+    /// Takes a segment's index from its file. False when there is none.
     ///
     /// # Errors
-    /// When it is damaged: it has to be built.
+    /// When it is damaged, or not what the plan says: it has to be built.
     pub fn load(&self, segment: &SegmentView, plan: &IndexPlan) -> Result<bool, StorageError> {
-        let graph = graph_file::read(self.disk.as_ref(), &self.home, segment, plan.metric)?;
-        Ok(graph.map(|graph| segment.set_graph(Some(graph))).is_some())
+        let (disk, home) = (self.disk.as_ref(), &self.home);
+        let index = match &plan.recipe {
+            Recipe::Graph(_) => graph_file::read(disk, home, segment, plan.metric)?.map(SegmentIndex::Graph),
+            // Another version may have chosen other lists: any that fit the rows serve.
+            Recipe::Ivf => faiss_file::read(disk, home, segment, plan.metric)?.map(SegmentIndex::Faiss),
+            Recipe::Faiss(factory) => {
+                let index = faiss_file::read(disk, home, segment, plan.metric)?;
+                if let Some(index) = &index
+                    && index.factory() != factory
+                {
+                    let path = faiss_file::path_of(home, segment.id());
+                    let reason = format!("is an index \"{}\", not \"{factory}\"", index.factory());
+                    return Err(StorageError::damaged(&path, reason));
+                }
+                index.map(SegmentIndex::Faiss)
+            }
+        };
+        Ok(index.map(|index| segment.set_index(Some(index))).is_some())
     }
 
-    /// Builds a segment's graph, unless its rows can have none. `None` when `stop` became true meanwhile.
-    /// [`IndexPlace::save`] writes it to its file.
+    /// Builds a segment's index, unless its rows can have none. [`IndexPlace::save`] writes it to its file.
+    ///
+    /// # Errors
+    /// When `stop` became true meanwhile, which FAISS does not look at, or FAISS refuses.
     pub fn build(
         &self,
         segment: &SegmentView,
         plan: &IndexPlan,
         stop: &(dyn Fn() -> bool + Sync),
-    ) -> Option<()> {
-        let IndexPlan { kernels, metric, options, threads, .. } = plan;
+    ) -> Result<(), BuildFailure> {
+        let IndexPlan { kernels, metric, recipe, threads, .. } = plan;
         let rows = segment.rows();
-        let graph = if Graph::fits(rows, *metric) {
-            let mut graph = Graph::build(*kernels, rows, *metric, options, *threads, stop)?;
-            graph.calibrate(*kernels, rows, *threads, stop)?;
-            Some(graph)
-        } else {
-            None
+        let index = match recipe {
+            Recipe::Graph(options) if Graph::fits(rows, *metric) => {
+                let mut graph = Graph::build(*kernels, rows, *metric, options, *threads, stop)
+                    .ok_or(BuildFailure::Stopped)?;
+                graph.calibrate(*kernels, rows, *threads, stop).ok_or(BuildFailure::Stopped)?;
+                Some(SegmentIndex::Graph(graph))
+            }
+            Recipe::Graph(_) => None,
+            Recipe::Ivf | Recipe::Faiss(_) => {
+                let factory = recipe.factory(rows, *metric).expect("of FAISS");
+                Some(SegmentIndex::Faiss(FaissIndex::build(rows, &factory).map_err(BuildFailure::Faiss)?))
+            }
         };
-        segment.set_graph(graph);
-        Some(())
+        segment.set_index(index);
+        Ok(())
     }
 
-    /// Lets a segment be scanned for good: its graph could not be built.
+    /// Lets a segment be scanned for good: its index could not be built.
     pub fn give_up(&self, segment: &SegmentView) {
-        segment.set_graph(None);
+        segment.set_index(None);
     }
 
-    /// Writes a segment's graph to its file, unless the segment is not in use any more. Returns its size.
+    /// Writes a segment's index to its file, unless the segment is not in use any more. Returns its size.
     ///
     /// # Errors
-    /// The graph serves searches all the same, until the replica is opened again.
+    /// The index serves searches all the same, until the replica is opened again.
     pub fn save(&self, segment: &SegmentView) -> Result<u64, StorageError> {
-        let Some(graph) = segment.graph() else { return Ok(0) };
         let disk = self.disk.as_ref();
-        let bytes = graph_file::write(disk, &self.home, segment.id(), graph)?;
+        let bytes = match segment.index() {
+            None => return Ok(0),
+            Some(SegmentIndex::Graph(graph)) => graph_file::write(disk, &self.home, segment.id(), graph)?,
+            Some(SegmentIndex::Faiss(index)) => faiss_file::write(disk, &self.home, segment.id(), index)?,
+        };
         let is_in_use = self.reader.snapshot().segments.iter().any(|other| other.id() == segment.id());
         if !is_in_use {
             // A merge took its rows meanwhile, and looked for the file before it was there.
-            let path = graph_file::path_of(&self.home, segment.id());
-            disk.remove(&path).map_err(StorageError::write(&path))?;
+            for path in index_paths(&self.home, segment.id()) {
+                match disk.remove(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed.map_err(StorageError::write(&path))?,
+                }
+            }
         }
         Ok(bytes)
     }

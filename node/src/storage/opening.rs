@@ -14,7 +14,7 @@ use super::manifest::{Manifest, ManifestSegment};
 use super::pending::{Outlook, Pending};
 use super::reigns::Reigns;
 use super::replica_meta::{ReplicaIdentity, ReplicaMeta};
-use super::segment::{SegmentId, file, graph_file};
+use super::segment::{SegmentId, file, index_paths, is_index_name};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
 use super::transfer::{DESCRIPTION_NAME, Pins};
 use crate::ids::Lsn;
@@ -167,13 +167,14 @@ fn remove_leftovers(place: &StorePlace, home: &Path, manifest: &Manifest) {
     }
     let is_needed = |path: &Path| {
         let is_of = |segment: &ManifestSegment| {
-            file::path_of(home, segment.id) == path || graph_file::path_of(home, segment.id) == path
+            file::path_of(home, segment.id) == path
+                || index_paths(home, segment.id).iter().any(|index| index == path)
         };
         manifest.segments.iter().any(is_of) || Manifest::path_of(home, manifest.id) == path
     };
     let is_ours = |name: &str| {
         name.ends_with(".rows")
-            || name.ends_with(graph_file::EXTENSION)
+            || is_index_name(name)
             || name.ends_with(".tmp")
             || name.starts_with("manifest-")
             || name == DESCRIPTION_NAME

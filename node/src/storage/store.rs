@@ -18,7 +18,7 @@ use super::manifest::Manifest;
 use super::pending::Pending;
 use super::reigns::Reigns;
 use super::replica_meta::{self, Membership, ReplicaIdentity, ReplicaMeta};
-use super::segment::{SegmentId, SegmentView};
+use super::segment::{SegmentId, SegmentIndex, SegmentView};
 use super::snapshot::Snapshot;
 use super::transfer::Pins;
 use super::{StorageError, opening};
@@ -129,12 +129,12 @@ pub struct StoreStatistics {
     pub deleted_rows: u64,
     /// Bytes of vectors in memory.
     pub vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     pub index_bytes: u64,
-    /// Rows in segments that have a graph.
+    /// Rows in segments that have an index.
     pub indexed_rows: u64,
-    /// Mean recall of ten hits at the default effort, over rows; 1 where they are scanned.
-    pub recall_estimate: f64,
+    /// Mean recall of ten hits at the default effort, over rows; 1 where they are scanned. `None`: of some nothing was measured.
+    pub recall_estimate: Option<f64>,
     /// Segments with rows.
     pub segments: u32,
     /// Last position.
@@ -361,20 +361,23 @@ impl StoreReader {
     /// Counts and sizes.
     pub fn statistics(&self) -> StoreStatistics {
         let snapshot = self.snapshot();
-        let indexed = snapshot.segments.iter().filter(|segment| segment.graph().is_some());
-        let recall = |segment: &SegmentView| {
-            let measured = segment.graph().and_then(|graph| graph.calibration().recall_at_ten(WIDTH_USUAL));
-            measured.unwrap_or(1.0)
+        let indexed = snapshot.segments.iter().filter(|segment| segment.index().is_some());
+        let recall = |segment: &SegmentView| match segment.index() {
+            None => Some(1.0),
+            Some(SegmentIndex::Graph(graph)) => {
+                Some(graph.calibration().recall_at_ten(WIDTH_USUAL).unwrap_or(1.0))
+            }
+            Some(SegmentIndex::Faiss(_)) => None,
         };
-        let found: f64 =
-            snapshot.segments.iter().map(|segment| recall(segment) * f64::from(segment.len())).sum();
+        let found = |segment: &SegmentView| Some(recall(segment)? * f64::from(segment.len()));
+        let found: Option<f64> = snapshot.segments.iter().map(found).sum();
         StoreStatistics {
             documents: snapshot.documents,
             deleted_rows: snapshot.rows().saturating_sub(snapshot.documents),
             vector_bytes: snapshot.segments.iter().map(|segment| segment.vector_bytes() as u64).sum(),
-            index_bytes: snapshot.segments.iter().map(|segment| segment.graph_bytes() as u64).sum(),
+            index_bytes: snapshot.segments.iter().map(|segment| segment.index_bytes() as u64).sum(),
             indexed_rows: indexed.map(|segment| u64::from(segment.len())).sum(),
-            recall_estimate: found / snapshot.rows().max(1) as f64,
+            recall_estimate: found.map(|found| found / snapshot.rows().max(1) as f64),
             segments: snapshot.segments.len() as u32,
             last_lsn: snapshot.lsn,
         }

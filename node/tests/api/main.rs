@@ -9,6 +9,7 @@ mod documents;
 mod filters;
 mod graphs;
 mod hostile;
+mod index_kinds;
 mod metadata_indexes;
 #[path = "../support/ports.rs"]
 mod ports;

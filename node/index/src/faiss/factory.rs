@@ -181,8 +181,14 @@ impl Factory {
         }
     }
 
+    /// The number that FAISS gets when so much is asked for, before it is limited to [`Factory::effort`]; without one, a
+    /// middling value.
+    pub fn effort_of(&self, asked: Option<u32>) -> u32 {
+        asked.unwrap_or_else(|| self.default_effort())
+    }
+
     /// The effort of a search that asks for none.
-    pub(super) fn default_effort(&self) -> u32 {
+    fn default_effort(&self) -> u32 {
         match self.core {
             Core::Scan(_) => 1,
             Core::Hnsw { .. } => 64,

@@ -279,7 +279,7 @@ impl FaissIndex {
 
     /// The effort that is spent when so much is asked for, and so many candidates are wanted.
     fn effort(&self, asked: Option<u32>, wanted: usize) -> u32 {
-        let asked = asked.unwrap_or_else(|| self.header.factory.default_effort());
+        let asked = self.header.factory.effort_of(asked);
         match self.header.factory.effort(self.rows()) {
             EffortRange::None => 1,
             EffortRange::Lists(range) => asked.clamp(*range.start(), *range.end()),

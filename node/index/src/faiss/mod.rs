@@ -22,3 +22,6 @@ pub use error::FaissError;
 pub use factory::{BadFactory, EffortRange, Factory};
 pub use index::FaissIndex;
 pub use level::CPU_LEVEL;
+
+/// True when indexes of FAISS can be built.
+pub const IS_BUILT_IN: bool = true;

@@ -5,11 +5,11 @@ use vectorsphere_proto::v1 as proto;
 use vectorsphere_proto::v1::value::Kind;
 
 use super::super::limits::METADATA_DEPTH_MAX;
-use super::super::validate::{self, DocumentDraft, ReadDraft, VectorDraft};
+use super::super::validate::{self, CodeBits, DocumentDraft, IndexOptionsDraft, ReadDraft, VectorDraft};
 use crate::document::{Document, Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::Error;
 use crate::router::{CopyDescription, ShardDescription, ShardStatistics, WriteReceipt};
-use crate::table::{Metric, Table};
+use crate::table::{IndexOptions, Metric, Table};
 
 pub(super) fn document_draft(document: proto::Document) -> DocumentDraft {
     DocumentDraft {
@@ -153,18 +153,37 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         Metric::L2 => proto::Metric::L2,
         Metric::Dot => proto::Metric::Dot,
     };
+    let options = table.schema.index.options().filter(|options| **options != IndexOptions::default());
     proto::Table {
         table_name: table.schema.name.to_string(),
         table_id: table.id.to_string(),
         dimension: table.schema.dimension,
         metric: metric.into(),
         storage_type: table.schema.storage_type.as_str().to_owned(),
-        index_type: table.schema.index.as_str().to_owned(),
+        index_type: table.schema.index.to_string(),
         shards: table.schema.shards,
         replicas: table.schema.replicas,
         min_isr: table.schema.min_isr,
         state: table.state.as_str().to_owned(),
         metadata_indexes: table.schema.metadata_index_words().collect(),
+        index_options: options.map(|options| proto::IndexOptions {
+            m: options.m.unwrap_or_default(),
+            ef_construction: options.ef_construction.unwrap_or_default(),
+            code_bits: options.bits().unwrap_or_default(),
+            alpha: options.alpha.unwrap_or_default(),
+        }),
+    }
+}
+
+/// Options of a new table: proto3 cannot tell 0 from nothing, so 0 means the usual.
+pub(super) fn index_options(options: proto::IndexOptions) -> IndexOptionsDraft {
+    let given = |number: u32| (number > 0).then_some(u64::from(number));
+    IndexOptionsDraft {
+        m: given(options.m),
+        ef_construction: given(options.ef_construction),
+        code_bits: given(options.code_bits).map(CodeBits::Bits),
+        // Not-a-number is not 0 either, and refused later.
+        alpha: (options.alpha != 0.0).then_some(f64::from(options.alpha)),
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::ApiGateway;
 use super::super::admin::{self, ForceDraft, HandOverDraft, MoveDraft};
 use super::super::validate::{self, TableDraft};
 use super::Api;
-use super::convert::{metric_word, shard_message, shard_statistics, table_message};
+use super::convert::{index_options, metric_word, shard_message, shard_statistics, table_message};
 use crate::router::Totals;
 
 #[tonic::async_trait]
@@ -30,6 +30,7 @@ impl TableService for Api {
                 replicas: given(request.replicas),
                 min_isr: given(request.min_isr),
                 metadata_indexes: request.metadata_indexes.into_iter().collect(),
+                index_options: index_options(request.index_options.unwrap_or_default()),
             };
             let schema = validate::table_schema(&draft, gateway.table_defaults())?;
             let table = gateway.router().create_table(&context, schema).await?;
@@ -115,6 +116,7 @@ impl TableService for Api {
                 index_bytes: totals.index_bytes,
                 indexed_rows: totals.indexed_rows,
                 recall_estimate: totals.recall_estimate(),
+                index_type: table.schema.index.of_segments().to_string(),
                 disk_bytes: totals.disk_bytes,
                 unavailable_shards: totals.unavailable_shards as u32,
                 shards: statistics.shards.iter().map(shard_statistics).collect(),

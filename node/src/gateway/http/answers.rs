@@ -10,7 +10,7 @@ use crate::document::{Document, Metadata};
 use crate::filter::index::FilterReport;
 use crate::router::{self, Page, ShardStatistics, StoredDocument, TableStatistics, WriteReceipt};
 use crate::search::{Hit, QueryResult, SearchResult, SegmentSearch, ShardExplanation};
-use crate::table::{Table, metric_as_str};
+use crate::table::{IndexKind, IndexOptions, Table, metric_as_str};
 
 /// A table.
 #[derive(Serialize, ToSchema)]
@@ -26,8 +26,11 @@ pub(super) struct TableBody {
     metric: &'static str,
     /// `f32`, `f16` or `bf16`.
     storage_type: &'static str,
-    /// `auto`, `flat` or `hnsw`.
-    index_type: &'static str,
+    /// `auto`, `flat`, `hnsw`, `ivf` or `faiss:<factory string>`.
+    index_type: String,
+    /// How graphs are built, as far as it was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index_options: Option<IndexOptionsBody>,
     /// Parts of the table.
     shards: u32,
     /// Copies of each shard.
@@ -49,13 +52,36 @@ impl From<&Table> for TableBody {
             dimension: schema.dimension,
             metric: metric_as_str(schema.metric),
             storage_type: schema.storage_type.as_str(),
-            index_type: schema.index.as_str(),
+            index_type: schema.index.to_string(),
+            index_options: IndexOptionsBody::of(&schema.index),
             shards: schema.shards,
             replicas: schema.replicas,
             min_isr: schema.min_isr,
             metadata_indexes: schema.metadata_index_words().collect(),
             state: table.state.as_str(),
         }
+    }
+}
+
+/// How graphs are built. What is absent is as usual.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChosenIndexOptions)]
+struct IndexOptionsBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    m: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ef_construction: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code_bits: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alpha: Option<f32>,
+}
+
+impl IndexOptionsBody {
+    fn of(index: &IndexKind) -> Option<IndexOptionsBody> {
+        let options = index.options().filter(|options| **options != IndexOptions::default())?;
+        let IndexOptions { m, ef_construction, code_bits: _, alpha } = *options;
+        Some(IndexOptionsBody { m, ef_construction, code_bits: options.bits(), alpha })
     }
 }
 
@@ -218,7 +244,8 @@ struct SegmentExplanationBody {
 struct SegmentSearchBody {
     /// `scan`: every row, or every one that may pass the filter, was compared; the segment has no graph, or the search is exact;
     /// `walk`: through the graph; `filtered_walk`: through the graph, wider, keeping rows that pass; `two_hop_walk`: through the
-    /// graph, from one row that passes to the next; `scan_codes`: the codes of all rows that pass were compared.
+    /// graph, from one row that passes to the next; `scan_codes`: the codes of all rows that pass were compared;
+    /// `faiss`: the rows that an index of FAISS named were compared.
     plan: &'static str,
     /// Candidates of `walk` and `filtered_walk`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -354,10 +381,12 @@ pub(super) struct TableStatisticsBody {
     table_name: String,
     #[serde(flatten)]
     totals: Totals,
-    /// Mean recall of ten hits at the default effort, as measured when segments were indexed; 1 for rows that are scanned.
-    /// Absent without rows.
+    /// Mean recall of ten hits at the default effort, as measured when graphs were built; 1 for rows that are scanned. Absent
+    /// without rows, and for indexes of FAISS.
     #[serde(skip_serializing_if = "Option::is_none")]
     recall_estimate: Option<f64>,
+    /// Kind of index that the `indexed_rows` are in: `hnsw` under `auto`, else that of the table.
+    index_type: String,
     shards: Vec<ShardStatisticsBody>,
 }
 
@@ -370,9 +399,9 @@ pub(super) struct Totals {
     deleted_rows: u64,
     /// Bytes of vectors in memory.
     vector_bytes: u64,
-    /// Bytes of graphs in memory.
+    /// Bytes of indexes in memory.
     index_bytes: u64,
-    /// Rows in segments with a graph; searches scan the others.
+    /// Rows in segments with an index; searches scan the others.
     indexed_rows: u64,
     /// Bytes on disk.
     disk_bytes: u64,
@@ -404,8 +433,9 @@ impl TableStatisticsBody {
         totals.add(statistics);
         let shards = statistics.shards.iter().map(shard).collect();
         let recall_estimate = totals.recall_estimate();
+        let index_type = table.schema.index.of_segments().to_string();
         let table_name = table.schema.name.to_string();
-        TableStatisticsBody { table_name, totals: totals.into(), recall_estimate, shards }
+        TableStatisticsBody { table_name, totals: totals.into(), recall_estimate, index_type, shards }
     }
 }
 

@@ -27,8 +27,11 @@ struct CreateTableBody {
     /// How values are kept: `f32` (default) as given; `f16` or `bf16` in half the memory and disk, rounded to the nearest. `f16`
     /// refuses values above 65,504 in size.
     storage_type: Option<String>,
-    /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read.
+    /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read;
+    /// `ivf`: inverted lists of FAISS; `faiss:<factory string>`: what FAISS makes of that string.
     index_type: Option<String>,
+    /// How graphs are built, for `auto` and `hnsw`.
+    index_options: Option<IndexOptionsBody>,
     /// 1 to 1,024; default: `default_shards` of the configuration.
     shards: Option<u32>,
     /// Copies of each shard, 1 to 7; default: `table.default_replicas` of the configuration, or fewer where there are fewer
@@ -40,6 +43,22 @@ struct CreateTableBody {
     /// 64.
     #[schema(example = json!({"section": "keyword", "size_kib": "integer"}))]
     metadata_indexes: Option<BTreeMap<String, String>>,
+}
+
+/// How graphs are built. What is absent is as usual.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = IndexOptions, example = json!({"m": 24, "ef_construction": 256, "code_bits": 8}))]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct IndexOptionsBody {
+    /// Links of a vector, 2 to 32, as graphs of several levels count them: the lowest has twice as many. Default: 16.
+    m: Option<u32>,
+    /// Candidates that are looked at for each vector, 8 to 2,048: more make a better graph and a longer build. Default: 128.
+    ef_construction: Option<u32>,
+    /// Bits of a value in the codes that walks decide by: 4, 8 or `auto` (default): 8 up to 256 dimensions, 4 beyond.
+    #[schema(value_type = Value)]
+    code_bits: Option<serde_json::Value>,
+    /// 1 to 2: more keeps more links to vectors far away. Default: 1.1.
+    alpha: Option<f32>,
 }
 
 /// An index of a field of metadata.

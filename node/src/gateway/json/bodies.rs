@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 use super::super::limits::BATCH_DOCUMENTS_MAX;
 use super::super::validate::{self, DocumentDraft, TableDraft};
 use super::super::violations::Place;
-use super::indexed_fields;
 use super::metadata;
 use super::object::{At, IdText, Object, ObjectSeed, WholeNumber};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, parse};
+use super::{index_options, indexed_fields};
 use crate::document::Metadata;
 use crate::error_code::{Error, ErrorCode};
 use crate::ids::DocumentId;
@@ -115,6 +115,7 @@ impl<'de> Object<'de> for TableDraft {
         "replicas",
         "min_isr",
         "metadata_indexes",
+        "index_options",
     ];
 
     fn take<A: MapAccess<'de>>(
@@ -132,6 +133,7 @@ impl<'de> Object<'de> for TableDraft {
             "shards" => self.shards = number(map)?,
             "replicas" => self.replicas = number(map)?,
             "min_isr" => self.min_isr = number(map)?,
+            "index_options" => self.index_options = index_options::read(map, reader)?,
             _ => self.metadata_indexes = indexed_fields::read(map, reader)?,
         }
         Ok(())

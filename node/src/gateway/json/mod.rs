@@ -8,6 +8,7 @@
 mod admin;
 mod bodies;
 mod filter;
+mod index_options;
 mod indexed_fields;
 mod metadata;
 mod object;

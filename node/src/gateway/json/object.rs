@@ -38,6 +38,8 @@ pub(super) enum At {
     Document(usize),
     /// A search in a batch.
     Query(usize),
+    /// The value of a field of the body.
+    Inside(&'static str),
     /// Somewhere inside the filter of a search: the reader knows where.
     Filter,
 }
@@ -49,6 +51,7 @@ impl At {
             At::Body => format!("/{name}"),
             At::Document(index) => format!("/documents/{index}/{name}"),
             At::Query(index) => format!("/queries/{index}/{name}"),
+            At::Inside(field) => format!("/{field}/{name}"),
             At::Filter => format!("{}/{name}", reader.inside.borrow()),
         }
     }

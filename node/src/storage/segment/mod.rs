@@ -7,9 +7,12 @@
 
 mod dead_rows;
 mod entries;
+pub(in crate::storage) mod faiss_file;
 pub mod file;
 pub(in crate::storage) mod graph_file;
+mod index;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -17,6 +20,7 @@ use vectorsphere_index::{Graph, Rows, RowsView, StorageType};
 
 use self::dead_rows::DeadRows;
 use self::entries::{Entries, EntriesView};
+pub use self::index::SegmentIndex;
 use super::digest;
 use crate::document::{Document, Metadata};
 use crate::ids::{DocumentId, Lsn};
@@ -38,8 +42,8 @@ pub struct SegmentView {
 #[derive(Debug)]
 struct Sealed {
     dead: DeadRows,
-    /// `Some(None)`: it gets none.
-    graph: OnceLock<Option<Graph>>,
+    /// `Some(None)`: they get none.
+    index: OnceLock<Option<SegmentIndex>>,
 }
 
 /// A segment that rows are appended to. One owner.
@@ -76,7 +80,7 @@ impl MutableSegment {
     /// The rows for good, which were appended in ascending order of their ids.
     pub(super) fn into_ordered(self) -> SegmentView {
         let dead = DeadRows::none(self.rows.len() as u32);
-        let sealed = Some(Arc::new(Sealed { dead, graph: OnceLock::new() }));
+        let sealed = Some(Arc::new(Sealed { dead, index: OnceLock::new() }));
         SegmentView { sealed, ..self.view() }
     }
 
@@ -214,20 +218,28 @@ impl SegmentView {
         }
     }
 
-    /// The graph over the rows, if they have one by now.
+    /// The index of the rows, if they have one by now.
+    pub fn index(&self) -> Option<&SegmentIndex> {
+        self.sealed.as_ref()?.index.get()?.as_ref()
+    }
+
+    /// The same if it is a graph.
     pub fn graph(&self) -> Option<&Graph> {
-        self.sealed.as_ref()?.graph.get()?.as_ref()
+        match self.index()? {
+            SegmentIndex::Graph(graph) => Some(graph),
+            SegmentIndex::Faiss(_) => None,
+        }
     }
 
-    /// True while the rows, which are for good, may still get a graph.
-    pub(super) fn awaits_graph(&self) -> bool {
-        self.sealed.as_ref().is_some_and(|sealed| sealed.graph.get().is_none())
+    /// True while the rows, which are for good, may still get an index.
+    pub(super) fn awaits_index(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.index.get().is_none())
     }
 
-    /// Sets the graph over the rows, or that they get none; what was set first stays.
-    pub(super) fn set_graph(&self, graph: Option<Graph>) {
+    /// Sets the index of the rows, or that they get none; what was set first stays.
+    pub(super) fn set_index(&self, index: Option<SegmentIndex>) {
         if let Some(sealed) = &self.sealed {
-            let _ = sealed.graph.set(graph);
+            let _ = sealed.index.set(index);
         }
     }
 
@@ -274,15 +286,25 @@ impl SegmentView {
         self.rows.bytes()
     }
 
-    /// Bytes of its graph in memory.
-    pub fn graph_bytes(&self) -> usize {
-        self.graph().map_or(0, Graph::bytes)
+    /// Bytes of its index in memory.
+    pub fn index_bytes(&self) -> usize {
+        self.index().map_or(0, SegmentIndex::bytes)
     }
 
-    /// Bytes in memory, without the graph.
+    /// Bytes in memory, without the index.
     pub fn bytes(&self) -> usize {
         self.rows.bytes() + self.entries.bytes()
     }
+}
+
+/// Where the index of a segment may lie, by kind.
+pub(in crate::storage) fn index_paths(directory: &Path, id: SegmentId) -> [PathBuf; 2] {
+    [graph_file::path_of(directory, id), faiss_file::path_of(directory, id)]
+}
+
+/// True of the name of an index's file.
+pub(in crate::storage) fn is_index_name(name: &str) -> bool {
+    [graph_file::EXTENSION, faiss_file::EXTENSION].iter().any(|extension| name.ends_with(extension))
 }
 
 fn row_digest(rows: &RowsView, entries: &EntriesView, row: u32) -> u128 {

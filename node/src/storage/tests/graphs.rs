@@ -5,7 +5,7 @@ use std::path::Path;
 use vectorsphere_index::{GraphOptions, Kernels, Metric, Query, Ranked, Scratch, Selection, TopK, scan};
 
 use super::*;
-use crate::storage::indexing::{IndexPlace, IndexPlan};
+use crate::storage::indexing::{IndexPlace, IndexPlan, Recipe};
 use crate::storage::segment::SegmentView;
 
 const DOCUMENTS: u32 = 600;
@@ -13,7 +13,7 @@ const DOCUMENTS: u32 = 600;
 fn plan() -> IndexPlan {
     let kernels = Kernels::detect(None).expect("there is one");
     let options = GraphOptions { degree: 8, width: 32, ..GraphOptions::default() };
-    IndexPlan { kernels, metric: Metric::L2, options, bytes_min: 1, threads: 1 }
+    IndexPlan { kernels, metric: Metric::L2, recipe: Recipe::Graph(options), bytes_min: 1, threads: 1 }
 }
 
 fn vector(number: u32) -> Vec<f32> {

@@ -3,6 +3,8 @@
 mod broken_disks;
 mod checkpoints;
 mod decoders;
+#[cfg(feature = "faiss")]
+mod faiss_indexes;
 mod followers;
 mod graphs;
 mod interleavings;

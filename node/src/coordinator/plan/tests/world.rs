@@ -357,5 +357,6 @@ fn table(shape: Shape) -> meta::TableRecord {
         shard_hash: 1,
         vector_type: "f32".to_owned(),
         metadata_indexes: Vec::new(),
+        index_options: None,
     }
 }
