@@ -29,7 +29,9 @@ use crate::search::{
     BATCH_HITS_MAX, Consistency, EF_MAX, METADATA_FIELDS_MAX, MetadataChoice, QUERIES_MAX, ReadOptions,
     SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
 };
-use crate::table::{DIMENSION_MAX, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric};
+use crate::table::{
+    DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric,
+};
 
 use index_kind::index_kind;
 use indexed_fields::indexed_fields;
@@ -415,6 +417,11 @@ fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Opti
         }
         if draft.exact || ef.is_some() {
             violations.add("/target_recall", "target_recall excludes ef and exact");
+        }
+        if matches!(schema.index, IndexKind::Ivf | IndexKind::Faiss(_)) {
+            let message =
+                format!("a table of index_type {} has no measured recall, it takes ef", schema.index);
+            violations.add("/target_recall", message);
         }
     }
     if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {

@@ -138,6 +138,10 @@ async fn what_a_search_may_not_ask_is_told() {
         let answer = sandbox.call("POST", "/api/v1/tables/t/search", body.clone()).await;
         answer.refused(&body.to_string(), 400, "invalid_argument", pointer);
     }
+    sandbox.table("lists", 2, json!({"index_type": "ivf"})).await;
+    let body = json!({"vector": [1, 1], "target_recall": 0.9});
+    let answer = sandbox.call("POST", "/api/v1/tables/lists/search", body).await;
+    answer.refused("lists", 400, "invalid_argument", "/target_recall");
     let body = json!({"table_name": "x", "dimension": 2, "index_type": "tree"});
     let answer = sandbox.call("POST", "/api/v1/tables", body).await;
     answer.refused("tree", 400, "invalid_argument", "/index_type");
