@@ -285,6 +285,10 @@ fn upserts(debian: &Debian) -> Vec<Vec<u8>> {
 }
 
 /// Searches of one connection while others write at a fixed rate, whether or not they are answered in time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "writes are due at fixed times, whatever becomes of those before"
+)]
 fn while_writing(
     node: &OneNode,
     debian: &Debian,

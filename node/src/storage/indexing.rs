@@ -112,7 +112,8 @@ impl IndexPlace {
     pub fn load(&self, segment: &SegmentView, plan: &IndexPlan) -> Result<bool, StorageError> {
         let (disk, home) = (self.disk.as_ref(), &self.home);
         let index = match &plan.recipe {
-            Recipe::Graph(_) => graph_file::read(disk, home, segment, plan.metric)?.map(SegmentIndex::Graph),
+            Recipe::Graph(_) => graph_file::read(disk, home, segment, plan.metric)?
+                .map(|graph| SegmentIndex::Graph(Box::new(graph))),
             // Another version may have chosen other lists: any that fit the rows serve.
             Recipe::Ivf => faiss_file::read(disk, home, segment, plan.metric)?.map(SegmentIndex::Faiss),
             Recipe::Faiss(factory) => {
@@ -147,7 +148,7 @@ impl IndexPlace {
                 let mut graph = Graph::build(*kernels, rows, *metric, options, *threads, stop)
                     .ok_or(BuildFailure::Stopped)?;
                 graph.calibrate(*kernels, rows, *threads, stop).ok_or(BuildFailure::Stopped)?;
-                Some(SegmentIndex::Graph(graph))
+                Some(SegmentIndex::Graph(Box::new(graph)))
             }
             Recipe::Graph(_) => None,
             Recipe::Ivf | Recipe::Faiss(_) => {

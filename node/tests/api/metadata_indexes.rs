@@ -245,6 +245,11 @@ async fn explanation_everywhere(sandbox: &Sandbox, dimension: usize, filter: &Va
         for segment in &mut segments {
             let took = segment["filter"].as_object_mut().and_then(|filter| filter.remove("elapsed_us"));
             assert!(took.is_some_and(|took| took.is_u64()), "{segment}");
+            // How it was searched is no matter of filters.
+            assert!(
+                segment.as_object_mut().is_some_and(|parts| parts.remove("search").is_some()),
+                "{segment}"
+            );
         }
         segments
     };

@@ -7,7 +7,7 @@ use vectorsphere_index::faiss::FaissIndex;
 #[derive(Debug)]
 pub enum SegmentIndex {
     /// Our graph.
-    Graph(Graph),
+    Graph(Box<Graph>),
     /// An index of the FAISS library.
     Faiss(FaissIndex),
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::storage::indexing::{IndexPlace, IndexPlan, Recipe};
 use crate::storage::segment::{SegmentIndex, SegmentView};
 
-const DOCUMENTS: u32 = 600;
+const DOCUMENTS: u32 = 700;
 
 fn plan(factory: &str) -> IndexPlan {
     let kernels = Kernels::detect(None).expect("there is one");
