@@ -202,7 +202,8 @@ const BATCH: &str = "/api/v1/tables/t/search:batch";
 async fn a_batch_answers_each_query_as_if_it_were_alone_over_rest_and_grpc() {
     let sandbox = Sandbox::start(2).await;
     sandbox.table("t", 2, json!({"metric": "l2", "shards": 5})).await;
-    let document = |i: u32| json!({"document_id": i, "vector": [i, 0], "metadata": {"even": i % 2 == 0}});
+    let document =
+        |i: u32| json!({"document_id": i, "vector": [i, 0], "metadata": {"even": i.is_multiple_of(2)}});
     sandbox.load("t", &(0..200).map(document).collect::<Vec<_>>()).await;
     let even = json!({"must": [{"key": "even", "match": {"value": true}}]});
     let mut queries: Vec<Value> =
