@@ -1,26 +1,24 @@
 //! Search over one snapshot: pieces of it in parallel, then their best together. Segments with an index are searched
 //! through it, the others are scanned. The hits of several shards are read out only when it is known which of them are among
-//! the best of all. The queries of a batch follow one another over the same snapshot, some of them in each piece of work, so
-//! that other searches get their turn in between.
+//! the best of all.
 
-use std::cell::RefCell;
+mod batch;
+mod indexed;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::try_join_all;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
-use vectorsphere_index::faiss::{EffortRange, FaissIndex};
-use vectorsphere_index::{
-    Graph, Kernels, Metric, Plan, Query, RowMask, Scratch, Selection, TopK, Touched, WIDTH_USUAL, offer, scan,
-};
+use vectorsphere_index::faiss::EffortRange;
+use vectorsphere_index::{Graph, Kernels, Metric, Plan, Query, TopK, Touched, WIDTH_USUAL, scan};
 
+pub use self::batch::{PlannedQuery, search_batch};
+use self::indexed::Indexed;
 use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
-use crate::filter::index::Selection as FilterSelection;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
 use crate::search::{ANSWER_BYTES_MAX, Hit, MetadataChoice, SearchPlan, SegmentSearch};
@@ -39,26 +37,14 @@ const INLINE_VALUES: usize = 1 << 17;
 const INLINE_HITS: usize = 256;
 const INLINE_COPIED_BYTES: usize = 64 << 10;
 const INLINE_PARSED_BYTES: usize = 4 << 10;
-/// Queries of a batch that read fewer values together than this are one piece of work. About 1 ms.
-const TOGETHER_VALUES: usize = 1 << 21;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
 const VALUES_PER_CANDIDATE: usize = 512;
 
 /// Reading so many values as codes of FAISS takes as long as reading one as it is.
 const CODE_VALUES_PER_VALUE: usize = 4;
 
-/// Rows whose metadata are looked at to see how many pass a filter, and how many of them make it worth looking at metadata
-/// on the way only: elsewhere every row's are read before.
-const FILTER_SAMPLE: u32 = 256;
-const FILTER_COMMON: usize = 26;
 /// Reading metadata of a row takes as long as reading so many values.
 const VALUES_PER_FILTERED_ROW: usize = 1 << 11;
-
-static FAISS_FAILED: Once = Once::new();
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// What a shard is asked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -214,81 +200,6 @@ pub async fn search(
         Ranking::of(engine.metric, snapshot, PieceBest { best, searched })
     };
     pool.run(merge).await
-}
-
-/// A query over a snapshot, with its filter.
-#[derive(Clone)]
-pub struct PlannedQuery {
-    /// What the shard is asked.
-    pub query: Arc<ShardQuery>,
-    /// The query's filter over the snapshot.
-    pub filter: Option<Arc<SnapshotFilter>>,
-}
-
-/// Ranks a snapshot's rows for each of several queries, in order. Dropped, it stops soon.
-pub async fn search_batch(
-    pool: &ComputePool,
-    engine: Engine,
-    snapshot: Arc<Snapshot>,
-    queries: Vec<PlannedQuery>,
-) -> Result<Vec<Ranking>, PoolError> {
-    let stop = CancellationToken::new();
-    let _stop_when_dropped = stop.clone().drop_guard();
-    let turns = turns(&snapshot, queries, pool.threads());
-    let run = |turn: Turn| {
-        let (snapshot, stop) = (snapshot.clone(), stop.clone());
-        async move {
-            match turn {
-                Turn::Wide(PlannedQuery { query, filter }) => {
-                    search(pool, engine, snapshot, query, filter).await.map(|ranking| vec![ranking])
-                }
-                Turn::Together(queries) => {
-                    let rank = move |PlannedQuery { query, filter }: PlannedQuery| {
-                        let whole = pieces(&snapshot, &query, 1).pop().unwrap_or_default();
-                        let best = best_of(engine, &snapshot, &query, filter.as_deref(), &whole, &stop);
-                        Ranking::of(engine.metric, snapshot.clone(), best)
-                    };
-                    pool.run(move || queries.into_iter().map(rank).collect()).await
-                }
-            }
-        }
-    };
-    // As many at once as there are threads: more would only stand before the work of others.
-    let rankings: Vec<Vec<Ranking>> =
-        stream::iter(turns.into_iter().map(run)).buffered(pool.threads()).try_collect().await?;
-    Ok(rankings.into_iter().flatten().collect())
-}
-
-/// What is run of a batch before others have their turn.
-enum Turn {
-    /// One query that is worth several pieces.
-    Wide(PlannedQuery),
-    /// Queries that are one piece each.
-    Together(Vec<PlannedQuery>),
-}
-
-fn turns(snapshot: &Snapshot, queries: Vec<PlannedQuery>, threads: usize) -> Vec<Turn> {
-    let mut turns = Vec::new();
-    let mut room = 0;
-    for planned in queries {
-        let pieces = pieces(snapshot, &planned.query, threads);
-        if pieces.len() > 1 {
-            turns.push(Turn::Wide(planned));
-            continue;
-        }
-        let values = pieces.iter().map(|piece| values_of(snapshot, &planned.query, piece)).sum();
-        match turns.last_mut() {
-            Some(Turn::Together(queries)) if room >= values => {
-                queries.push(planned);
-                room -= values;
-            }
-            _ => {
-                turns.push(Turn::Together(vec![planned]));
-                room = TOGETHER_VALUES.saturating_sub(values);
-            }
-        }
-    }
-    turns
 }
 
 /// The hits of several shards of one table: of each ranking those that are among the best of all.
@@ -505,139 +416,6 @@ fn best_of(
     PieceBest { best, searched }
 }
 
-/// The plan of a graph, searched at a width, in the words of an answer.
-fn plan(plan: Plan, width: usize) -> SearchPlan {
-    let candidates = |width: usize| u32::try_from(width).unwrap_or(u32::MAX);
-    match plan {
-        Plan::Walk => SearchPlan::Walk(candidates(width)),
-        Plan::WalkFor { width } => SearchPlan::FilteredWalk(candidates(width)),
-        Plan::WalkWithin => SearchPlan::TwoHopWalk,
-        Plan::Scan => SearchPlan::ScanCodes,
-    }
-}
-
-/// A search of one segment through its index.
-struct Indexed<'w> {
-    engine: Engine,
-    segment: &'w SegmentView,
-    index: &'w SegmentIndex,
-    snapshot: &'w Snapshot,
-    query: &'w ShardQuery,
-    /// With the segment's place in the snapshot.
-    filter: Option<(&'w SnapshotFilter, usize)>,
-    target: &'w Query<'w>,
-}
-
-impl Indexed<'_> {
-    fn run<K: Ord>(
-        &self,
-        is_wanted: impl Fn(u32) -> bool,
-        key: impl Fn(u32) -> K,
-        top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
-        let Indexed { segment, snapshot, .. } = self;
-        let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
-        let Some((filter, place)) = self.filter else {
-            let dead = segment.dead_rows() as usize;
-            let selection = if dead == 0 { Selection::All } else { Selection::AllBut(dead) };
-            return self.search(selection, visible, key, top);
-        };
-        if let Some(selection) = filter.selection(place) {
-            return self.run_selected(selection, visible, key, top);
-        }
-        let passes = |row: u32| visible(row) && filter.passes(place, segment, row);
-        let (rows, sampled) = (segment.len(), segment.len().min(FILTER_SAMPLE));
-        let row_of = |index: u32| (u64::from(index) * u64::from(rows) / u64::from(sampled)) as u32;
-        let passed = (0..sampled).filter(|index| passes(row_of(*index))).count();
-        if passed >= FILTER_COMMON {
-            // A sample in which all pass does not say that all do.
-            let hidden = (rows as usize - rows as usize * passed / sampled as usize).max(1);
-            return self.search(Selection::AllBut(hidden), passes, key, top);
-        }
-        let mask = RowMask::of(rows, passes);
-        self.search(Selection::Mask(&mask), |_| true, key, top)
-    }
-
-    /// The same where indexes know which rows pass, or most that do not.
-    fn run_selected<K: Ord>(
-        &self,
-        selected: &FilterSelection,
-        visible: impl Fn(u32) -> bool,
-        key: impl Fn(u32) -> K,
-        top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
-        let segment = self.segment;
-        let rows = segment.len();
-        let metadata = |row: u32| segment.metadata_json(row);
-        let passing = selected.estimate(metadata);
-        if passing * u64::from(FILTER_SAMPLE) >= u64::from(rows) * FILTER_COMMON as u64 {
-            // Indexes know deleted rows, too.
-            let hidden = (u64::from(rows) - passing + u64::from(segment.dead_rows())).min(rows.into());
-            let selection = match (selected.is_exact(), hidden as usize) {
-                (true, 0) => Selection::All,
-                // An estimate that all pass does not say that all do.
-                (_, hidden) => Selection::AllBut(hidden.max(1)),
-            };
-            let passes = |row: u32| visible(row) && selected.passes(row, || metadata(row));
-            return self.search(selection, passes, key, top);
-        }
-        let mut mask = RowMask::none(rows);
-        let passes = |row: &u32| visible(*row) && selected.passes_possible(*row, || metadata(*row));
-        selected.possible().iter().filter(passes).for_each(|row| mask.insert(row));
-        self.search(Selection::Mask(&mask), |_| true, key, top)
-    }
-
-    fn search<K: Ord>(
-        &self,
-        selection: Selection<'_>,
-        visible: impl Fn(u32) -> bool,
-        key: impl Fn(u32) -> K,
-        top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
-        match (self.index, selection) {
-            (SegmentIndex::Graph(graph), _) => {
-                let (kernels, rows) = (self.engine.kernels, self.segment.rows());
-                let width = self.query.width(graph);
-                let effort = (width, graph.calibration().entries());
-                let touched = SCRATCH.with_borrow_mut(|scratch| {
-                    graph.search(kernels, rows, self.target, effort, selection, visible, key, top, scratch)
-                });
-                (plan(touched.plan, width), touched)
-            }
-            (SegmentIndex::Faiss(index), Selection::Mask(mask)) => {
-                self.search_faiss(index, |row| mask.contains(row) && visible(row), key, top)
-            }
-            (SegmentIndex::Faiss(index), _) => self.search_faiss(index, visible, key, top),
-        }
-    }
-
-    /// FAISS says which rows are worth a look, and the rows themselves which of them are best. A search that it fails costs
-    /// a scan, and nothing else.
-    fn search_faiss<K: Ord>(
-        &self,
-        index: &FaissIndex,
-        visible: impl Fn(u32) -> bool,
-        key: impl Fn(u32) -> K,
-        top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
-        let (kernels, rows, query) = (self.engine.kernels, self.segment.rows(), self.query);
-        let touched = |rows: usize| Touched { plan: Plan::Scan, hops: 0, vertices: 0, rows };
-        match index.search(&query.vector, query.top_k, query.faiss_effort(), &visible) {
-            Ok(candidates) => {
-                let count = candidates.len();
-                offer(kernels, rows, candidates, self.target, key, top);
-                (SearchPlan::Faiss, touched(count))
-            }
-            Err(error) => {
-                // Told once: every search may fail.
-                FAISS_FAILED.call_once(|| error!(%error, "FAISS failed to search, segments are scanned"));
-                scan(kernels, rows, 0..self.segment.len(), self.target, visible, key, top);
-                (SearchPlan::Scan, touched(rows.len()))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rand::rngs::SmallRng;
@@ -747,7 +525,7 @@ mod tests {
                 PlannedQuery { query: Arc::new(query), filter: None }
             };
             let queries: Vec<PlannedQuery> = (0..count).map(planned).collect();
-            assert_eq!(turns(&snapshot, queries.clone(), pool.threads()).len(), expected_turns);
+            assert_eq!(batch::turns(&snapshot, queries.clone(), pool.threads()).len(), expected_turns);
             let together =
                 search_batch(&pool, engine, snapshot.clone(), queries.clone()).await.expect("no panic");
             assert_eq!(together.len(), count);
