@@ -1,6 +1,7 @@
 //! A search as it travels through the layers, and its answer.
 
 mod explanation;
+mod grouping;
 mod metadata_choice;
 
 use std::ops::RangeInclusive;
@@ -11,6 +12,7 @@ use crate::document::Metadata;
 use crate::filter::Filter;
 use crate::ids::{DocumentId, NodeId, ShardIndex};
 
+pub use grouping::{GROUP_LIMIT_MAX, Group, GroupBy, GroupCounter};
 pub use metadata_choice::{METADATA_FIELDS_MAX, MetadataChoice};
 
 pub use explanation::{SearchPlan, SegmentExplanation, SegmentSearch, ShardExplanation};
@@ -70,6 +72,8 @@ pub struct SearchQuery {
     pub with_vector: bool,
     /// Say how each segment was searched.
     pub explain: bool,
+    /// Return only the best few of each group.
+    pub group_by: Option<GroupBy>,
 }
 
 /// What a search looks for.
@@ -136,6 +140,8 @@ pub struct Hit {
     pub metadata: Option<Metadata>,
     /// When asked for.
     pub vector: Option<Vec<f32>>,
+    /// In which group it is, when hits are grouped and it is in one.
+    pub group: Option<Group>,
 }
 
 impl Consistency {

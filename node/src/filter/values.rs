@@ -29,6 +29,18 @@ pub enum Scalar {
     Bool(bool),
 }
 
+impl Scalar {
+    /// As JSON text, in one form for equal values.
+    pub fn to_json(&self) -> String {
+        match self {
+            Scalar::Text(text) => serde_json::Value::from(&**text).to_string(),
+            Scalar::Number(Number::Integer(whole)) => whole.to_string(),
+            Scalar::Number(Number::Double(value)) => serde_json::Value::from(*value).to_string(),
+            Scalar::Bool(word) => word.to_string(),
+        }
+    }
+}
+
 impl Values {
     /// The set of some values.
     pub(super) fn new(scalars: impl IntoIterator<Item = Scalar>) -> Values {

@@ -1,7 +1,7 @@
 //! One walk through an object's text that visits the values of many paths.
 
 use super::text::{Cursor, Text, Value};
-use super::{KeyPath, Step};
+use super::{KeyPath, Number, Scalar, Step};
 
 /// Lists of names up to here are read through; longer ones are searched.
 const SHORT: usize = 8;
@@ -13,6 +13,31 @@ pub(super) struct PathTree {
     fields: Vec<(Box<str>, PathTree)>,
     each: Option<Box<PathTree>>,
     leaves: Vec<u16>,
+}
+
+/// The first text, number or boolean that a path reaches in the text of an object.
+pub fn first_scalar(path: &KeyPath, object: &[u8]) -> Option<Scalar> {
+    let mut tree = PathTree::default();
+    tree.add(path, 0);
+    let mut first = None;
+    tree.walk(object, &mut |_, value| {
+        if first.is_none() {
+            first = scalar(value);
+        }
+    });
+    first
+}
+
+fn scalar(value: Value<'_>) -> Option<Scalar> {
+    match value {
+        Value::Bool(word) => Some(Scalar::Bool(word)),
+        Value::Number(digits) => Number::parse(digits).map(Scalar::Number),
+        Value::Text(text) => {
+            let decoded = text.decoded()?.into_owned();
+            String::from_utf8(decoded).ok().map(|text| Scalar::Text(text.into()))
+        }
+        Value::Null | Value::Array | Value::Object(_) => None,
+    }
 }
 
 impl PathTree {

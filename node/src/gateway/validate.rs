@@ -26,8 +26,8 @@ use crate::filter::{Filter, FilterDraft, KeyPath};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
 use crate::search::{
-    BATCH_HITS_MAX, Consistency, EF_MAX, METADATA_FIELDS_MAX, MetadataChoice, QUERIES_MAX, ReadOptions,
-    SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
+    BATCH_HITS_MAX, Consistency, EF_MAX, GROUP_LIMIT_MAX, GroupBy, METADATA_FIELDS_MAX, MetadataChoice,
+    QUERIES_MAX, ReadOptions, SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
 };
 use crate::table::{
     DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric,
@@ -85,6 +85,14 @@ pub(super) struct SearchDraft {
     pub(super) metadata: MetadataDraft,
     pub(super) with_vector: bool,
     pub(super) explain: bool,
+    pub(super) group_by: Option<GroupByDraft>,
+}
+
+/// How hits are grouped, as the caller wrote it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GroupByDraft {
+    pub(super) key: String,
+    pub(super) limit: Option<u64>,
 }
 
 /// What of metadata the caller wants.
@@ -429,6 +437,7 @@ fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Opti
     }
     let filter = draft.filter.and_then(|draft| filter(draft, &mut violations));
     let metadata = metadata_choice(draft.metadata, &mut violations);
+    let group_by = draft.group_by.and_then(|draft| group_by(&draft, &mut violations));
     let is_valid = violations.is_empty();
     all.add_all("", violations);
     is_valid.then_some(SearchQuery {
@@ -443,7 +452,23 @@ fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Opti
         metadata: metadata?,
         with_vector: draft.with_vector,
         explain: draft.explain,
+        group_by,
     })
+}
+
+/// How hits are grouped; `None` when a rule is broken.
+fn group_by(draft: &GroupByDraft, violations: &mut Violations) -> Option<GroupBy> {
+    let mut broken = Violations::default();
+    let limit = ranged("limit", draft.limit.unwrap_or(1), GROUP_LIMIT_MAX, &mut broken);
+    let key = match KeyPath::parse(&draft.key) {
+        Ok(key) => Some(key),
+        Err(why) => {
+            broken.add("/key", why);
+            None
+        }
+    };
+    violations.add_all("/group_by", broken);
+    key.map(|key| GroupBy { key, limit })
 }
 
 /// What of metadata is returned; `None` when a rule is broken.

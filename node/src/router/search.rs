@@ -126,7 +126,9 @@ struct Found {
 
 impl Found {
     fn result(self, table: &Table, query: &SearchQuery) -> QueryResult {
-        let mut hits = merge(table.schema.metric, self.lists, (query.offset + query.top_k) as usize);
+        let (top_k, limit) =
+            ((query.offset + query.top_k) as usize, query.group_by.as_ref().map(|by| by.limit));
+        let mut hits = merge(table.schema.metric, self.lists, top_k, limit);
         hits.drain(..hits.len().min(query.offset as usize));
         QueryResult { hits, explanation: if query.explain { self.explanation } else { Vec::new() } }
     }
@@ -194,6 +196,8 @@ fn message(query: &SearchQuery, target: &Resolved) -> proto::SearchRequest {
         exact: query.exact,
         ef: query.ef.unwrap_or_default(),
         target_recall: query.target_recall,
+        group_key: query.group_by.as_ref().map(|by| by.key.to_string()).unwrap_or_default(),
+        group_limit: query.group_by.as_ref().map_or(0, |by| by.limit),
         explain: query.explain,
         metadata_fields: match &query.metadata {
             MetadataChoice::Fields(paths) => paths.iter().map(KeyPath::to_string).collect(),
@@ -220,7 +224,8 @@ pub(super) fn hit(hit: proto::Hit) -> Result<Hit, Error> {
         false => Some(vector_from_bytes(&hit.vector).ok_or_else(|| broken("vector"))?),
     };
     let id = DocumentId::parse(&hit.id).map_err(|_| broken("document id"))?;
-    Ok(Hit { id, score: hit.score, metadata, vector })
+    let group = Some(hit.group).filter(|group| !group.is_empty()).map(String::into_boxed_str);
+    Ok(Hit { id, score: hit.score, metadata, vector, group })
 }
 
 /// Refuses hits that are too large for one answer: together, or already where a shard left parts of them out.
@@ -274,13 +279,20 @@ mod tests {
             explain: false,
             metadata: MetadataChoice::All,
             with_vector: false,
+            group_by: None,
         };
         let read = ReadOptions { consistency: Consistency::Session, session_token: String::new() };
         let request = |queries| SearchRequest { queries, allow_partial: false, read: read.clone() };
         let hit = |bytes: Option<usize>| {
             let json = bytes.map(|bytes| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)));
             let metadata = json.map(|json| Metadata::from_stored(json.into()).expect("object"));
-            Hit { id: DocumentId::parse("a").expect("valid"), score: 0.0, metadata, vector: None }
+            Hit {
+                id: DocumentId::parse("a").expect("valid"),
+                score: 0.0,
+                metadata,
+                vector: None,
+                group: None,
+            }
         };
         let check = |query: &SearchQuery, hits: Vec<Vec<Hit>>| {
             let results = |hits| QueryResult { hits, explanation: Vec::new() };

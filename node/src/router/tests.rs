@@ -360,6 +360,7 @@ async fn a_copy_that_does_not_answer_is_not_waited_for() {
         explain: false,
         metadata: MetadataChoice::Nothing,
         with_vector: false,
+        group_by: None,
     };
     let search = SearchRequest {
         queries: vec![query],
@@ -439,6 +440,7 @@ async fn a_search_asks_another_copy_where_one_fails_and_tells_the_gravest_failur
         explain: false,
         metadata: MetadataChoice::Nothing,
         with_vector: false,
+        group_by: None,
     };
     let search = |allow_partial| SearchRequest {
         queries: vec![query.clone()],

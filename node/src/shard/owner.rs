@@ -5,8 +5,9 @@
 //! other replicas are answered.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -44,6 +45,9 @@ pub(super) const MAILBOX_MESSAGES: usize = 1_024;
 pub(super) const MAILBOX_WRITES: usize = 256;
 /// Bytes of records of one message.
 pub(super) const MESSAGE_BYTES: usize = 1 << 20;
+/// Timers count in milliseconds, and setting one wakes the thread that waits for the network: one that rings this much later
+/// than it might is left as it is.
+const ALARM_SLACK: Duration = Duration::from_millis(2);
 /// A group takes no more batches when it has this many bytes of vectors and metadata.
 const GROUP_BYTES: usize = 8 << 20;
 /// A log takes nothing more when it has this many times the size that starts a checkpoint.
@@ -254,6 +258,7 @@ impl Owner {
 
     async fn serve(&mut self) -> Result<Ending, OwnerFailure> {
         self.take_record();
+        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             self.take_session();
             self.take_disk_stage();
@@ -265,7 +270,7 @@ impl Owner {
             {
                 return Ok(Ending::NeedsSnapshot(from));
             }
-            self.begin_turn_if_due();
+            self.begin_turn_if_due()?;
             self.begin_indexing_if_due();
             self.publish();
             if self.lane.is_in_prelude() {
@@ -275,7 +280,10 @@ impl Owner {
                 continue;
             }
             let wake = self.driver.core().wakes_at(now());
-            let pause = wake.saturating_sub(monotonic_time());
+            let due = tokio::time::Instant::now() + wake.saturating_sub(monotonic_time());
+            if alarm.is_elapsed() || due + ALARM_SLACK < alarm.deadline() {
+                alarm.as_mut().reset(due);
+            }
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Ok(Ending::Cancelled),
@@ -296,7 +304,7 @@ impl Owner {
                         self.intake.push_back(write);
                     }
                 }
-                () = tokio::time::sleep(pause) => self.step(Event::Tick),
+                () = &mut alarm => self.step(Event::Tick),
             }
         }
     }
@@ -355,26 +363,35 @@ impl Owner {
     }
 
     /// Begins a turn of the store when it is here and there is something to do.
-    fn begin_turn_if_due(&mut self) {
+    fn begin_turn_if_due(&mut self) -> Result<(), OwnerFailure> {
         if self.lane.store().is_none() {
-            return;
+            return Ok(());
         }
         let writes = self.take_intake();
-        let job = self.driver.next_job(writes, now());
+        let mut next = self.driver.next_job(writes, now());
         self.carry_out_all();
-        if let Some(job) = job {
+        while let Some(job) = next {
             if job.batches() > 0 {
                 self.metrics.commit_batches.observe(job.batches() as f64);
             }
-            return self.lane.begin_job(job);
+            let prelude = match self.lane.do_at_once(job) {
+                Ok(done) => done.map_err(OwnerFailure::Storage)?,
+                Err(job) => {
+                    self.lane.begin_job(job);
+                    return Ok(());
+                }
+            };
+            let ticket = self.on_prelude(prelude);
+            self.on_durable(ticket);
+            next = self.driver.next_job([], now());
+            self.carry_out_all();
         }
         if let Some(reply) = self.pins.pop_front() {
-            return self.lane.begin_other(move |store| Done::Pinned(store.pin_checkpoint(), reply));
+            self.lane.begin_other(move |store| Done::Pinned(store.pin_checkpoint(), reply));
+        } else if !self.begin_checkpoint_turn_if_due() {
+            self.begin_mark_if_due();
         }
-        if self.begin_checkpoint_turn_if_due() {
-            return;
-        }
-        self.begin_mark_if_due();
+        Ok(())
     }
 
     /// Writes of one group. A caller that has gone needs nothing; one that adds too much is refused.
@@ -405,19 +422,22 @@ impl Owner {
 
     fn on_progress(&mut self, progress: Progress) -> Result<(), OwnerFailure> {
         match progress {
-            Progress::Prelude(prelude) => self.on_prelude(prelude),
+            Progress::Prelude(prelude) => {
+                let ticket = self.on_prelude(prelude);
+                self.lane.set_ticket(ticket);
+            }
             Progress::Done(done, ticket) => return self.on_done(done, ticket),
         }
         Ok(())
     }
 
-    fn on_prelude(&mut self, prelude: Prelude) {
+    fn on_prelude(&mut self, prelude: Prelude) -> Ticket {
         let applied = prelude.applied;
         self.state.send_if_modified(|state| std::mem::replace(&mut state.applied, applied) != applied);
         let ticket = self.driver.on_prelude(prelude, now());
         self.sync_began = Instant::now();
-        self.lane.set_ticket(ticket);
         self.carry_out_all();
+        ticket
     }
 
     fn on_done(&mut self, done: Done, ticket: Ticket) -> Result<(), OwnerFailure> {
@@ -427,11 +447,7 @@ impl Owner {
                     return Err(OwnerFailure::Storage(error));
                 }
                 self.look_at_sync();
-                self.look_at_store();
-                let durable = self.lane.store().map_or(Lsn::ZERO, Store::durable);
-                self.driver.on_durable(ticket, durable, now());
-                self.carry_out_all();
-                self.queue_checkpoint_if_due();
+                self.on_durable(ticket);
             }
             Done::Marked(outcome) => {
                 if let Err(error) = outcome {
@@ -450,6 +466,15 @@ impl Owner {
             Done::Pinned(pinned, reply) => drop(reply.send(pinned)),
         }
         Ok(())
+    }
+
+    /// A job is done, and the store is here.
+    fn on_durable(&mut self, ticket: Ticket) {
+        self.look_at_store();
+        let durable = self.lane.store().map_or(Lsn::ZERO, Store::durable);
+        self.driver.on_durable(ticket, durable, now());
+        self.carry_out_all();
+        self.queue_checkpoint_if_due();
     }
 
     /// Takes in what changed in the store: its sizes, its digest, where its log begins.

@@ -14,7 +14,7 @@ use crate::document::{Document, Metadata, vector_from_bytes};
 use crate::error_code::{Error, Violation};
 use crate::filter::{KeyPath, Matcher, wire};
 use crate::ids::{DocumentId, Epoch, Lsn, OpId, ShardId, ShardIndex, TableId};
-use crate::search::{Consistency, METADATA_FIELDS_MAX, MetadataChoice};
+use crate::search::{Consistency, GROUP_LIMIT_MAX, GroupBy, METADATA_FIELDS_MAX, MetadataChoice};
 use crate::storage::Operation;
 
 /// Operations of one batch, at most.
@@ -99,6 +99,19 @@ pub(super) fn metadata_choice(
         KeyPath::parse(text).map_err(|why| Error::invalid(format!("{place}/metadata_fields/{index}"), why))
     };
     Ok(MetadataChoice::Fields(fields.iter().enumerate().map(path).collect::<Result<_, _>>()?))
+}
+
+/// How hits are grouped; `place` is that of its message.
+pub(super) fn group_by(place: &str, key: &str, limit: u32) -> Result<Option<GroupBy>, Error> {
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let key = KeyPath::parse(key).map_err(|why| Error::invalid(format!("{place}/group_key"), why))?;
+    if !(1..=GROUP_LIMIT_MAX).contains(&limit) {
+        let message = format!("group_limit is {limit}, must be 1 to {GROUP_LIMIT_MAX}");
+        return Err(Error::invalid(format!("{place}/group_limit"), message));
+    }
+    Ok(Some(GroupBy { key, limit }))
 }
 
 /// Checks a vector against its table.

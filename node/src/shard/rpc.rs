@@ -297,6 +297,7 @@ fn shard_query(place: &str, request: proto::SearchRequest) -> Result<Arc<ShardQu
         exact: request.exact,
         ef: request.ef.min(EF_MAX) as usize,
         target_recall: request.target_recall,
+        group_by: parse::group_by(place, &request.group_key, request.group_limit)?,
     }))
 }
 
@@ -385,11 +386,12 @@ fn document_to_proto(document: &Document) -> proto::Document {
 }
 
 fn hit_to_proto(hit: Hit) -> proto::Hit {
-    let Hit { id, score, metadata, vector } = hit;
+    let Hit { id, score, metadata, vector, group } = hit;
     proto::Hit {
         id: DocumentId::as_str(&id).to_owned(),
         score,
         metadata: metadata.map(|metadata| metadata.to_bytes()).unwrap_or_default(),
         vector: vector.map(|vector| vector_to_bytes(&vector)).unwrap_or_default(),
+        group: group.map(String::from).unwrap_or_default(),
     }
 }

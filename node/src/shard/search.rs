@@ -3,6 +3,7 @@
 //! the best of all.
 
 mod batch;
+mod grouped;
 mod indexed;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,9 @@ use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
-use crate::search::{ANSWER_BYTES_MAX, Hit, MetadataChoice, SearchPlan, SegmentSearch};
+use crate::search::{
+    ANSWER_BYTES_MAX, Group, GroupBy, GroupCounter, Hit, MetadataChoice, SearchPlan, SegmentSearch,
+};
 use crate::storage::Snapshot;
 use crate::storage::segment::{SegmentIndex, SegmentView};
 
@@ -71,6 +74,8 @@ pub struct ShardQuery {
     pub ef: usize,
     /// Instead of `ef`: the recall that walks are to reach.
     pub target_recall: Option<f64>,
+    /// Only the best few of each group.
+    pub group_by: Option<GroupBy>,
 }
 
 impl ShardQuery {
@@ -129,6 +134,8 @@ pub struct Ranking {
     metric: Metric,
     snapshot: Arc<Snapshot>,
     best: Vec<(f64, Place)>,
+    /// The groups of the best, when they are limited; else empty.
+    groups: Vec<Option<Group>>,
     /// How the segments were searched, by their places in the snapshot; only when asked for.
     searched: BTreeMap<usize, SegmentSearch>,
 }
@@ -141,7 +148,7 @@ impl Ranking {
 
     fn of(metric: Metric, snapshot: Arc<Snapshot>, piece: PieceBest) -> Ranking {
         let PieceBest { best, searched } = piece;
-        let mut ranking = Ranking { metric, snapshot, best, searched: BTreeMap::new() };
+        let mut ranking = Ranking { metric, snapshot, best, groups: Vec::new(), searched: BTreeMap::new() };
         ranking.add(searched);
         ranking
     }
@@ -163,6 +170,19 @@ struct PieceBest {
 
 /// Ranks a snapshot's rows. Dropped, it stops soon.
 pub async fn search(
+    pool: &ComputePool,
+    engine: Engine,
+    snapshot: Arc<Snapshot>,
+    query: Arc<ShardQuery>,
+    filter: Option<Arc<SnapshotFilter>>,
+) -> Result<Ranking, PoolError> {
+    match query.group_by.clone() {
+        None => rank(pool, engine, snapshot, query, filter).await,
+        Some(by) => grouped::search(pool, engine, snapshot, &query, filter, by).await,
+    }
+}
+
+async fn rank(
     pool: &ComputePool,
     engine: Engine,
     snapshot: Arc<Snapshot>,
@@ -192,7 +212,7 @@ pub async fn search(
         let mut searched = Vec::new();
         for piece in found {
             for (score, place) in piece.best {
-                top.offer(score, RowKey { id: document_id(&snapshot, place), place });
+                top.offer(score, RowKey::new(&snapshot.segments[place.0], place.1, place));
             }
             searched.extend(piece.searched);
         }
@@ -209,16 +229,23 @@ pub async fn search(
 /// `bytes` are those of the answer so far.
 pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) -> Vec<Vec<Hit>> {
     let Some(first) = rankings.first() else { return Vec::new() };
-    let mut top = TopK::new(first.metric, query.top_k);
+    // Of each shard no more rows count; those that are too many for their group take no other's place.
+    let candidates = if query.group_by.is_some() { rankings.len() * query.top_k } else { query.top_k };
+    let mut top = TopK::new(first.metric, candidates);
     for (shard, ranking) in rankings.iter().enumerate() {
-        for (score, place) in &ranking.best {
-            top.offer(*score, RowKey { id: document_id(&ranking.snapshot, *place), place: (shard, *place) });
+        for (rank, (score, (segment, row))) in ranking.best.iter().enumerate() {
+            top.offer(*score, RowKey::new(&ranking.snapshot.segments[*segment], *row, (shard, rank)));
         }
     }
     let mut hits: Vec<Vec<Hit>> = rankings.iter().map(|_| Vec::new()).collect();
-    for ranked in top.into_sorted() {
-        let RowKey { id, place: (shard, (index, row)) } = ranked.key;
-        let segment = &rankings[shard].snapshot.segments[index];
+    let mut counter = query.group_by.as_ref().map(|by| GroupCounter::new(by.limit));
+    let group = |shard: usize, rank: usize| rankings[shard].groups.get(rank).and_then(Option::as_deref);
+    let best = top.into_sorted().into_iter().filter(|ranked| {
+        let (shard, rank) = ranked.key.place;
+        counter.as_mut().is_none_or(|counter| counter.take(group(shard, rank)))
+    });
+    for ranked in best.take(query.top_k) {
+        let RowKey { segment, row, place: (shard, rank) } = ranked.key;
         let chosen = match &query.metadata {
             MetadataChoice::All => None,
             fields => fields.of(|| segment.metadata(row)),
@@ -229,10 +256,11 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) ->
         let fits = *bytes <= ANSWER_BYTES_MAX;
         let metadata = if is_whole && fits { Some(segment.metadata(row)) } else { chosen };
         hits[shard].push(Hit {
-            id: DocumentId::parse(id).expect("only parsed ids are stored"),
+            id: DocumentId::parse(segment.document_id(row)).expect("only parsed ids are stored"),
             score: ranked.score,
             metadata: metadata.filter(|_| fits),
             vector: (fits && query.with_vector).then(|| segment.rows().row(row).into_owned()),
+            group: group(shard, rank).map(Group::from),
         });
     }
     hits
@@ -334,19 +362,27 @@ fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
     piece.iter().map(values).sum()
 }
 
-fn document_id(snapshot: &Snapshot, (segment, row): Place) -> &str {
-    snapshot.segments[segment].document_id(row)
-}
-
 /// Orders rows by their documents' ids, wherever they are.
 struct RowKey<'s, P> {
-    id: &'s str,
+    segment: &'s SegmentView,
+    row: u32,
     place: P,
+}
+
+impl<'s, P> RowKey<'s, P> {
+    fn new(segment: &'s SegmentView, row: u32, place: P) -> RowKey<'s, P> {
+        RowKey { segment, row, place }
+    }
+
+    /// Read only when two scores are equal.
+    fn id(&self) -> &'s str {
+        self.segment.document_id(self.row)
+    }
 }
 
 impl<P> Ord for RowKey<'_, P> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.id.cmp(other.id)
+        self.id().cmp(other.id())
     }
 }
 
@@ -358,7 +394,7 @@ impl<P> PartialOrd for RowKey<'_, P> {
 
 impl<P> PartialEq for RowKey<'_, P> {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.id() == other.id()
     }
 }
 
@@ -379,7 +415,7 @@ fn best_of(
     for (index, range) in piece {
         let started = query.explain.then(Instant::now);
         let segment = &snapshot.segments[*index];
-        let key = |row: u32| RowKey { id: segment.document_id(row), place: (*index, row) };
+        let key = |row: u32| RowKey::new(segment, row, (*index, row));
         let is_wanted = |row: u32| exclude.is_none_or(|excluded| segment.document_id(row) != excluded);
         let (plan, touched) = if let Some(through) = query.index(segment) {
             let filter = filter.map(|filter| (filter, *index));

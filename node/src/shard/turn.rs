@@ -89,6 +89,20 @@ impl Lane {
         });
     }
 
+    /// Does a job that touches no file here and now, if it is a small one; it comes back otherwise. What it applies is
+    /// durable already.
+    ///
+    /// # Panics
+    /// When the store is away.
+    pub(super) fn do_at_once(&mut self, job: Job) -> Result<Result<Prelude, StorageError>, Job> {
+        let Lane::Free(store) = self else { panic!("a turn begins when the one before has ended") };
+        if job.only_applies() && store.applies_at_once(job.commit()) {
+            Ok(job.begin(store))
+        } else {
+            Err(job)
+        }
+    }
+
     /// Begins anything else.
     ///
     /// # Panics

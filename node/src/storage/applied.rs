@@ -13,6 +13,9 @@ use crate::ids::Lsn;
 /// Digests at multiples of [`DIGEST_INTERVAL`] that are kept.
 const MARKS_MAX: usize = 8;
 
+/// Bytes of vectors and metadata that are applied in about 20 us.
+const BYTES_AT_ONCE: usize = 32 << 10;
+
 /// What follows from the applied records beside the documents.
 pub(super) struct Applied {
     /// At the last applied position.
@@ -79,6 +82,11 @@ impl Store {
         // Within the lock: what a look-up finds, a search finds too.
         shared.snapshot.store(Arc::new(documents.snapshot()));
         self.applied()
+    }
+
+    /// True when [`Store::apply`] up to `commit` takes no longer than a hand-over between threads would.
+    pub fn applies_at_once(&self, commit: Lsn) -> bool {
+        self.pending.bytes_until(commit, BYTES_AT_ONCE) <= BYTES_AT_ONCE
     }
 
     /// Position of the last applied record.

@@ -84,6 +84,15 @@ impl Effect {
         }
     }
 
+    /// Bytes of the vector, in single precision, and the metadata that it brings.
+    pub fn content_bytes(&self) -> usize {
+        match self {
+            Effect::Upsert(document) => document.vector.len() * 4 + document.metadata.as_json().len(),
+            Effect::SetMetadata(_, metadata) => metadata.as_json().len(),
+            Effect::Delete(_) | Effect::EpochStart | Effect::Noop => 0,
+        }
+    }
+
     /// True when a document is written or deleted.
     pub fn is_of_document(&self) -> bool {
         self.touches().is_some()

@@ -114,6 +114,20 @@ impl Pending {
         Some(batch)
     }
 
+    /// Bytes of vectors and metadata of the batches that end at or before `lsn`, or more than `enough` of them.
+    pub(super) fn bytes_until(&self, lsn: Lsn, enough: usize) -> usize {
+        let mut bytes = 0;
+        for record in
+            self.batches.iter().take_while(|batch| batch.last() <= lsn).flat_map(|batch| &batch.records)
+        {
+            bytes += record.effect.content_bytes();
+            if bytes > enough {
+                break;
+            }
+        }
+        bytes
+    }
+
     /// Forgets everything behind `lsn`, and a batch that it divides.
     pub(super) fn cut(&mut self, lsn: Lsn) {
         self.open = OpenBatch::default();

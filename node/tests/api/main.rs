@@ -8,6 +8,7 @@ mod description;
 mod documents;
 mod filters;
 mod graphs;
+mod groups;
 mod hostile;
 mod index_kinds;
 mod metadata_indexes;

@@ -84,7 +84,7 @@ fn object_message(object: &Map<String, Value>) -> proto::Metadata {
     proto::Metadata { fields: fields.collect() }
 }
 
-fn value_message(value: &Value) -> proto::Value {
+pub(super) fn value_message(value: &Value) -> proto::Value {
     let kind = match value {
         Value::Null => Kind::NullValue(true),
         Value::Bool(word) => Kind::BoolValue(*word),

@@ -5,10 +5,10 @@ use vectorsphere_proto::v1 as proto;
 use vectorsphere_proto::v1::search_request::Query;
 use vectorsphere_proto::v1::search_service_server::SearchService;
 
-use super::super::validate::{self, MetadataDraft, SearchDraft, SearchRequestDraft};
+use super::super::validate::{self, GroupByDraft, MetadataDraft, SearchDraft, SearchRequestDraft};
 use super::super::violations::Violations;
 use super::Api;
-use super::convert::{metadata_message, read_draft, vector_draft, vector_message};
+use super::convert::{metadata_message, read_draft, value_message, vector_draft, vector_message};
 use crate::error_code::Error;
 use crate::filter::wire;
 use crate::search::{QueryResult, SearchResult, ShardExplanation};
@@ -85,6 +85,9 @@ fn draft(request: proto::SearchRequest) -> SearchDraft {
         metadata: metadata_draft(request.with_metadata, request.metadata_fields),
         with_vector: request.with_vector,
         explain: request.explain,
+        group_by: request
+            .group_by
+            .map(|by| GroupByDraft { key: by.key, limit: (by.limit > 0).then_some(u64::from(by.limit)) }),
         ..SearchDraft::default()
     };
     match request.query {
@@ -109,6 +112,12 @@ fn query_result(result: &QueryResult) -> proto::QueryResult {
         score: hit.score,
         metadata: hit.metadata.as_ref().map(metadata_message),
         vector: hit.vector.as_deref().map(vector_message),
+        group: hit
+            .group
+            .as_deref()
+            .and_then(|group| serde_json::from_str(group).ok())
+            .as_ref()
+            .map(value_message),
     });
     let explanation = result.explanation.iter().map(ShardExplanation::to_proto);
     proto::QueryResult { hits: hits.collect(), explanation: explanation.collect() }

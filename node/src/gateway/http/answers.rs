@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -315,6 +316,10 @@ pub(super) struct HitBody<'a> {
     /// When asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
+    /// With `group_by`, when it is in a group: the value that its group has in common.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    group: Option<Value>,
 }
 
 /// A shard that did not answer.
@@ -357,6 +362,7 @@ impl<'a> From<&'a QueryResult> for QueryResultBody<'a> {
             score: hit.score,
             metadata: hit.metadata.as_ref(),
             vector: hit.vector.as_deref(),
+            group: hit.group.as_deref().and_then(|group| serde_json::from_str(group).ok()),
         };
         QueryResultBody {
             hits: result.hits.iter().map(hit).collect(),

@@ -25,6 +25,18 @@ enum MetadataText {
     Fields(Vec<String>),
 }
 
+/// Hits that share a value of their metadata are a group.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = GroupBy, example = json!({"key": "source", "limit": 2}))]
+#[expect(dead_code, reason = "describes what the parser in `json` reads")]
+struct GroupByBody {
+    /// Path such as `source`, `a.b` and `tags[]`: the first text, number or boolean that it reaches names the group. A document
+    /// in which it reaches none belongs to no group and is not limited.
+    key: String,
+    /// Hits of each group, 1 to 1,000, default 1.
+    limit: Option<u32>,
+}
+
 /// What to look for.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Search, example = json!({"vector": [0.1, 0.2, 0.3], "top_k": 10, "threshold": 0.8}))]
@@ -52,6 +64,8 @@ struct SearchRequestBody {
     with_metadata: Option<MetadataText>,
     /// Return the vectors of hits.
     with_vector: Option<bool>,
+    /// Only the best few of each group.
+    group_by: Option<GroupByBody>,
     /// Say how each segment was searched.
     explain: Option<bool>,
     /// Answer with what is there and name the shards that are missing.
@@ -91,6 +105,8 @@ struct QueryBody {
     with_metadata: Option<MetadataText>,
     /// Return the vectors of hits.
     with_vector: Option<bool>,
+    /// Only the best few of each group.
+    group_by: Option<GroupByBody>,
     /// Say how each segment was searched.
     explain: Option<bool>,
 }

@@ -2,49 +2,21 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
+use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::super::validate::{CodeBits, IndexOptionsDraft};
 use super::Reader;
 use super::bodies::number;
-use super::object::{At, Object, ObjectSeed};
+use super::object::{At, Object, ObjectSeed, OptionalSeed};
 
 /// Reads the field `index_options`. Null: not there.
 pub(super) fn read<'de, A: MapAccess<'de>>(
     map: &mut A,
     reader: &Reader,
 ) -> Result<IndexOptionsDraft, A::Error> {
-    Ok(map.next_value_seed(OptionsSeed { reader })?.unwrap_or_default())
-}
-
-struct OptionsSeed<'a> {
-    reader: &'a Reader,
-}
-
-impl<'de> DeserializeSeed<'de> for OptionsSeed<'_> {
-    type Value = Option<IndexOptionsDraft>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for OptionsSeed<'_> {
-    type Value = Option<IndexOptionsDraft>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_none<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        let (target, at) = (IndexOptionsDraft::default(), At::Inside("index_options"));
-        ObjectSeed { target, reader: self.reader, at }.deserialize(deserializer).map(Some)
-    }
+    let (target, at) = (IndexOptionsDraft::default(), At::Inside("index_options"));
+    Ok(map.next_value_seed(OptionalSeed(ObjectSeed { target, reader, at }))?.unwrap_or_default())
 }
 
 impl<'de> Object<'de> for IndexOptionsDraft {

@@ -40,6 +40,8 @@ pub(super) enum At {
     Query(usize),
     /// The value of a field of the body.
     Inside(&'static str),
+    /// The value of a field of a search in a batch.
+    InsideQuery(usize, &'static str),
     /// Somewhere inside the filter of a search: the reader knows where.
     Filter,
 }
@@ -52,8 +54,40 @@ impl At {
             At::Document(index) => format!("/documents/{index}/{name}"),
             At::Query(index) => format!("/queries/{index}/{name}"),
             At::Inside(field) => format!("/{field}/{name}"),
+            At::InsideQuery(index, field) => format!("/queries/{index}/{field}/{name}"),
             At::Filter => format!("{}/{name}", reader.inside.borrow()),
         }
+    }
+}
+
+/// Reads an object where null means that it is not there.
+pub(super) struct OptionalSeed<'a, T>(pub(super) ObjectSeed<'a, T>);
+
+impl<'de, T: Object<'de>> DeserializeSeed<'de> for OptionalSeed<'_, T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, T: Object<'de>> Visitor<'de> for OptionalSeed<'_, T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_none<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        self.0.deserialize(deserializer).map(Some)
     }
 }
 

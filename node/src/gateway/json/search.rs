@@ -5,9 +5,11 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-use super::super::validate::{MetadataDraft, ReadDraft, SearchDraft, SearchRequestDraft, too_many_queries};
+use super::super::validate::{
+    GroupByDraft, MetadataDraft, ReadDraft, SearchDraft, SearchRequestDraft, too_many_queries,
+};
 use super::bodies::{flag, number, object, text};
-use super::object::{At, IdText, Object, ObjectSeed};
+use super::object::{At, IdText, Object, ObjectSeed, OptionalSeed};
 use super::vector::VectorSeed;
 use super::{Reader, Segment, filter, parse};
 use crate::error_code::Error;
@@ -21,7 +23,8 @@ pub(in crate::gateway) fn search(
     schema: &TableSchema,
 ) -> Result<(SearchDraft, (bool, ReadDraft)), Error> {
     let reader = Reader::default();
-    let target = SearchBody { query: QueryBody::new(schema), terms: Terms::default() };
+    let target =
+        SearchBody { query: QueryBody::new(schema, At::Inside("group_by")), terms: Terms::default() };
     let SearchBody { query, terms } = parse(body, object(target, &reader), &reader)?;
     Ok((query.draft, (terms.allow_partial, terms.read)))
 }
@@ -60,11 +63,12 @@ impl Terms {
 struct QueryBody {
     draft: SearchDraft,
     dimension: usize,
+    groups_at: At,
 }
 
 impl QueryBody {
-    fn new(schema: &TableSchema) -> QueryBody {
-        QueryBody { draft: SearchDraft::default(), dimension: schema.dimension as usize }
+    fn new(schema: &TableSchema, groups_at: At) -> QueryBody {
+        QueryBody { draft: SearchDraft::default(), dimension: schema.dimension as usize, groups_at }
     }
 }
 
@@ -81,6 +85,7 @@ impl<'de> Object<'de> for QueryBody {
         "filter",
         "with_metadata",
         "with_vector",
+        "group_by",
         "explain",
     ];
 
@@ -105,7 +110,28 @@ impl<'de> Object<'de> for QueryBody {
             "filter" => draft.filter = filter::read(map, reader)?,
             "with_metadata" => draft.metadata = map.next_value_seed(MetadataSeed { reader })?,
             "with_vector" => draft.with_vector = flag(map)?,
+            "group_by" => {
+                let seed = ObjectSeed { target: GroupByDraft::default(), reader, at: self.groups_at };
+                draft.group_by = map.next_value_seed(OptionalSeed(seed))?;
+            }
             _ => draft.explain = flag(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Object<'de> for GroupByDraft {
+    const FIELDS: &'static [&'static str] = &["key", "limit"];
+
+    fn take<A: MapAccess<'de>>(
+        &mut self,
+        field: &'static str,
+        map: &mut A,
+        _: &Reader,
+    ) -> Result<(), A::Error> {
+        match field {
+            "key" => self.key = text(map)?,
+            _ => self.limit = number(map)?,
         }
         Ok(())
     }
@@ -170,6 +196,7 @@ impl<'de> Object<'de> for SearchBody {
         "filter",
         "with_metadata",
         "with_vector",
+        "group_by",
         "explain",
         "allow_partial",
         "consistency",
@@ -241,8 +268,8 @@ impl<'de> Visitor<'de> for QueriesSeed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut queries = Vec::new();
         for index in 0.. {
-            let seed =
-                ObjectSeed { target: QueryBody::new(self.schema), reader: self.reader, at: At::Query(index) };
+            let target = QueryBody::new(self.schema, At::InsideQuery(index, "group_by"));
+            let seed = ObjectSeed { target, reader: self.reader, at: At::Query(index) };
             // Each has a filter of its own.
             self.reader.conditions.set(0);
             let place = format_args!("queries/{index}");

@@ -50,6 +50,16 @@ impl Job {
         self.intake.as_ref().map_or(0, |(_, batches)| batches.len())
     }
 
+    /// It touches no file: what is durable is applied, and nothing else.
+    pub(crate) fn only_applies(&self) -> bool {
+        self.tasks.is_empty() && self.intake.is_none()
+    }
+
+    /// Up to where it applies.
+    pub(crate) fn commit(&self) -> Lsn {
+        self.commit
+    }
+
     /// Does everything but the sync that ends a turn: [`Store::sync`]. After an error the store takes nothing more.
     pub(crate) fn begin(self, store: &mut Store) -> Result<Prelude, StorageError> {
         let applied = store.apply(self.commit);

@@ -59,7 +59,7 @@ pub async fn search_batch(
 
 /// What is run of a batch before others have their turn.
 pub(super) enum Turn {
-    /// One query that is worth several pieces.
+    /// One query that is worth several pieces, or is ranked more than once.
     Wide(PlannedQuery),
     /// Queries that are one piece each.
     Together(Vec<PlannedQuery>),
@@ -70,7 +70,7 @@ pub(super) fn turns(snapshot: &Snapshot, queries: Vec<PlannedQuery>, threads: us
     let mut room = 0;
     for planned in queries {
         let pieces = pieces(snapshot, &planned.query, threads);
-        if pieces.len() > 1 {
+        if pieces.len() > 1 || planned.query.group_by.is_some() {
             turns.push(Turn::Wide(planned));
             continue;
         }
