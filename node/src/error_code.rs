@@ -62,6 +62,8 @@ pub enum ErrorCode {
     ShardDamaged,
     /// The disk is too full for more data; deletes still work.
     DiskFull,
+    /// Shards hold as much memory as they may; deletes still work.
+    MemoryFull,
     /// The metadata store cannot be reached.
     MetaStoreUnavailable,
     /// The deadline passed; a write may or may not have happened.
@@ -76,7 +78,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables in docs and tests.
-    pub const ALL: [ErrorCode; 31] = [
+    pub const ALL: [ErrorCode; 32] = [
         ErrorCode::InvalidArgument,
         ErrorCode::Unauthenticated,
         ErrorCode::PermissionDenied,
@@ -103,6 +105,7 @@ impl ErrorCode {
         ErrorCode::NodeUnreachable,
         ErrorCode::ShardDamaged,
         ErrorCode::DiskFull,
+        ErrorCode::MemoryFull,
         ErrorCode::MetaStoreUnavailable,
         ErrorCode::DeadlineExceeded,
         ErrorCode::OutcomeUnknown,
@@ -139,6 +142,7 @@ impl ErrorCode {
             ErrorCode::NodeUnreachable => ("node_unreachable", 503, 14, "Node unreachable"),
             ErrorCode::ShardDamaged => ("shard_damaged", 500, 15, "Shard damaged"),
             ErrorCode::DiskFull => ("disk_full", 507, 8, "Disk full"),
+            ErrorCode::MemoryFull => ("memory_full", 507, 8, "Memory full"),
             ErrorCode::MetaStoreUnavailable => {
                 ("meta_store_unavailable", 503, 14, "Metadata store unavailable")
             }

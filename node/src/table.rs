@@ -21,6 +21,9 @@ pub const SHARDS_MAX: u32 = 1_024;
 /// Most copies of a shard.
 pub const REPLICAS_MAX: u32 = 7;
 
+/// Bytes of a document in memory beside its vector, id and metadata: norm, positions, ends of texts, and where it is.
+const ENTRY_BYTES: u64 = 8 + 16 + 8 + 14;
+
 /// What a user asks for when creating a table; defaults are filled in, ranges are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSchema {
@@ -40,6 +43,8 @@ pub struct TableSchema {
     pub replicas: u32,
     /// In-sync copies that a write needs, `1..=replicas`.
     pub min_isr: u32,
+    /// Where each document's metadata says whose it is, without `[]`; a keyword index of it is one of those below.
+    pub tenant_key: Option<KeyPath>,
     /// Fields of metadata that every segment has an index of, at most [`FIELDS_MAX`].
     pub metadata_indexes: IndexedFields,
     /// Indexes that a newer version wrote into the record, type by field: not built here, kept for those who know them. They
@@ -145,6 +150,7 @@ impl TableSchema {
             shard_hash: 1,
             vector_type: self.storage_type.as_str().to_owned(),
             metadata_indexes: self.metadata_index_words().map(index_record).collect(),
+            tenant_key: self.tenant_key.as_ref().map(KeyPath::to_string).unwrap_or_default(),
             index_options: self.index.options().and_then(IndexOptions::to_record),
             ..meta::TableRecord::default()
         }
@@ -171,6 +177,10 @@ impl TableSchema {
             shards: record.shards,
             replicas: record.replicas,
             min_isr: record.min_isr,
+            tenant_key: match record.tenant_key.as_str() {
+                "" => None,
+                key => Some(KeyPath::parse(key).map_err(|_| format!("tenant key {key:?} is no path"))?),
+            },
             metadata_indexes: IndexedFields::new(),
             unknown_indexes: BTreeMap::new(),
         };
@@ -189,6 +199,13 @@ impl TableSchema {
         let words = |(field, kind): (&KeyPath, &FieldKind)| (field.to_string(), kind.as_str().to_owned());
         let unknown = self.unknown_indexes.iter().map(|(field, kind)| (field.clone(), kind.clone()));
         self.metadata_indexes.iter().map(words).chain(unknown)
+    }
+
+    /// Bytes of memory that so many documents take in one copy of the table, about, beyond those of their ids and metadata.
+    pub fn memory_bytes(&self, documents: u64) -> u64 {
+        let row = self.storage_type.row_bytes(self.dimension as usize) as u64 + ENTRY_BYTES;
+        let index = self.index.bytes(documents, self.dimension, self.metric);
+        documents.saturating_mul(row).saturating_add(index)
     }
 
     /// Checks every range; the error says which field, its value, and what is allowed.
@@ -232,6 +249,7 @@ mod tests {
                 shards: 3,
                 replicas: 1,
                 min_isr: 1,
+                tenant_key: Some(KeyPath::parse("owner.name").expect("a path")),
                 metadata_indexes: [(KeyPath::parse("a[].\"b.c\"").expect("a path"), FieldKind::DateTime)]
                     .into(),
                 unknown_indexes: BTreeMap::new(),

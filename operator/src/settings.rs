@@ -73,6 +73,7 @@ pub const SETTINGS: &[Setting] = &[
     hot("master.election_timeout", Shape::Duration(100, 600_000)),
     hot("master.max_retry_count", Shape::Count(0, 1_000_000)),
     hot("master.retry_interval", Shape::Duration(10, 600_000)),
+    cold("memory_limit_bytes", Shape::Count(0, 1 << 50)),
     cold("master.session_ttl", Shape::WholeSeconds(2000, 600_000)),
     hot("max_concurrent_requests", Shape::Count(1, 1_000_000)),
     hot("rate_limit.burst_size", Shape::Count(1, 1_000_000)),

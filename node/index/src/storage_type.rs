@@ -116,6 +116,11 @@ impl StorageType {
         }
     }
 
+    /// Bytes of a row of `dimension` values in memory: whole cache lines.
+    pub const fn row_bytes(self, dimension: usize) -> usize {
+        self.lines_of(dimension) * size_of::<Line>()
+    }
+
     /// Lines that a row of `dimension` values fills.
     pub(crate) const fn lines_of(self, dimension: usize) -> usize {
         match self {

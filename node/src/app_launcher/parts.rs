@@ -30,12 +30,13 @@ use crate::coordinator::{CatalogRpc, Coordinator, CoordinatorRpc};
 use crate::gateway::{self, ApiGateway, GatewayParts};
 use crate::replication::{EtcdPolicy, Timing};
 use crate::router::{Router, RouterMetrics};
-use crate::runtime::ComputePool;
 use crate::runtime::acceptor::Acceptor;
 use crate::runtime::disk::Disk;
 use crate::runtime::network::{Listener, Network};
+use crate::runtime::{ComputePool, machine_memory};
 use crate::shard::{
-    DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings,
+    DiskThresholds, IndexService, IndexServiceParts, MemoryLedger, ReplicationRpc, ShardMetrics,
+    ShardSettings,
 };
 use crate::telemetry::Metrics;
 
@@ -260,6 +261,7 @@ impl Parts<'_> {
             compute: ComputePool::new(self.config.scheduler_worker_count),
             settings: ShardSettings {
                 checkpoint_log_bytes,
+                memory: MemoryLedger::new(memory_limit(self.config.memory_limit_bytes)),
                 disk_thresholds: DiskThresholds::default(),
                 policy: if self.config.is_failsafe { EtcdPolicy::Failsafe } else { EtcdPolicy::Strict },
                 timing: Timing::with_readmission(self.config.readmission_pause),
@@ -366,5 +368,13 @@ impl Parts<'_> {
                 });
             }
         });
+    }
+}
+
+/// Bytes that shards may hold: as configured, or four fifths of what the process may have.
+fn memory_limit(configured: u64) -> u64 {
+    match configured {
+        0 => machine_memory().map_or(u64::MAX, |all| all / 5 * 4),
+        limit => limit,
     }
 }

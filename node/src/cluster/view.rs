@@ -428,6 +428,7 @@ mod tests {
             vector_type: "f32".to_owned(),
             metadata_indexes: Vec::new(),
             index_options: None,
+            tenant_key: String::new(),
         };
         record.encode_to_vec()
     }

@@ -236,6 +236,13 @@ pub(super) const KEYS: &[Key] = &[
         "Size of a shard's log that starts a checkpoint, bytes.",
     ),
     key(
+        "memory_limit_bytes",
+        Kind::Integer(0, 1 << 50),
+        "0",
+        RESTART,
+        "Memory that the shards of this node may hold, bytes; 0: four fifths of what the process may have.",
+    ),
+    key(
         "max_concurrent_requests",
         Kind::Integer(1, 1_000_000),
         "1024",

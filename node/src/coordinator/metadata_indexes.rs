@@ -65,6 +65,12 @@ impl Coordinator {
 /// Changes a table's indexes; whether they were others before.
 fn change(table: &mut Table, field: &KeyPath, kind: Option<FieldKind>) -> Result<bool, Error> {
     let schema = &mut table.schema;
+    if schema.tenant_key.as_ref() == Some(field) && kind != Some(FieldKind::Keyword) {
+        let name = &schema.name;
+        let message =
+            format!("{field} is the tenant key of table {name}, which has an index of type keyword");
+        return Err(Error::invalid("/field", message));
+    }
     // One of a type that a newer version knows makes room.
     let was_unknown = schema.unknown_indexes.remove(&field.to_string()).is_some();
     let count = schema.metadata_indexes.len() + schema.unknown_indexes.len();
@@ -104,6 +110,13 @@ mod tests {
             metadata_indexes: (0..FIELDS_MAX).map(index).collect(),
             ..meta::TableRecord::default()
         };
+        let owned = meta::TableRecord { tenant_key: "f3".to_owned(), ..record.clone() };
+        let mut owned = Table::from_record(&owned).expect("readable");
+        let tenant = owned.schema.tenant_key.clone().expect("it has one");
+        for kind in [None, Some(FieldKind::Integer)] {
+            let refused = change(&mut owned, &tenant, kind).expect_err("it is needed");
+            assert_eq!(refused.code, ErrorCode::InvalidArgument);
+        }
         let mut table = Table::from_record(&record).expect("readable");
         let mut change = |field: &str, kind| {
             let field = KeyPath::parse(field).expect("a path");

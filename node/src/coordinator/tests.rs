@@ -133,6 +133,7 @@ fn schema(shards: u32) -> TableSchema {
         min_isr: 1,
         metadata_indexes: Default::default(),
         unknown_indexes: Default::default(),
+        tenant_key: None,
     }
 }
 

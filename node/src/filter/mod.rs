@@ -36,7 +36,7 @@ pub use key_path::{KeyPath, PATH_BYTES_MAX, PATH_STEPS_MAX, Step};
 pub use matcher::Matcher;
 pub use number::Number;
 pub use values::{Scalar, Values};
-pub use walk::first_scalar;
+pub use walk::{first_scalar, only_text};
 
 /// Most conditions of a filter, those of filters inside it too.
 pub const CONDITIONS_MAX: usize = 1_000;

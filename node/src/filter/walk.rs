@@ -28,6 +28,21 @@ pub fn first_scalar(path: &KeyPath, object: &[u8]) -> Option<Scalar> {
     first
 }
 
+/// The text that a path reaches in the text of an object; `None` when it reaches none, another value, or several.
+pub fn only_text(path: &KeyPath, object: &[u8]) -> Option<Box<str>> {
+    let mut tree = PathTree::default();
+    tree.add(path, 0);
+    let (mut first, mut count) = (None, 0);
+    tree.walk(object, &mut |_, value| {
+        first = scalar(value);
+        count += 1;
+    });
+    match first {
+        Some(Scalar::Text(text)) if count == 1 => Some(text),
+        _ => None,
+    }
+}
+
 fn scalar(value: Value<'_>) -> Option<Scalar> {
     match value {
         Value::Bool(word) => Some(Scalar::Bool(word)),

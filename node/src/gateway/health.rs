@@ -119,6 +119,7 @@ mod tests {
             min_isr: 2,
             metadata_indexes: Default::default(),
             unknown_indexes: Default::default(),
+            tenant_key: None,
         };
         let table = Table { id: TableId::random(), schema, state: TableState::Active };
         let replica = |number: u8, name: &str| Replica {

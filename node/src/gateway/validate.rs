@@ -5,8 +5,10 @@
 
 mod index_kind;
 mod indexed_fields;
+mod tenant;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub(super) struct TableDraft {
     pub(super) dimension: Option<u64>,
     pub(super) metric: String,
     pub(super) storage_type: String,
+    pub(super) tenant_key: String,
+    pub(super) expected_documents: Option<u64>,
     pub(super) index_type: String,
     pub(super) shards: Option<u64>,
     pub(super) replicas: Option<u64>,
@@ -145,6 +149,9 @@ const CONSISTENCY_LEVELS: [&str; 5] = ["strong", "strong-noclock", "session", "b
 /// Oldest data that a bounded read may ask for, milliseconds.
 const STALENESS_MS_MAX: u32 = 600_000;
 
+/// Documents that a new table can be expected to have.
+const EXPECTED_DOCUMENTS: RangeInclusive<u64> = 1..=1 << 40;
+
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::L2, Metric::Dot];
 
 /// The schema of a new table. A write needs half of the copies, rounded up, unless the draft says otherwise.
@@ -181,7 +188,13 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
     let replicas = ranged("replicas", replicas, REPLICAS_MAX, &mut violations);
     let min_isr = draft.min_isr.unwrap_or(u64::from(replicas.div_ceil(2)));
     let min_isr = ranged("min_isr", min_isr, replicas, &mut violations);
-    let metadata_indexes = indexed_fields(&draft.metadata_indexes, &mut violations);
+    let mut metadata_indexes = indexed_fields(&draft.metadata_indexes, &mut violations);
+    let tenant_key = tenant::key(&draft.tenant_key, &mut metadata_indexes, &mut violations);
+    if let Some(documents) = draft.expected_documents.filter(|count| !EXPECTED_DOCUMENTS.contains(count)) {
+        let most = EXPECTED_DOCUMENTS.end();
+        let message = format!("expected_documents is {documents}, must be 1 to {most}");
+        violations.add("/expected_documents", message);
+    }
     violations.into_result()?;
     let (Ok(name), Some(metric), Some(storage_type), Some(index)) = (name, metric, storage_type, index)
     else {
@@ -197,6 +210,7 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         shards,
         replicas,
         min_isr,
+        tenant_key,
         metadata_indexes,
         unknown_indexes,
     })
@@ -239,6 +253,10 @@ pub(super) fn upsert(
             None
         }
     };
+    if let Some(Err(message)) = metadata.as_ref().map(|metadata| tenant::check(metadata, schema)) {
+        violations.add(place.field("metadata"), message);
+        return None;
+    }
     let document = Document { id: id?, vector: vector?, metadata: metadata? };
     Some(Upsert { document, if_version: draft.if_version })
 }
@@ -316,6 +334,12 @@ fn check_vector(draft: VectorDraft, schema: &TableSchema) -> Result<Vec<f32>, St
         return Err("vector has only zeros, which has no direction that cosine could compare".to_owned());
     }
     Ok(values)
+}
+
+/// The new metadata of a document.
+pub(super) fn metadata_change(metadata: Metadata, schema: &TableSchema) -> Result<Metadata, Error> {
+    tenant::check(&metadata, schema).map_err(|why| Error::invalid("/metadata", why))?;
+    Ok(metadata)
 }
 
 /// Metadata within its size, from an object whose depth is checked.

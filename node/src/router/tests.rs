@@ -170,6 +170,7 @@ impl World {
             min_isr: 2,
             metadata_indexes: Default::default(),
             unknown_indexes: Default::default(),
+            tenant_key: None,
         };
         let table = Table { id: TableId::random(), schema, state: TableState::Active };
         let shards = (0..2).map(|index| shard(&table, index)).map(|shard| (shard.id, Arc::new(shard)));

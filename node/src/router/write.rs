@@ -244,6 +244,7 @@ mod tests {
             min_isr: 1,
             metadata_indexes: Default::default(),
             unknown_indexes: Default::default(),
+            tenant_key: None,
         };
         Table { id: TableId::random(), schema, state: TableState::Active }
     }

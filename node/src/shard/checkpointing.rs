@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::memory::Reservation;
 use super::owner::{Owner, OwnerFailure, chain};
 use super::turn::Done;
 use crate::ids::Lsn;
@@ -41,6 +42,8 @@ pub(super) struct Job {
     stop: StopFlag,
     started: Instant,
     _permit: OwnedSemaphorePermit,
+    /// The new segment is there before the old ones go.
+    _memory: Reservation,
 }
 
 impl Checkpointing {
@@ -120,8 +123,10 @@ impl Owner {
         match outcome {
             Ok(Some(job)) => {
                 let (stop, started) = (job.stop_flag(), Instant::now());
+                let memory = self.memory.reserve(job.bytes() as u64);
                 let handle = spawn_blocking(move || job.run());
-                self.checkpoint = Checkpointing::Writing(Job { handle, stop, started, _permit: permit });
+                let job = Job { handle, stop, started, _permit: permit, _memory: memory };
+                self.checkpoint = Checkpointing::Writing(job);
                 Ok(())
             }
             Ok(None) => Ok(()),

@@ -20,6 +20,7 @@ use super::ShardMetrics;
 use super::disk_stage::SharedDiskStage;
 use super::interleavings::check;
 use super::links::Links;
+use super::memory::MemoryLedger;
 use super::owner::{Ending, Owner};
 use super::pace::Pace;
 use super::records::Records;
@@ -106,6 +107,7 @@ fn employed(disk: &MemoryDisk, registry: &mut Registry, cancel: &CancellationTok
         catch_up_permits: Arc::new(Semaphore::new(1)),
         pace: Pace::new(1 << 30),
         disk_stage: SharedDiskStage::default(),
+        memory: MemoryLedger::new(u64::MAX),
         policy: EtcdPolicy::Strict,
         timing: Timing::default(),
         predecessor_ended: true,

@@ -18,6 +18,7 @@ use vectorsphere_proto::keys::Keys;
 use super::disk_stage::{DiskStage, DiskThresholds, SharedDiskStage};
 use super::keeper::Keeper;
 use super::links::Links;
+use super::memory::MemoryLedger;
 use super::metrics::ShardMetrics;
 use super::pace::Pace;
 use super::replica::Replica;
@@ -72,6 +73,8 @@ pub struct IndexServiceParts {
 pub struct ShardSettings {
     /// Size of a shard's log that starts a checkpoint, bytes; may change at any time.
     pub checkpoint_log_bytes: watch::Receiver<u64>,
+    /// What shards of this node may hold in memory.
+    pub memory: MemoryLedger,
     /// When the data volume is too full.
     pub disk_thresholds: DiskThresholds,
     /// What primaries do when the metadata store is away.
@@ -93,6 +96,7 @@ pub struct IndexService {
     pub(super) compute: ComputePool,
     pub(super) metrics: ShardMetrics,
     pub(super) write_room: WriteRoom,
+    pub(super) memory: MemoryLedger,
     snapshot_permits: Arc<Semaphore>,
     disk_stage: SharedDiskStage,
     pub(super) pace: Pace,
@@ -133,6 +137,7 @@ impl IndexService {
             compute: parts.compute.clone(),
             metrics: parts.metrics.clone(),
             write_room: WriteRoom::default(),
+            memory: parts.settings.memory.clone(),
             snapshot_permits: Arc::new(Semaphore::new(SNAPSHOTS_SENT_MAX)),
             disk_stage: disk_stage.clone(),
             pace: pace.clone(),

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use vectorsphere_index::Kernels;
 use vectorsphere_index::faiss::Factory;
 
+use super::memory::MemoryLedger;
 use super::metrics::ShardMetrics;
 use super::owner::{Owner, chain};
 use crate::ids::ShardId;
@@ -29,6 +30,8 @@ const ASKED_BYTES_MIN: usize = 256 << 10;
 const SCANNED_LOG_BYTES_MAX: u64 = 8 << 20;
 /// A replica that took no write for so long makes a segment of what would be worth an index.
 const REST: Duration = Duration::from_secs(1);
+/// Pause after an index did not fit into memory.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How the indexes of a table are built; `None`: it has none.
 ///
@@ -123,6 +126,7 @@ impl Owner {
             segment,
             permits: indexing.permits.clone(),
             stop: stop.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
         };
         indexing.under_way = Some(UnderWay { work: job.run().boxed(), stop });
@@ -137,6 +141,7 @@ struct Job {
     segment: SegmentView,
     permits: Arc<Semaphore>,
     stop: CancellationToken,
+    memory: MemoryLedger,
     metrics: ShardMetrics,
 }
 
@@ -149,7 +154,16 @@ impl Job {
             () = self.stop.cancelled() => return,
             permit = self.permits.clone().acquire_owned() => permit.expect("never closed"),
         };
-        self.build(permit).await;
+        match self.memory.try_reserve(self.plan.build_bytes(&self.segment) as u64) {
+            Ok(_reserved) => self.build(permit).await,
+            Err(shortage) => {
+                // Others have their turn.
+                drop(permit);
+                let (shard, rows) = (self.shard, self.segment.len());
+                warn!(%shard, rows, %shortage, "no memory for an index, a segment is scanned");
+                self.stop.run_until_cancelled(tokio::time::sleep(SHORTAGE_PAUSE)).await;
+            }
+        }
     }
 
     async fn load(&self) -> bool {

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use vectorsphere_index::{Metric, StorageType};
 
 use super::disk_stage::SharedDiskStage;
+use super::memory::MemoryLedger;
 use super::replica::{ReadRule, Replica, ReplicaState, SharedGrant};
 use super::segment_indexes::SegmentIndexes;
 use crate::document::{Document, Metadata};
@@ -75,6 +76,7 @@ fn employ() -> (Owner, Arc<Replica>) {
         id,
         dimension: 1,
         storage_type: StorageType::F32,
+        memory: MemoryLedger::new(u64::MAX),
         metric: Metric::L2,
         reader: store.reader(),
         indexes: SegmentIndexes::default(),

@@ -16,6 +16,7 @@ use super::fetch::fetch;
 use super::index_service::{Found, IndexServiceParts, SharedTable};
 use super::indexing::index_plan;
 use super::links::Links;
+use super::memory::NodeMemory;
 use super::owner::{Ending, OwnerFailure};
 use super::pace::Pace;
 use super::records::Records;
@@ -123,7 +124,10 @@ impl Keeper {
                 // The senders live as long as the node; without them there is nothing new.
                 Ok(()) = self.parts.view.changed() => {}
                 Ok(()) = self.parts.session.changed() => {}
-                _ = tick.tick() => self.look_at_disk().await,
+                _ = tick.tick() => {
+                    self.look_at_memory();
+                    self.look_at_disk().await;
+                }
             }
             self.start_steps();
             self.tell_when_all_opened();
@@ -402,6 +406,7 @@ impl Keeper {
             catch_up_permits: self.catch_up_permits.clone(),
             pace: self.pace.clone(),
             disk_stage: self.disk_stage.clone(),
+            memory: settings.memory.clone(),
             policy: settings.policy,
             timing: settings.timing,
             predecessor_ended: settings.predecessor_ended || report.clean_stop || formatted,
@@ -470,6 +475,16 @@ impl Keeper {
             }
         }
         self.count();
+    }
+
+    fn look_at_memory(&self) {
+        let open = self.slots.values().filter_map(|slot| slot.open.as_ref());
+        let ledger = &self.parts.settings.memory;
+        ledger.note_held(open.map(|open| open.replica.memory_bytes()).sum());
+        let NodeMemory { limit, held, reserved } = ledger.memory();
+        self.parts.metrics.memory_limit_bytes.set(limit as i64);
+        self.parts.metrics.memory_held_bytes.set(held as i64);
+        self.parts.metrics.memory_reserved_bytes.set(reserved as i64);
     }
 
     async fn look_at_disk(&mut self) {

@@ -40,6 +40,12 @@ pub struct ShardMetrics {
     pub search_seconds: Histogram,
     /// Bytes of metadata indexes in memory.
     pub metadata_index_bytes: Gauge,
+    /// Bytes of memory that shards may hold.
+    pub memory_limit_bytes: Gauge,
+    /// Bytes of rows, metadata and indexes in memory.
+    pub memory_held_bytes: Gauge,
+    /// Bytes set aside for indexes and segments that are being made.
+    pub memory_reserved_bytes: Gauge,
     /// Bytes free on the data volume.
     pub disk_free_bytes: Gauge,
     /// 0 normal, 1 warning, 2 no new copies are taken, 3 upserts are refused.
@@ -67,6 +73,9 @@ impl ShardMetrics {
             index_build_seconds: seconds(),
             search_seconds: seconds(),
             metadata_index_bytes: Gauge::default(),
+            memory_limit_bytes: Gauge::default(),
+            memory_held_bytes: Gauge::default(),
+            memory_reserved_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             disk_stage: Gauge::default(),
         };
@@ -107,6 +116,14 @@ impl ShardMetrics {
             Unit::Bytes,
             indexes,
         );
+        let sizes = [
+            ("memory_limit", "Memory that shards may hold", &self.memory_limit_bytes),
+            ("memory_held", "Rows, metadata and indexes in memory", &self.memory_held_bytes),
+            ("memory_reserved", "Set aside for what is being made", &self.memory_reserved_bytes),
+        ];
+        for (name, help, size) in sizes {
+            registry.register_with_unit(name, help, Unit::Bytes, size.clone());
+        }
         let free = self.disk_free_bytes.clone();
         registry.register_with_unit("disk_free", "Free bytes of the data volume", Unit::Bytes, free);
     }

@@ -16,6 +16,7 @@ mod effects;
 mod fetch;
 pub mod index_service;
 mod indexing;
+mod memory;
 
 mod keeper;
 mod links;
@@ -42,6 +43,7 @@ mod write_room;
 
 pub use disk_stage::{DiskStage, DiskThresholds};
 pub use index_service::{IndexService, IndexServiceParts, ShardSettings};
+pub use memory::{MemoryLedger, NodeMemory};
 pub use metrics::ShardMetrics;
 pub use replica::{ReadRule, Replica};
 pub use replication_rpc::ReplicationRpc;

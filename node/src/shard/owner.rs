@@ -22,6 +22,7 @@ use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::indexing::Indexing;
 use super::links::Links;
 use super::marks::Marks;
+use super::memory::MemoryLedger;
 use super::metrics::ShardMetrics;
 use super::pace::Pace;
 use super::records::{RecordFailure, Records};
@@ -37,7 +38,7 @@ use crate::replication::{DiskCondition, Event, NotAdmitted, Now, Outcome, Standi
 use crate::runtime::clock::{boot_time, monotonic_time};
 use crate::runtime::sync::spawn_blocking;
 use crate::storage::indexing::IndexPlan;
-use crate::storage::{Batch, Operation, StorageError, Store};
+use crate::storage::{StorageError, Store};
 
 /// Messages that may wait for one replica.
 pub(super) const MAILBOX_MESSAGES: usize = 1_024;
@@ -87,6 +88,7 @@ pub(super) struct Owner {
     pub(super) marks: Marks,
     /// How full the volume is, and whether this copy said that it leaves.
     disk_stage: SharedDiskStage,
+    pub(super) memory: MemoryLedger,
     told_condition: DiskCondition,
     slow_disk: SlowDisk,
     pub(super) sync_began: Instant,
@@ -118,6 +120,7 @@ pub(super) struct OwnerParts {
     pub(super) catch_up_permits: Arc<Semaphore>,
     pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
+    pub(super) memory: MemoryLedger,
     pub(super) metrics: ShardMetrics,
     pub(super) cancel: CancellationToken,
 }
@@ -207,6 +210,7 @@ impl Owner {
             applied_at: HashMap::new(),
             marks: Marks::default(),
             disk_stage: parts.disk_stage,
+            memory: parts.memory,
             told_condition: DiskCondition::Well,
             slow_disk: SlowDisk::default(),
             sync_began: Instant::now(),
@@ -407,7 +411,7 @@ impl Owner {
                 let _ = write.reply.send(Err(not_written(self.shard, NotWritten::Overloaded)));
                 continue;
             }
-            bytes += bytes_of(&write.batch);
+            bytes += write.batch.bytes();
             let WriteRequest { epoch, batch, room, reply } = write;
             writes.push(Write { epoch, batch, token: (reply, room) });
         }
@@ -523,13 +527,4 @@ impl Owner {
         self.driver.receive(letter, now());
         self.carry_out_all();
     }
-}
-
-fn bytes_of(batch: &Batch) -> usize {
-    let bytes = |operation: &Operation| match operation {
-        Operation::Upsert { document, .. } => document.vector.len() * 4 + document.metadata.as_json().len(),
-        Operation::SetMetadata { metadata, .. } => metadata.as_json().len(),
-        Operation::Delete { id, .. } => id.as_str().len(),
-    };
-    batch.operations.iter().map(bytes).sum()
 }

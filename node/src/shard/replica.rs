@@ -9,6 +9,7 @@ use vectorsphere_index::{Metric, StorageType};
 use vectorsphere_proto::internal::ReplicaStatus;
 
 use super::disk_stage::{DiskStage, SharedDiskStage};
+use super::memory::MemoryLedger;
 use super::segment_indexes::SegmentIndexes;
 use super::turn::PinReply;
 use super::write_room::TakenRoom;
@@ -36,6 +37,7 @@ pub struct Replica {
     pub(super) id: ReplicaId,
     pub(super) dimension: u32,
     pub(super) storage_type: StorageType,
+    pub(super) memory: MemoryLedger,
     pub(super) metric: Metric,
     pub(super) reader: StoreReader,
     /// Of metadata; the [`SegmentIndexer`](super::segment_indexes::SegmentIndexer) of this replica builds them.
@@ -176,6 +178,9 @@ impl Replica {
             let message = "the data volume is nearly full: only deletes are accepted";
             return Err(Error::new(ErrorCode::DiskFull, message));
         }
+        if batch.adds() {
+            self.memory.admit_write(batch.bytes() as u64)?;
+        }
         let (reply, answer) = oneshot::channel();
         self.writes.try_send(WriteRequest { epoch, batch, room, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
@@ -238,6 +243,11 @@ impl Replica {
     /// Counts and sizes.
     pub fn statistics(&self) -> StoreStatistics {
         self.reader.statistics()
+    }
+
+    /// Bytes in memory: rows with their metadata, where documents are, indexes.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (self.reader.bytes() + self.indexes.bytes()) as u64
     }
 
     /// Hands a message of another replica over; it may be lost.

@@ -12,6 +12,7 @@ use vectorsphere_proto::internal::shard_service_server::ShardService;
 use vectorsphere_proto::internal::{self as proto};
 
 use super::index_service::IndexService;
+use super::memory::NodeMemory;
 use super::parse;
 use super::replica::Replica;
 use super::search::{
@@ -90,7 +91,9 @@ impl ShardService for IndexService {
     ) -> Result<Response<proto::StatisticsResponse>, Status> {
         let shards = request.into_inner().shards.into_iter();
         let open = shards.filter_map(|shard| self.shard_statistics(shard).ok());
-        Ok(Response::new(proto::StatisticsResponse { shards: open.collect() }))
+        let NodeMemory { limit, held, reserved } = self.memory.memory();
+        let memory = Some(proto::NodeMemory { limit, held, reserved });
+        Ok(Response::new(proto::StatisticsResponse { shards: open.collect(), memory }))
     }
 }
 

@@ -11,6 +11,7 @@ use super::decide::{DirectoryVerdict, judge_directory};
 use super::disk_stage::SharedDiskStage;
 use super::fetch::FetchFailure;
 use super::links::Links;
+use super::memory::MemoryLedger;
 use super::metrics::ShardMetrics;
 use super::owner::{MAILBOX_MESSAGES, MAILBOX_WRITES, MESSAGE_BYTES, Owner, OwnerParts, chain, now};
 use super::pace::Pace;
@@ -172,6 +173,7 @@ pub(super) struct OwnerContext {
     pub(super) catch_up_permits: Arc<Semaphore>,
     pub(super) pace: Pace,
     pub(super) disk_stage: SharedDiskStage,
+    pub(super) memory: MemoryLedger,
     pub(super) policy: EtcdPolicy,
     pub(super) timing: Timing,
     /// No earlier process of this node can be running.
@@ -220,6 +222,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         writes,
         mailbox,
         disk: context.disk_stage.clone(),
+        memory: context.memory.clone(),
     };
     let parts = OwnerParts {
         shard: context.shard,
@@ -240,6 +243,7 @@ pub(super) fn employ(store: Store, context: OwnerContext) -> (Arc<Replica>, Owne
         catch_up_permits: context.catch_up_permits,
         pace: context.pace,
         disk_stage: context.disk_stage,
+        memory: context.memory,
         metrics: context.metrics,
         cancel: context.cancel,
     };

@@ -210,6 +210,7 @@ impl World {
             min_isr: 1,
             metadata_indexes: Default::default(),
             unknown_indexes: Default::default(),
+            tenant_key: None,
         };
         let record = Table { id, schema, state }.to_record();
         self.meta.put(self.keys.table(&id.to_string()), record.encode_to_vec(), None);
@@ -327,6 +328,7 @@ fn start(
         kernels: Kernels::detect(None).expect("there is one"),
         compute: ComputePool::new(2),
         settings: ShardSettings {
+            memory: MemoryLedger::new(u64::MAX),
             checkpoint_log_bytes: watch::channel(checkpoint_log_bytes).1,
             disk_thresholds: DiskThresholds::default(),
             policy: EtcdPolicy::Strict,

@@ -452,6 +452,7 @@ impl Settings {
             vector_type: "f32".to_owned(),
             metadata_indexes: Vec::new(),
             index_options: None,
+            tenant_key: String::new(),
         };
         Table::from_record(&record).expect("a valid table")
     }

@@ -67,6 +67,13 @@ pub struct CheckpointJob {
     pub(super) stop: StopFlag,
 }
 
+impl CheckpointJob {
+    /// Bytes in memory of the segment that it makes, at most.
+    pub fn bytes(&self) -> usize {
+        self.inputs.iter().map(SegmentView::bytes).sum()
+    }
+}
+
 /// A checkpoint that is durable but does not count yet.
 pub struct Checkpoint {
     pub(super) manifest: Manifest,

@@ -59,6 +59,11 @@ pub enum BuildFailure {
 }
 
 impl IndexPlan {
+    /// Bytes that a build of a segment's index takes, about.
+    pub fn build_bytes(&self, segment: &SegmentView) -> usize {
+        self.recipe.build_bytes(segment.rows(), self.metric)
+    }
+
     fn is_worth(&self, segment: &SegmentView) -> bool {
         let rows = segment.rows();
         let bytes = rows.len() * rows.dimension() * rows.storage_type().value_bytes();
@@ -67,6 +72,15 @@ impl IndexPlan {
 }
 
 impl Recipe {
+    /// Bytes that a build takes, about: for a graph what is left of it and as much again on the way.
+    fn build_bytes(&self, rows: &RowsView, metric: Metric) -> usize {
+        match (self, self.factory(rows, metric)) {
+            (_, Some(factory)) => factory.bytes_to_build(rows.len()),
+            (Recipe::Graph(options), _) => 2 * rows.len() * options.bytes_per_vertex(rows.dimension()),
+            (Recipe::Ivf | Recipe::Faiss(_), None) => 0,
+        }
+    }
+
     /// True when a build ends soon after it is told to stop.
     pub fn can_stop(&self) -> bool {
         match self {

@@ -25,6 +25,20 @@ pub struct Batch {
     pub operations: Vec<Operation>,
 }
 
+impl Batch {
+    /// Bytes of its vectors, in single precision, its metadata, and ids of what it deletes.
+    pub fn bytes(&self) -> usize {
+        let bytes = |operation: &Operation| match operation {
+            Operation::Upsert { document, .. } => {
+                document.vector.len() * size_of::<f32>() + document.metadata.as_json().len()
+            }
+            Operation::SetMetadata { metadata, .. } => metadata.as_json().len(),
+            Operation::Delete { id, .. } => id.as_str().len(),
+        };
+        self.operations.iter().map(bytes).sum()
+    }
+}
+
 /// What a caller wants; checked against the table before.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {

@@ -358,6 +358,12 @@ impl StoreReader {
         }
     }
 
+    /// Bytes in memory of rows, indexes, and where documents are.
+    pub fn bytes(&self) -> usize {
+        let indexes: usize = self.snapshot().segments.iter().map(SegmentView::index_bytes).sum();
+        self.documents.read().expect("no panic under this lock").bytes() + indexes
+    }
+
     /// Counts and sizes.
     pub fn statistics(&self) -> StoreStatistics {
         let snapshot = self.snapshot();

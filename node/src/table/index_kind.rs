@@ -56,6 +56,22 @@ impl IndexKind {
         }
     }
 
+    /// Bytes in memory of the indexes over so many rows, about, when all of them are in one.
+    pub fn bytes(&self, rows: u64, dimension: u32, metric: Metric) -> u64 {
+        let (count, dimension) = (usize::try_from(rows).unwrap_or(usize::MAX), dimension as usize);
+        match self {
+            IndexKind::Flat => 0,
+            IndexKind::Ivf | IndexKind::Faiss(_) if !IS_BUILT_IN => 0,
+            IndexKind::Auto(options) | IndexKind::Hnsw(options) => {
+                rows.saturating_mul(options.graph_options().bytes_per_vertex(dimension) as u64)
+            }
+            IndexKind::Ivf => Factory::trained(count, dimension, metric).bytes(count) as u64,
+            IndexKind::Faiss(text) => {
+                Factory::parse(text, dimension, metric).map_or(0, |factory| factory.bytes(count) as u64)
+            }
+        }
+    }
+
     /// The options, of a kind that has any.
     pub fn options(&self) -> Option<&IndexOptions> {
         match self {

@@ -11,6 +11,7 @@ mod graphs;
 mod groups;
 mod hostile;
 mod index_kinds;
+mod memory;
 mod metadata_indexes;
 #[path = "../support/ports.rs"]
 mod ports;
@@ -19,3 +20,4 @@ mod search;
 mod storage_types;
 mod support;
 mod tables;
+mod tenants;

@@ -46,6 +46,8 @@ pub(crate) async fn create_table(wires: Wires, desk: Desk, settings: Arc<Setting
             dimension: DIMENSION as u32,
             storage_type: String::new(),
             index_options: None,
+            tenant_key: String::new(),
+            expected_documents: 0,
             metric: proto::Metric::L2.into(),
             index_type: String::new(),
             shards: settings.shards,

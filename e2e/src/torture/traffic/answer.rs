@@ -43,9 +43,8 @@ pub(super) fn judge(answer: Result<Value, CallError>) -> Result<Outcome> {
         "table_already_exists" => Ok(Outcome::TableExists),
         "version_mismatch" => Ok(Outcome::Mismatch(version_found(&problem.detail)?)),
         "rate_limited" | "overloaded" | "not_primary" | "not_master" | "no_master" | "shard_unavailable"
-        | "not_ready" | "disk_full" | "retry_too_late" | "shard_damaged" | "not_enough_slaves" => {
-            Ok(Outcome::Refused)
-        }
+        | "not_ready" | "disk_full" | "memory_full" | "retry_too_late" | "shard_damaged"
+        | "not_enough_slaves" => Ok(Outcome::Refused),
         // Of a change of tables the unreachable node may have heard.
         "deadline_exceeded" | "outcome_unknown" | "meta_store_unavailable" | "node_unreachable" => {
             Ok(Outcome::Unknown)

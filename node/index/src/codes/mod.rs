@@ -8,7 +8,7 @@
 
 mod rotation;
 
-pub(crate) use self::rotation::{Rotation, shuffle};
+pub(crate) use self::rotation::{Rotation, padded, shuffle};
 use crate::Kernels;
 use crate::distance::codes::{CODE_LINE, CodeLine, CodeWidth, QUERY_MAX, QueryLine};
 

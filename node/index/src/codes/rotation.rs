@@ -21,10 +21,15 @@ pub(crate) struct Rotation {
     factors: Vec<f32>,
 }
 
+/// Values of a rotated vector.
+pub(crate) const fn padded(dimension: usize) -> usize {
+    dimension.next_multiple_of(PAD)
+}
+
 impl Rotation {
     /// For vectors of `dimension` values.
     pub(crate) fn new(dimension: usize, seed: u64) -> Rotation {
-        let padded = dimension.next_multiple_of(PAD);
+        let padded = padded(dimension);
         let window = 1 << padded.ilog2();
         let mut state = seed;
         let factors = (0..ROUNDS * 2 * window)

@@ -83,6 +83,16 @@ impl Factory {
     }
 
     /// Of rows that there are none of.
+    pub fn bytes_to_build(&self, _rows: usize) -> usize {
+        match self.0 {}
+    }
+
+    /// Of rows that there are none of.
+    pub fn bytes(&self, _rows: usize) -> usize {
+        match self.0 {}
+    }
+
+    /// Of rows that there are none of.
     pub fn metric(&self) -> Metric {
         match self.0 {}
     }

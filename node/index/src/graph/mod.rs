@@ -29,10 +29,10 @@ pub use self::calibration::Calibration;
 use self::pivots::{Chosen, Finder, Pivots};
 pub use self::search::{Plan, Scratch, Selection, Touched, WIDTH_USUAL};
 pub use self::stored::LoadError;
-use self::table::CodeTable;
+use self::table::{CodeTable, Factors};
 use self::vertices::VertexRows;
-use crate::codes::{self, Rotation};
-use crate::distance::codes::CodeWidth;
+use crate::codes::{self, Rotation, padded};
+use crate::distance::codes::{CodeLine, CodeWidth};
 use crate::memory::HugeSlice;
 use crate::{Kernels, Metric, RowsView};
 
@@ -67,6 +67,13 @@ impl Default for GraphOptions {
 }
 
 impl GraphOptions {
+    /// Bytes of a vertex in memory, about: its code, what makes a cost of it, its links, and the row that it stands for.
+    pub fn bytes_per_vertex(&self, dimension: usize) -> usize {
+        let lines = self.code_width(dimension).lines_of(padded(dimension));
+        let code = lines * size_of::<CodeLine>();
+        code + size_of::<Factors>() + (self.degree + 2) * size_of::<u32>()
+    }
+
     fn code_width(&self, dimension: usize) -> CodeWidth {
         let usual = if dimension <= EIGHT_BITS_DIMENSION_MAX { CodeWidth::Eight } else { CodeWidth::Four };
         self.codes.unwrap_or(usual)

@@ -6,6 +6,7 @@ use vectorsphere_proto::v1::value::Kind;
 
 use super::super::limits::METADATA_DEPTH_MAX;
 use super::super::validate::{self, CodeBits, DocumentDraft, IndexOptionsDraft, ReadDraft, VectorDraft};
+use super::metadata::metadata_message;
 use crate::document::{Document, Metadata, vector_from_bytes, vector_to_bytes};
 use crate::error_code::Error;
 use crate::router::{CopyDescription, ShardDescription, ShardStatistics, WriteReceipt};
@@ -75,33 +76,6 @@ fn value(value: proto::Value, depth: usize) -> Result<Value, String> {
     })
 }
 
-pub(super) fn metadata_message(metadata: &Metadata) -> proto::Metadata {
-    object_message(&metadata.to_object())
-}
-
-fn object_message(object: &Map<String, Value>) -> proto::Metadata {
-    let fields = object.iter().map(|(key, value)| (key.clone(), value_message(value)));
-    proto::Metadata { fields: fields.collect() }
-}
-
-pub(super) fn value_message(value: &Value) -> proto::Value {
-    let kind = match value {
-        Value::Null => Kind::NullValue(true),
-        Value::Bool(word) => Kind::BoolValue(*word),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Kind::IntValue(number),
-            (None, Some(number)) => Kind::UintValue(number),
-            (None, None) => Kind::DoubleValue(number.as_f64().unwrap_or_default()),
-        },
-        Value::String(text) => Kind::StringValue(text.clone()),
-        Value::Array(items) => {
-            Kind::ListValue(proto::ListValue { values: items.iter().map(value_message).collect() })
-        }
-        Value::Object(object) => Kind::ObjectValue(object_message(object)),
-    };
-    proto::Value { kind: Some(kind) }
-}
-
 pub(super) fn vector_message(vector: &[f32]) -> proto::Vector {
     proto::Vector { data: Some(proto::vector::Data::LittleEndianF32(vector_to_bytes(vector).into())) }
 }
@@ -160,6 +134,8 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         dimension: table.schema.dimension,
         metric: metric.into(),
         storage_type: table.schema.storage_type.as_str().to_owned(),
+        memory_bytes_per_million: table.schema.memory_bytes(1_000_000),
+        tenant_key: table.schema.tenant_key.as_ref().map(ToString::to_string).unwrap_or_default(),
         index_type: table.schema.index.to_string(),
         shards: table.schema.shards,
         replicas: table.schema.replicas,

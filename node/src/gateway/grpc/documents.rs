@@ -53,6 +53,7 @@ impl DocumentService for Api {
             let id = document_id(&request.document_id)?;
             let change = request.metadata.ok_or_else(|| "metadata is missing".to_owned()).and_then(metadata);
             let change = change.map_err(|why| Error::invalid("/metadata", why))?;
+            let change = validate::metadata_change(change, &table.schema)?;
             let target = (id.clone(), request.if_version);
             let receipt = gateway.router().update_metadata(&context, &table, target, change, op).await?;
             Ok(receipt_message(vec![id.to_string()], receipt))

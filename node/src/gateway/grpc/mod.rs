@@ -3,6 +3,7 @@
 mod cluster;
 mod convert;
 mod documents;
+mod metadata;
 mod search;
 mod tables;
 

@@ -8,7 +8,8 @@ use vectorsphere_proto::v1::search_service_server::SearchService;
 use super::super::validate::{self, GroupByDraft, MetadataDraft, SearchDraft, SearchRequestDraft};
 use super::super::violations::Violations;
 use super::Api;
-use super::convert::{metadata_message, read_draft, value_message, vector_draft, vector_message};
+use super::convert::{read_draft, vector_draft, vector_message};
+use super::metadata::{metadata_message, value_message};
 use crate::error_code::Error;
 use crate::filter::wire;
 use crate::search::{QueryResult, SearchResult, ShardExplanation};
@@ -112,12 +113,7 @@ fn query_result(result: &QueryResult) -> proto::QueryResult {
         score: hit.score,
         metadata: hit.metadata.as_ref().map(metadata_message),
         vector: hit.vector.as_deref().map(vector_message),
-        group: hit
-            .group
-            .as_deref()
-            .and_then(|group| serde_json::from_str(group).ok())
-            .as_ref()
-            .map(value_message),
+        group: hit.group.as_deref().and_then(value_message),
     });
     let explanation = result.explanation.iter().map(ShardExplanation::to_proto);
     proto::QueryResult { hits: hits.collect(), explanation: explanation.collect() }

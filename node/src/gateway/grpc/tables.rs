@@ -25,6 +25,8 @@ impl TableService for Api {
                 dimension: given(request.dimension),
                 metric: metric_word(request.metric)?.to_owned(),
                 storage_type: request.storage_type,
+                tenant_key: request.tenant_key,
+                expected_documents: (request.expected_documents > 0).then_some(request.expected_documents),
                 index_type: request.index_type,
                 shards: given(request.shards),
                 replicas: given(request.replicas),
@@ -33,7 +35,7 @@ impl TableService for Api {
                 index_options: index_options(request.index_options.unwrap_or_default()),
             };
             let schema = validate::table_schema(&draft, gateway.table_defaults())?;
-            let table = gateway.router().create_table(&context, schema).await?;
+            let table = gateway.router().create_table(&context, schema, draft.expected_documents).await?;
             Ok(table_message(&table))
         })
         .await

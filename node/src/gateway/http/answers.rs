@@ -27,6 +27,11 @@ pub(super) struct TableBody {
     metric: &'static str,
     /// `f32`, `f16` or `bf16`.
     storage_type: &'static str,
+    /// Where each document's metadata says whose it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_key: Option<String>,
+    /// Bytes of memory that a million documents take in one copy, about, beyond those of their ids and metadata.
+    memory_bytes_per_million: u64,
     /// `auto`, `flat`, `hnsw`, `ivf` or `faiss:<factory string>`.
     index_type: String,
     /// How graphs are built, as far as it was chosen.
@@ -53,6 +58,8 @@ impl From<&Table> for TableBody {
             dimension: schema.dimension,
             metric: metric_as_str(schema.metric),
             storage_type: schema.storage_type.as_str(),
+            memory_bytes_per_million: schema.memory_bytes(1_000_000),
+            tenant_key: schema.tenant_key.as_ref().map(ToString::to_string),
             index_type: schema.index.to_string(),
             index_options: IndexOptionsBody::of(&schema.index),
             shards: schema.shards,

@@ -172,7 +172,7 @@ pub(super) async fn patch(
     let (table, id) = (gateway.table(&table)?, document_id(&id)?);
     let (parts, body) = request.into_parts();
     let op = operation_id(&parts)?;
-    let (metadata, if_version) = json::metadata_change(&json_body(&parts, body).await?)?;
+    let (metadata, if_version) = json::metadata_change(&json_body(&parts, body).await?, &table.schema)?;
     let target = (id.clone(), if_version);
     let receipt = gateway.router().update_metadata(&context, &table, target, metadata, op).await?;
     Ok(Json(ReceiptBody::new(vec![id.to_string()], receipt)))

@@ -27,6 +27,10 @@ struct CreateTableBody {
     /// How values are kept: `f32` (default) as given; `f16` or `bf16` in half the memory and disk, rounded to the nearest. `f16`
     /// refuses values above 65,504 in size.
     storage_type: Option<String>,
+    /// Path of the text in each document's metadata that says whose it is; without `[]`.
+    tenant_key: Option<String>,
+    /// How many documents there will be, 1 to 2^40: a table that would need more memory than the slaves have left is refused.
+    expected_documents: Option<u64>,
     /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read;
     /// `ivf`: inverted lists of FAISS; `faiss:<factory string>`: what FAISS makes of that string.
     index_type: Option<String>,
@@ -90,7 +94,7 @@ pub(super) async fn create(
     let (parts, body) = request.into_parts();
     let draft = json::table(&json_body(&parts, body).await?)?;
     let schema = validate::table_schema(&draft, gateway.table_defaults())?;
-    let table = gateway.router().create_table(&context, schema).await?;
+    let table = gateway.router().create_table(&context, schema, draft.expected_documents).await?;
     Ok((StatusCode::CREATED, Json(TableBody::from(&table))))
 }
 

@@ -63,11 +63,14 @@ fn valid(draft: DocumentDraft, schema: &TableSchema) -> Result<Upsert, Error> {
 }
 
 /// `PATCH …/documents/{id}`: the new metadata, and the version that must be current.
-pub(in crate::gateway) fn metadata_change(body: &[u8]) -> Result<(Metadata, Option<u64>), Error> {
+pub(in crate::gateway) fn metadata_change(
+    body: &[u8],
+    schema: &TableSchema,
+) -> Result<(Metadata, Option<u64>), Error> {
     let reader = Reader::default();
     let change = parse(body, object(MetadataBody::default(), &reader), &reader)?;
     match change.metadata {
-        Some(Ok(metadata)) => Ok((metadata, change.if_version)),
+        Some(Ok(metadata)) => Ok((validate::metadata_change(metadata, schema)?, change.if_version)),
         Some(Err(message)) => Err(Error::invalid("/metadata", message)),
         None => Err(Error::invalid("/metadata", "metadata is missing")),
     }
@@ -111,6 +114,8 @@ impl<'de> Object<'de> for TableDraft {
         "index_type",
         "metric",
         "storage_type",
+        "tenant_key",
+        "expected_documents",
         "shards",
         "replicas",
         "min_isr",
@@ -130,6 +135,8 @@ impl<'de> Object<'de> for TableDraft {
             "index_type" => self.index_type = text(map)?,
             "metric" => self.metric = text(map)?,
             "storage_type" => self.storage_type = text(map)?,
+            "tenant_key" => self.tenant_key = text(map)?,
+            "expected_documents" => self.expected_documents = number(map)?,
             "shards" => self.shards = number(map)?,
             "replicas" => self.replicas = number(map)?,
             "min_isr" => self.min_isr = number(map)?,

@@ -54,6 +54,7 @@ impl Cluster {
             min_isr: 1,
             metadata_indexes: Default::default(),
             unknown_indexes: Default::default(),
+            tenant_key: None,
         };
         let table = Table { id: table_id(), schema, state: TableState::Active };
         view.tables_by_id.insert(table.id, Arc::new(table));

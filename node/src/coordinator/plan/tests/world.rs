@@ -358,5 +358,6 @@ fn table(shape: Shape) -> meta::TableRecord {
         vector_type: "f32".to_owned(),
         metadata_indexes: Vec::new(),
         index_options: None,
+        tenant_key: String::new(),
     }
 }
