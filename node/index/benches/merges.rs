@@ -2,8 +2,9 @@
 //! or whole clusters of them, and those that went the round before come back. Held against the graph that is built of the last
 //! round's rows from nothing: recall, searches a second, and the time of the builds.
 //!
-//! `cargo bench -p vectorsphere-index --bench merges`; `QUICK=1` shortens it. Graphs take turns in every round, so that both
-//! meet the same noise; the numbers are medians. One line of JSON for each bar.
+//! `cargo bench -p vectorsphere-index --bench merges`; `QUICK=1` shortens it, `VECTORSPHERE_KERNELS=avx2` forces a
+//! tier of kernels. Graphs take turns in every round, so that both meet the same noise; the numbers are medians. One line of
+//! JSON for each bar.
 
 #![allow(clippy::print_stdout)] // a benchmark prints
 
@@ -66,7 +67,9 @@ fn main() {
         return;
     }
     let (count, rounds) = if std::env::var_os("QUICK").is_some() { (12_000, 5) } else { (72_000, 11) };
-    let kernels = Kernels::detect(None).expect("some");
+    let tier = std::env::var_os("VECTORSPHERE_KERNELS");
+    let kernels =
+        Kernels::detect(tier.as_ref().and_then(|tier| tier.to_str())).expect("a tier of this processor");
     let pool = Pool::drawn(count);
     for (churn, name) in [(Churn::Random, "random"), (Churn::Clusters, "clusters")] {
         merges(kernels, &pool, churn, name, rounds);
