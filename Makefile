@@ -57,7 +57,7 @@ torture: ## Faults of processes, network, disks and etcd on a loaded cluster (ne
 	@$(if $(MINUTES),MINUTES=$(MINUTES)) $(if $(SEED),SEED=$(SEED)) scripts/torture
 
 .PHONY: bench-index
-bench-index: ## Kernels, flat scan against the memory's bandwidth, search against other engines (QUICK=1 PART=peers SET=debian)
+bench-index: ## Kernels, flat scan against the memory's bandwidth, graphs that live through merges, search against other engines (QUICK=1 PART=peers SET=debian)
 	@$(if $(QUICK),QUICK=1) $(if $(PART),PART=$(PART)) $(if $(SET),SET=$(SET)) scripts/bench index
 
 .PHONY: bench-server

@@ -29,7 +29,8 @@ mod top_k;
 pub use distance::codes::CodeWidth;
 pub use distance::{Kernels, UnknownTier};
 pub use graph::{
-    Calibration, Graph, GraphOptions, LoadError, Plan, Scratch, Selection, Touched, WIDTH_USUAL,
+    Calibration, Earlier, GONE, Graph, GraphOptions, LoadError, Plan, Scratch, Selection, Touched,
+    WIDTH_USUAL,
 };
 pub use metric::Metric;
 pub use row_mask::RowMask;

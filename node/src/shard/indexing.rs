@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use vectorsphere_index::Kernels;
 use vectorsphere_index::faiss::Factory;
+use vectorsphere_index::{Graph, Kernels};
 
 use super::memory::MemoryLedger;
 use super::metrics::ShardMetrics;
@@ -207,7 +207,8 @@ impl Job {
         self.metrics.index_build_seconds.observe(elapsed.as_secs_f64());
         let elapsed_ms = elapsed.as_millis() as u64;
         let kind = self.segment.index().map(SegmentIndex::kind).unwrap_or_default();
-        info!(%shard, rows, kind, bytes, elapsed_ms, "segment indexed");
+        let taken_over = self.segment.graph().map_or(0, Graph::taken_over);
+        info!(%shard, rows, kind, bytes, taken_over, elapsed_ms, "segment indexed");
     }
 
     fn told<T>(&self, outcome: Result<T, StorageError>, what: &str) -> Option<T> {

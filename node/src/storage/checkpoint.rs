@@ -18,7 +18,7 @@ use super::documents::Location;
 use super::manifest::{Manifest, ManifestSegment};
 use super::merge_plan::{SegmentSize, merge_plan};
 use super::op_window::OpWindow;
-use super::segment::{MutableSegment, SegmentId, SegmentView, file, index_paths};
+use super::segment::{Ancestor, MutableSegment, SegmentId, SegmentView, file, index_paths};
 use super::store::Store;
 use crate::ids::Lsn;
 use crate::runtime::disk::Disk;
@@ -156,26 +156,29 @@ impl CheckpointJob {
     }
 
     fn copy_live_rows(&self) -> Result<Option<(SegmentView, Vec<Location>)>, StorageError> {
-        let mut rows: Vec<(&SegmentView, u32)> = Vec::new();
-        for input in &self.inputs {
+        let mut rows: Vec<(usize, u32)> = Vec::new();
+        for (place, input) in self.inputs.iter().enumerate() {
             let live = (0..input.len()).filter(|row| input.is_visible(*row, self.digest.lsn));
-            rows.extend(live.map(|row| (input, row)));
+            rows.extend(live.map(|row| (place, row)));
         }
         if rows.is_empty() {
             return Ok(None);
         }
-        rows.sort_unstable_by(|(a, a_row), (b, b_row)| a.document_id(*a_row).cmp(b.document_id(*b_row)));
+        let id = |(place, row): &(usize, u32)| self.inputs[*place].document_id(*row);
+        rows.sort_unstable_by(|a, b| id(a).cmp(id(b)));
         let mut copy = MutableSegment::new(self.segment, self.dimension, self.storage_type);
         let mut origins = Vec::with_capacity(rows.len());
-        for (index, (input, row)) in rows.into_iter().enumerate() {
+        for (index, (place, row)) in rows.iter().copied().enumerate() {
             if index.is_multiple_of(COPY_ROWS) {
                 self.stop.check()?;
             }
+            let input = &self.inputs[place];
             let vector = input.rows().row(row);
             copy.push(input.document_id(row), &vector, input.metadata_json(row), input.created(row));
             origins.push(Location { segment: input.id(), row });
         }
-        Ok(Some((copy.into_ordered(), origins)))
+        let ancestor = Ancestor::of(&self.inputs, &rows);
+        Ok(Some((copy.into_ordered(ancestor), origins)))
     }
 }
 

@@ -127,7 +127,7 @@ impl IndexPlace {
         let (disk, home) = (self.disk.as_ref(), &self.home);
         let index = match &plan.recipe {
             Recipe::Graph(_) => graph_file::read(disk, home, segment, plan.metric)?
-                .map(|graph| SegmentIndex::Graph(Box::new(graph))),
+                .map(|graph| SegmentIndex::Graph(Arc::new(graph))),
             // Another version may have chosen other lists: any that fit the rows serve.
             Recipe::Ivf => faiss_file::read(disk, home, segment, plan.metric)?.map(SegmentIndex::Faiss),
             Recipe::Faiss(factory) => {
@@ -145,7 +145,8 @@ impl IndexPlace {
         Ok(index.map(|index| segment.set_index(Some(index))).is_some())
     }
 
-    /// Builds a segment's index, unless its rows can have none. [`IndexPlace::save`] writes it to its file.
+    /// Builds a segment's index, unless its rows can have none; from that of a segment that was merged into it, where most of
+    /// it stays. [`IndexPlace::save`] writes it to its file.
     ///
     /// # Errors
     /// When `stop` became true meanwhile, which FAISS does not look at, or FAISS refuses.
@@ -159,10 +160,16 @@ impl IndexPlace {
         let rows = segment.rows();
         let index = match recipe {
             Recipe::Graph(options) if Graph::fits(rows, *metric) => {
-                let mut graph = Graph::build(*kernels, rows, *metric, options, *threads, stop)
-                    .ok_or(BuildFailure::Stopped)?;
+                let graph = match segment.ancestor() {
+                    None => Graph::build(*kernels, rows, *metric, options, *threads, stop),
+                    Some(ancestor) => {
+                        let earlier = ancestor.earlier();
+                        Graph::build_from(*kernels, rows, *metric, options, *threads, stop, &earlier)
+                    }
+                };
+                let mut graph = graph.ok_or(BuildFailure::Stopped)?;
                 graph.calibrate(*kernels, rows, *threads, stop).ok_or(BuildFailure::Stopped)?;
-                Some(SegmentIndex::Graph(Box::new(graph)))
+                Some(SegmentIndex::Graph(Arc::new(graph)))
             }
             Recipe::Graph(_) => None,
             Recipe::Ivf | Recipe::Faiss(_) => {

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::kept::Kept;
 use super::pivots::Finder;
 use super::pool::Candidate;
 use super::walk::{BATCH_MAX, DEGREE_MAX, Links, Space, WalkScratch};
@@ -77,6 +78,8 @@ pub(super) struct BuildScratch {
     candidates: Vec<Candidate>,
     chosen: Vec<u32>,
     back: Vec<u32>,
+    linked: Vec<u32>,
+    gone: Vec<u32>,
 }
 
 /// Where the walk to a new vertex begins.
@@ -219,9 +222,9 @@ impl<'f> Builder<'f> {
         Builder { field, shape, capacity, links, locks }
     }
 
-    /// Links a vertex that was not linked yet.
+    /// Links a vertex to what a walk finds, beyond what it is linked to already.
     pub(super) fn insert(&self, vertex: u32, entries: Entries<'_>, scratch: &mut BuildScratch) {
-        let BuildScratch { walk, query, compared, candidates, chosen, back } = scratch;
+        let BuildScratch { walk, query, compared, candidates, chosen, back, .. } = scratch;
         let space = self.field.seen_from(vertex, query);
         walk.reset(self.field.places.len(), self.shape.width);
         let entry = match entries {
@@ -241,6 +244,40 @@ impl<'f> Builder<'f> {
         for neighbour in chosen.iter() {
             self.link_back(*neighbour, vertex, query, compared, candidates, back);
         }
+    }
+
+    /// Links a vertex as it was linked in an earlier graph. Where neighbours are gone, those of theirs that stay are
+    /// candidates beside its own (Singh et al., FreshDiskANN, 2021, algorithm 4). False for a vertex that was not there,
+    /// and where so much is gone around one that it has to be inserted.
+    ///
+    /// Reads nothing of other vertices' new lists: what comes out is the same on any number of threads.
+    pub(super) fn take_over(&self, vertex: u32, kept: &Kept<'_>, scratch: &mut BuildScratch) -> bool {
+        let BuildScratch { walk, query, compared, candidates, chosen, linked, gone, .. } = scratch;
+        let Some(earlier) = kept.earlier(vertex) else { return false };
+        let seen = &mut walk.visited;
+        seen.reset(self.field.places.len());
+        seen.insert(vertex);
+        linked.clear();
+        gone.clear();
+        for neighbour in kept.neighbours(earlier) {
+            match kept.new_of(neighbour) {
+                None => gone.push(neighbour),
+                Some(neighbour) if seen.insert(neighbour) => linked.push(neighbour),
+                Some(_) => {}
+            }
+        }
+        let (stay, had) = (linked.len(), linked.len() + gone.len());
+        let theirs = gone.iter().flat_map(|gone| kept.neighbours(*gone));
+        linked.extend(theirs.filter_map(|other| kept.new_of(other)).filter(|other| seen.insert(*other)));
+        if linked.len() > stay && linked.len() >= had {
+            self.choose_anew(vertex, linked, query, compared, candidates, chosen);
+            return true;
+        }
+        linked.truncate(stay);
+        for (link, neighbour) in self.list(vertex).iter().zip(linked.iter()) {
+            link.store(*neighbour, Ordering::Release);
+        }
+        gone.is_empty() && stay > 0
     }
 
     fn list(&self, vertex: u32) -> &[AtomicU32] {
@@ -336,6 +373,7 @@ impl<'f> Builder<'f> {
             candidates.extend(chunk.iter().zip(costs).map(|(vertex, cost)| Candidate::new(*vertex, cost)));
         }
         candidates.sort_unstable_by(|a, b| a.cost.total_cmp(&b.cost));
+        candidates.truncate(self.shape.width.max(BATCH_MAX + 1));
         self.choose(candidates, compared, chosen);
         let ends = chosen.iter().copied().chain(std::iter::repeat(NONE));
         for (link, neighbour) in self.list(vertex).iter().zip(ends) {

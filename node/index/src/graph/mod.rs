@@ -5,11 +5,12 @@
 //! vector, not a row: rows with identical vectors share one, so that thousands of copies neither hide each other nor
 //! fill a search's candidates.
 //!
-//! A graph never changes. It knows rows by number and nothing of documents, deletions or files: a search says which rows
-//! are visible.
+//! A graph never changes; one of other rows can be built from it ([`Graph::build_from`]). It knows rows by number and
+//! nothing of documents, deletions or files: a search says which rows are visible.
 
 mod build;
 mod calibration;
+mod kept;
 mod order;
 mod pivots;
 mod pool;
@@ -26,6 +27,8 @@ use std::sync::Mutex;
 
 use self::build::{BuildScratch, Builder, Entries, Field, NONE, Place, Shape};
 pub use self::calibration::Calibration;
+use self::kept::Kept;
+pub use self::kept::{Earlier, GONE};
 use self::pivots::{Chosen, Finder, Pivots};
 pub use self::search::{Plan, Scratch, Selection, Touched, WIDTH_USUAL};
 pub use self::stored::LoadError;
@@ -92,6 +95,18 @@ pub struct Graph {
     rows: VertexRows,
     pivots: Pivots,
     calibration: Calibration,
+    /// Vertices that an earlier graph had.
+    taken_over: usize,
+}
+
+/// What a graph is built of.
+#[derive(Clone, Copy)]
+struct Source<'s> {
+    kernels: Kernels,
+    rows: &'s RowsView,
+    rotation: &'s Rotation,
+    metric: Metric,
+    threads: usize,
 }
 
 impl Graph {
@@ -107,18 +122,49 @@ impl Graph {
         threads: usize,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Option<Graph> {
+        Graph::grown(kernels, rows, metric, options, threads, stop, None)
+    }
+
+    /// The same from an earlier graph: vertices whose rows are among the new ones stay, links to those that are gone are
+    /// repaired, and the others are inserted. Takes less time the more stay, and finds as much. Builds from nothing when less
+    /// than half of the earlier vertices stay, or they would be less than a quarter of the new ones, or options, metric or
+    /// dimension are not those of the earlier graph. It is not calibrated.
+    ///
+    /// # Panics
+    /// As [`Graph::build`], and when `earlier` does not say what became of each row, or names one that is not there.
+    pub fn build_from(
+        kernels: Kernels,
+        rows: &RowsView,
+        metric: Metric,
+        options: &GraphOptions,
+        threads: usize,
+        stop: &(dyn Fn() -> bool + Sync),
+        earlier: &Earlier<'_>,
+    ) -> Option<Graph> {
+        Graph::grown(kernels, rows, metric, options, threads, stop, Some(earlier))
+    }
+
+    fn grown(
+        kernels: Kernels,
+        rows: &RowsView,
+        metric: Metric,
+        options: &GraphOptions,
+        threads: usize,
+        stop: &(dyn Fn() -> bool + Sync),
+        earlier: Option<&Earlier<'_>>,
+    ) -> Option<Graph> {
         assert!(!rows.is_empty() && rows.len() < 1 << 31, "some rows, fewer than 2^31");
         let threads = threads.max(1);
         let vertex_rows = VertexRows::of(rows);
+        let kept = earlier.and_then(|earlier| Kept::of(earlier, rows, &vertex_rows, metric, options));
         let rotation = Rotation::new(rows.dimension(), options.seed);
+        let source = Source { kernels, rows, rotation: &rotation, metric, threads };
         let mut chosen =
             pivots::choose(kernels, rows, |v| vertex_rows.first(v), vertex_rows.len(), metric, threads);
-        let field = field(kernels, rows, &vertex_rows, &rotation, metric, threads);
+        let field = field(source, &vertex_rows, kept.as_ref());
         let shape = Shape { degree: options.degree, width: options.width, alpha: options.alpha };
         let roots: Vec<u32> = chosen.vertices().collect();
-        let centres = field.beside(&chosen.centres, &rotation, metric);
-        let finder = Finder::new(&chosen, centres);
-        let mut links = link(&field, shape, &chosen, &finder, options.seed, threads, stop)?;
+        let mut links = link(source, &field, shape, &chosen, kept.as_ref(), options.seed, stop)?;
         drop(field);
         let (order, islands) = order::breadth_first(&mut links, options.degree, &roots);
         for island in islands {
@@ -130,20 +176,21 @@ impl Graph {
         }
         let links = renumber(&links, options.degree, &order, &numbers);
         let vertex_rows = vertex_rows.reordered(&order);
-        let table = encode(
-            kernels,
-            rows,
-            &vertex_rows,
-            &rotation,
-            metric,
-            options.code_width(rows.dimension()),
-            threads,
-        );
+        let kept = kept.map(|kept| kept.reordered(&order));
+        let table = encode(source, &vertex_rows, options.code_width(rows.dimension()), kept.as_ref());
         let renumbered = |vertex: u32| numbers[vertex as usize];
         let pivots = Pivots::new(kernels, &chosen, metric, &rotation, &table, renumbered);
-        let calibration = Calibration::default();
-        let degree = options.degree;
-        Some(Graph { metric, rotation, table, degree, links, rows: vertex_rows, pivots, calibration })
+        Some(Graph {
+            metric,
+            rotation,
+            table,
+            degree: options.degree,
+            links,
+            rows: vertex_rows,
+            pivots,
+            calibration: Calibration::default(),
+            taken_over: kept.map_or(0, |kept| kept.count()),
+        })
     }
 
     /// True when single precision can tell the distances of these rows: under L2 and dot, vectors of very different lengths
@@ -156,6 +203,11 @@ impl Graph {
     /// Vertices: distinct vectors.
     pub fn vertices(&self) -> usize {
         self.rows.len()
+    }
+
+    /// How many of them an earlier graph had that this one was built from; 0 for one that was built from nothing or loaded.
+    pub fn taken_over(&self) -> usize {
+        self.taken_over
     }
 
     /// Bytes in memory.
@@ -185,58 +237,82 @@ fn in_parallel<T: Send, S: Default>(
 }
 
 /// The vectors as the build sees them.
-fn field(
-    kernels: Kernels,
-    rows: &RowsView,
-    vertices: &VertexRows,
-    rotation: &Rotation,
-    metric: Metric,
-    threads: usize,
-) -> Field {
+fn field(source: Source<'_>, vertices: &VertexRows, kept: Option<&Kept<'_>>) -> Field {
+    let Source { kernels, rows, rotation, metric, threads } = source;
     let count = vertices.len();
     let stride = CodeWidth::Eight.lines_of(rotation.padded());
     let largest = match metric {
         Metric::Dot => (0..rows.len() as u32).map(|row| rows.norm(row).powi(2)).fold(0.0, f64::max),
         Metric::L2 | Metric::Cosine => 0.0,
     };
+    // The codes that searches decide by serve the build, too, where they have eight bits.
+    let coded = kept.filter(|kept| kept.graph.table.width == CodeWidth::Eight);
     let mut lines = HugeSlice::zeroed(stride * count);
     let mut places = vec![Place::default(); count];
     let parts = lines.chunks_mut(stride * SHARE).zip(places.chunks_mut(SHARE)).enumerate();
     in_parallel(parts, threads, |(part, (lines, places)), rotated: &mut Vec<f32>| {
         for (index, (lines, place)) in lines.chunks_mut(stride).zip(places).enumerate() {
-            let row = vertices.first((part * SHARE + index) as u32);
-            rotation.rotate(kernels, &rows.row(row), rotated);
-            let mul = codes::encode(kernels, CodeWidth::Eight, rotated, lines).factor;
-            *place = Place::of(metric, lines, mul, rows.norm(row), largest);
+            let vertex = (part * SHARE + index) as u32;
+            let row = vertices.first(vertex);
+            let norm = rows.norm(row);
+            let mul = match coded.and_then(|kept| Some((kept.graph, kept.earlier(vertex)?))) {
+                Some((graph, earlier)) => {
+                    let (codes, factors) = graph.table.of(earlier);
+                    lines.copy_from_slice(codes);
+                    factors.worth(metric, norm)
+                }
+                None => {
+                    rotation.rotate(kernels, &rows.row(row), rotated);
+                    codes::encode(kernels, CodeWidth::Eight, rotated, lines).factor
+                }
+            };
+            *place = Place::of(metric, lines, mul, norm, largest);
         }
     });
     Field { kernels, stride, lines, places, largest }
 }
 
-/// Inserts every vertex: the pivots first, from which all others are found.
+/// Links every vertex: those that are kept by their earlier neighbours, then the pivots, from which all others are found.
 fn link(
+    source: Source<'_>,
     field: &Field,
     shape: Shape,
     chosen: &Chosen,
-    finder: &Finder<'_>,
+    kept: Option<&Kept<'_>>,
     seed: u64,
-    threads: usize,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<u32>> {
+    let Source { rotation, metric, threads, .. } = source;
     let builder = Builder::new(field, shape);
-    let mut is_pivot = vec![false; field.places.len()];
+    let mut is_linked = vec![false; field.places.len()];
+    if let Some(kept) = kept {
+        let parts = is_linked.chunks_mut(SHARE).enumerate();
+        in_parallel(parts, threads, |(part, is_linked), scratch: &mut BuildScratch| {
+            for (index, is_linked) in is_linked.iter_mut().enumerate().take_while(|_| !stop()) {
+                *is_linked = builder.take_over((part * SHARE + index) as u32, kept, scratch);
+            }
+        });
+    }
+    let linked = chosen.only(|pivot| is_linked[pivot as usize]);
+    let first = is_linked.iter().position(|is_linked| *is_linked).map(|vertex| vertex as u32);
     let roots: Vec<u32> =
-        chosen.vertices().filter(|root| !std::mem::replace(&mut is_pivot[*root as usize], true)).collect();
+        chosen.vertices().filter(|root| !std::mem::replace(&mut is_linked[*root as usize], true)).collect();
+    let finder = Finder::new(&linked, field.beside(&linked.centres, rotation, metric));
     in_parallel(roots.chunks(SHARE), threads, |roots_part, scratch: &mut BuildScratch| {
         for root in roots_part {
-            builder.insert(*root, Entries::Vertex(roots[0]), scratch);
+            let entries = match linked.is_empty() {
+                true => Entries::Vertex(first.unwrap_or(roots[0])),
+                false => Entries::Pivots(&finder),
+            };
+            builder.insert(*root, entries, scratch);
         }
     });
-    let mut others: Vec<u32> = (0..field.places.len() as u32).filter(|v| !is_pivot[*v as usize]).collect();
+    let finder = Finder::new(chosen, field.beside(&chosen.centres, rotation, metric));
+    let mut others: Vec<u32> = (0..field.places.len() as u32).filter(|v| !is_linked[*v as usize]).collect();
     codes::shuffle(&mut others, seed);
     in_parallel(others.chunks(SHARE), threads, |others, scratch: &mut BuildScratch| {
         for vertex in others.iter().take_while(|_| !stop()) {
-            builder.insert(*vertex, Entries::Pivots(finder), scratch);
+            builder.insert(*vertex, Entries::Pivots(&finder), scratch);
         }
     });
     let vertices: Vec<u32> = (0..field.places.len() as u32).collect();
@@ -270,15 +346,8 @@ fn weight(metric: Metric, norm: f64) -> f64 {
 }
 
 /// The codes that searches decide by.
-fn encode(
-    kernels: Kernels,
-    rows: &RowsView,
-    vertices: &VertexRows,
-    rotation: &Rotation,
-    metric: Metric,
-    width: CodeWidth,
-    threads: usize,
-) -> CodeTable {
+fn encode(source: Source<'_>, vertices: &VertexRows, width: CodeWidth, kept: Option<&Kept<'_>>) -> CodeTable {
+    let Source { kernels, rows, rotation, metric, threads } = source;
     let mut table = CodeTable::zeroed(width, rotation.padded(), vertices.len());
     let CodeTable { stride, lines, factors, .. } = &mut table;
     let stride = *stride;
@@ -287,9 +356,19 @@ fn encode(
     in_parallel(parts, threads, |(part, (lines, factors)), rotated: &mut Vec<f32>| {
         let mut sums = (0.0, 0.0);
         for (index, (lines, factors)) in lines.chunks_mut(stride).zip(factors).enumerate() {
-            let row = vertices.first((part * SHARE + index) as u32);
-            rotation.rotate(kernels, &rows.row(row), rotated);
-            let (coded, variance) = table::encode(kernels, width, metric, rotated, lines);
+            let vertex = (part * SHARE + index) as u32;
+            let row = vertices.first(vertex);
+            let (coded, variance) = match kept.and_then(|kept| Some((kept.graph, kept.earlier(vertex)?))) {
+                Some((graph, earlier)) => {
+                    let (codes, factors) = graph.table.of(earlier);
+                    lines.copy_from_slice(codes);
+                    (factors, f64::from(graph.table.error).powi(2))
+                }
+                None => {
+                    rotation.rotate(kernels, &rows.row(row), rotated);
+                    table::encode(kernels, width, metric, rotated, lines)
+                }
+            };
             *factors = coded;
             sums.0 += variance;
             sums.1 += weight(metric, rows.norm(row));

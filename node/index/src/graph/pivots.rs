@@ -89,6 +89,24 @@ impl Chosen {
         self.groups[nearest.map_or(0, |(centre, _)| centre)].push(vertex);
     }
 
+    /// Those pivots for which `stays` is true, and the centres that have any.
+    pub(super) fn only(&self, stays: impl Fn(u32) -> bool) -> Chosen {
+        let mut chosen = Chosen { centres: Vec::new(), groups: Vec::new() };
+        for (centre, group) in self.centres.iter().zip(&self.groups) {
+            let group: Vec<u32> = group.iter().copied().filter(|pivot| stays(*pivot)).collect();
+            if !group.is_empty() {
+                chosen.centres.push(centre.clone());
+                chosen.groups.push(group);
+            }
+        }
+        chosen
+    }
+
+    /// True when there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     /// All pivots.
     pub(super) fn vertices(&self) -> impl Iterator<Item = u32> {
         self.groups.iter().flatten().copied()

@@ -153,7 +153,8 @@ impl Graph {
         let pivots = Pivots::of(centres, starts.to_vec(), &table, vertices.to_vec());
         let calibration = sections.calibration()?;
         let degree = head.degree;
-        Ok(Graph { metric, rotation, table, degree, links, rows: vertex_rows, pivots, calibration })
+        let (rows, taken_over) = (vertex_rows, 0);
+        Ok(Graph { metric, rotation, table, degree, links, rows, pivots, calibration, taken_over })
     }
 }
 

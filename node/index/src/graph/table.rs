@@ -69,6 +69,17 @@ impl TableQuery {
     }
 }
 
+impl Factors {
+    /// What an integer of the codes is worth for a vector of this norm: what [`encode`] made the factors of.
+    pub(super) fn worth(self, metric: Metric, norm: f64) -> f32 {
+        match metric {
+            Metric::Dot => self.mul,
+            Metric::Cosine => (f64::from(self.mul) * norm) as f32,
+            Metric::L2 => self.mul / 2.0,
+        }
+    }
+}
+
 impl CodeTable {
     /// Room for `len` vertices whose rotated vectors have `padded` values.
     pub(super) fn zeroed(width: CodeWidth, padded: usize, len: usize) -> CodeTable {
@@ -85,6 +96,11 @@ impl CodeTable {
 
     pub(super) fn len(&self) -> usize {
         self.factors.len()
+    }
+
+    /// Codes and factors of a vertex.
+    pub(super) fn of(&self, vertex: u32) -> (&[CodeLine], Factors) {
+        (code_of(&self.lines, self.stride, vertex), self.factors[vertex as usize])
     }
 
     /// Bytes in memory.

@@ -99,7 +99,7 @@ pub(in crate::storage) fn read(
     let mut reader = Reader::open(disk, path, id, dimension, storage_type)?;
     let mut segment = MutableSegment::new(id, dimension, storage_type);
     while reader.stripe(&mut segment)? {}
-    Ok(segment.into_ordered())
+    Ok(segment.into_ordered(None))
 }
 
 /// Checks every byte of a segment's file, a stripe at a time. Returns its rows.
@@ -362,7 +362,7 @@ mod tests {
             storage_type.round(&mut vector).expect("fits");
             segment.push(&format!("id{row:05}"), &vector, metadata.as_bytes(), Lsn(u64::from(row) * 2 + 1));
         }
-        segment.into_ordered()
+        segment.into_ordered(None)
     }
 
     fn equal(a: &SegmentView, b: &SegmentView) -> bool {

@@ -13,13 +13,14 @@ pub(in crate::storage) mod graph_file;
 mod index;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use vectorsphere_index::{Graph, Rows, RowsView, StorageType};
 
 use self::dead_rows::DeadRows;
 use self::entries::{Entries, EntriesView};
+pub(super) use self::index::Ancestor;
 pub use self::index::SegmentIndex;
 use super::digest;
 use crate::document::{Document, Metadata};
@@ -44,6 +45,8 @@ struct Sealed {
     dead: DeadRows,
     /// `Some(None)`: they get none.
     index: OnceLock<Option<SegmentIndex>>,
+    /// What the index is to be built from, until there is one.
+    ancestor: Mutex<Option<Arc<Ancestor>>>,
 }
 
 /// A segment that rows are appended to. One owner.
@@ -78,9 +81,10 @@ impl MutableSegment {
     }
 
     /// The rows for good, which were appended in ascending order of their ids.
-    pub(super) fn into_ordered(self) -> SegmentView {
+    pub(super) fn into_ordered(self, ancestor: Option<Ancestor>) -> SegmentView {
         let dead = DeadRows::none(self.rows.len() as u32);
-        let sealed = Some(Arc::new(Sealed { dead, index: OnceLock::new() }));
+        let ancestor = Mutex::new(ancestor.map(Arc::new));
+        let sealed = Some(Arc::new(Sealed { dead, index: OnceLock::new(), ancestor }));
         SegmentView { sealed, ..self.view() }
     }
 
@@ -240,7 +244,13 @@ impl SegmentView {
     pub(super) fn set_index(&self, index: Option<SegmentIndex>) {
         if let Some(sealed) = &self.sealed {
             let _ = sealed.index.set(index);
+            *sealed.ancestor.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
+    }
+
+    /// The graph that the segment's own is to be built from, while it has none.
+    pub(super) fn ancestor(&self) -> Option<Arc<Ancestor>> {
+        self.sealed.as_ref()?.ancestor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// True when rows are ordered by id, one for each.
@@ -286,9 +296,10 @@ impl SegmentView {
         self.rows.bytes()
     }
 
-    /// Bytes of its index in memory.
+    /// Bytes of its index in memory, or of the one that it is to be built from.
     pub fn index_bytes(&self) -> usize {
-        self.index().map_or(0, SegmentIndex::bytes)
+        let inherited = || self.ancestor().map_or(0, |ancestor| ancestor.bytes());
+        self.index().map_or_else(inherited, SegmentIndex::bytes)
     }
 
     /// Bytes in memory, without the index.

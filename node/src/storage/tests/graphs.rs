@@ -111,6 +111,75 @@ fn a_merge_takes_the_graphs_of_its_segments_along() {
     assert_eq!((merged.len(), graph_files(&disk).len()), (2 * DOCUMENTS, 1));
 }
 
+/// Deletes every third document, and writes one in twelve anew, with another vector.
+fn churn(store: &mut Store) {
+    let deletes = (0..DOCUMENTS).step_by(3).map(|number| delete(id(&format!("id{number:04}"))));
+    let fresh = (0..DOCUMENTS).step_by(12).map(|number| {
+        let id = id(&format!("id{number:04}"));
+        upsert(Document { id, vector: vector(number + 7_000), metadata: Metadata::empty() })
+    });
+    commit(store, vec![batch(deletes.collect()), batch(fresh.collect())]).expect("the disk is well");
+    let report = store.checkpoint().expect("the disk is well").expect("there is something to do");
+    assert_eq!((report.segments, report.rows), (1, DOCUMENTS / 3 * 2 + DOCUMENTS / 12));
+}
+
+#[test]
+fn a_merged_graph_is_built_from_the_one_of_which_most_stays() {
+    let disk = MemoryDisk::new(7);
+    let mut store = replica(&disk);
+    build(&store.index_place()).expect("the disk is well");
+    churn(&mut store);
+    let waiting = store.index_place().next(&plan()).expect("a segment without a graph");
+    assert!(waiting.index_bytes() > 0, "the graph that is gone is kept until there is a new one");
+    let kept = waiting.index_bytes();
+    let segment = build(&store.index_place()).expect("the disk is well");
+    let graph = segment.graph().expect("it was built");
+    assert_eq!(graph.taken_over() as u32, DOCUMENTS / 3 * 2, "what was not deleted stays");
+    assert!(segment.index_bytes() < kept, "nothing else is kept");
+    let snapshot = store.reader().snapshot();
+    let [walked, scanned] = both(&snapshot, &segment);
+    assert_eq!(walked, scanned);
+
+    // The same when it is read again, and of a new replica that never had the earlier one.
+    store.close().expect("the disk is well");
+    let (store, _) = open(&disk).expect("whole");
+    let place = store.index_place();
+    let segment = place.next(&plan()).expect("it is not loaded yet");
+    assert!(place.load(&segment, &plan()).expect("whole"));
+    let [walked, scanned] = both(&store.reader().snapshot(), &segment);
+    assert_eq!(walked, scanned);
+}
+
+#[test]
+fn a_segment_that_is_merged_before_it_has_a_graph_hands_on_the_one_it_was_to_be_built_from() {
+    let disk = MemoryDisk::new(8);
+    let mut store = replica(&disk);
+    build(&store.index_place()).expect("the disk is well");
+    churn(&mut store);
+    let more = (0..DOCUMENTS).map(|number| upsert(document(&format!("more{number}"), number as f32)));
+    commit(&mut store, vec![batch(more.collect())]).expect("the disk is well");
+    store.checkpoint().expect("the disk is well").expect("there is something to do");
+    let segment = build(&store.index_place()).expect("the disk is well");
+    assert_eq!(segment.graph().expect("it was built").taken_over() as u32, DOCUMENTS / 3 * 2);
+    let [walked, scanned] = both(&store.reader().snapshot(), &segment);
+    assert_eq!(walked, scanned);
+}
+
+#[test]
+fn a_graph_of_which_little_stays_is_not_kept() {
+    let disk = MemoryDisk::new(9);
+    let mut store = replica(&disk);
+    build(&store.index_place()).expect("the disk is well");
+    let deletes = (0..DOCUMENTS).filter(|number| number % 5 > 1);
+    let deletes = deletes.map(|number| delete(id(&format!("id{number:04}")))).collect();
+    commit(&mut store, vec![batch(deletes)]).expect("the disk is well");
+    store.checkpoint().expect("the disk is well").expect("there is something to do");
+    let waiting = store.index_place().next(&plan()).expect("a segment without a graph");
+    assert_eq!((waiting.len(), waiting.index_bytes()), (DOCUMENTS / 5 * 2, 0));
+    let segment = build(&store.index_place()).expect("the disk is well");
+    assert_eq!(segment.graph().expect("it was built").taken_over(), 0);
+}
+
 #[test]
 fn a_graph_that_was_built_of_a_segment_that_is_gone_leaves_no_file() {
     let disk = MemoryDisk::new(3);
