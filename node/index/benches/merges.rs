@@ -14,8 +14,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use vectorsphere_index::{
-    Earlier, GONE, Graph, GraphOptions, Kernels, Metric, Query, Ranked, Rows, RowsView, Scratch, Selection,
-    TopK, scan,
+    Earlier, GONE, Graph, GraphOptions, Hints, Kernels, Metric, Query, Ranked, Rows, RowsView, Scratch,
+    Selection, TopK, scan,
 };
 
 const METRIC: Metric = Metric::L2;
@@ -93,9 +93,9 @@ fn merges(kernels: Kernels, pool: &Pool, churn: Churn, name: &str, rounds: usize
         away = pool.next_away(churn, &away, &mut random);
         let next = pool.round(&away);
         let moved = next.moved_from(&round);
-        let earlier = Earlier { graph: &graph, moved: &moved };
+        let hints = Hints { earlier: Some(Earlier { graph: &graph, moved: &moved }), ..Hints::default() };
         let started = Instant::now();
-        let merged = Graph::build_from(kernels, &next.rows, METRIC, &options, threads, &|| false, &earlier);
+        let merged = Graph::build_from(kernels, &next.rows, METRIC, &options, threads, &|| false, &hints);
         let seconds = started.elapsed().as_secs_f64();
         let (new, seconds_anew) = anew(&next.rows);
         (graph, fresh, round) = (merged.expect("nobody stops it"), Some(new), next);

@@ -29,7 +29,7 @@ mod top_k;
 pub use distance::codes::CodeWidth;
 pub use distance::{Kernels, UnknownTier};
 pub use graph::{
-    Calibration, Earlier, GONE, Graph, GraphOptions, LoadError, Plan, Scratch, Selection, Touched,
+    Calibration, Earlier, GONE, Graph, GraphOptions, Hints, LoadError, Plan, Scratch, Selection, Touched,
     WIDTH_USUAL,
 };
 pub use metric::Metric;

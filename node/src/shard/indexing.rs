@@ -50,7 +50,8 @@ pub(super) fn index_plan(schema: &TableSchema, kernels: Kernels) -> Option<Index
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Some(IndexPlan { kernels, metric, recipe, bytes_min, threads })
+    let tenant_key = schema.tenant_key.clone();
+    Some(IndexPlan { kernels, metric, recipe, tenant_key, bytes_min, threads })
 }
 
 /// What a replica does about its indexes.

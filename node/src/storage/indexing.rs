@@ -1,16 +1,18 @@
 //! Indexes of immutable segments: read from their files, or built and written there. Beside the store: nothing here
 //! touches the log, and a search finds an index as soon as it is set.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use vectorsphere_index::faiss::{Factory, FaissError, FaissIndex};
-use vectorsphere_index::{Graph, GraphOptions, Kernels, Metric, RowsView};
+use vectorsphere_index::{Graph, GraphOptions, Hints, Kernels, Metric, RowsView};
 
 use super::StorageError;
 use super::segment::{SegmentIndex, SegmentView, faiss_file, graph_file, index_paths};
 use super::store::{Store, StoreReader};
+use crate::filter::{KeyPath, only_text};
 use crate::runtime::disk::Disk;
 
 /// Where the indexes of a replica's segments lie.
@@ -30,6 +32,8 @@ pub struct IndexPlan {
     pub metric: Metric,
     /// What is built.
     pub recipe: Recipe,
+    /// The table's: vectors of a tenant lie together in a graph.
+    pub tenant_key: Option<KeyPath>,
     /// Segments with fewer bytes of vectors are scanned.
     pub bytes_min: usize,
     /// Threads of a build of a graph; FAISS takes one.
@@ -104,6 +108,17 @@ impl Recipe {
     }
 }
 
+/// For each row the number of its tenant; 0 for those without one.
+fn groups(segment: &SegmentView, tenant_key: &KeyPath) -> Vec<u32> {
+    let mut numbers: HashMap<Box<str>, u32> = HashMap::new();
+    let group = |row| {
+        let Some(tenant) = only_text(tenant_key, segment.metadata_json(row)) else { return 0 };
+        let next = numbers.len() as u32 + 1;
+        *numbers.entry(tenant).or_insert(next)
+    };
+    (0..segment.len()).map(group).collect()
+}
+
 impl Store {
     /// For the indexes of its segments.
     pub fn index_place(&self) -> IndexPlace {
@@ -156,17 +171,17 @@ impl IndexPlace {
         plan: &IndexPlan,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), BuildFailure> {
-        let IndexPlan { kernels, metric, recipe, threads, .. } = plan;
+        let IndexPlan { kernels, metric, recipe, threads, tenant_key, .. } = plan;
         let rows = segment.rows();
         let index = match recipe {
             Recipe::Graph(options) if Graph::fits(rows, *metric) => {
-                let graph = match segment.ancestor() {
-                    None => Graph::build(*kernels, rows, *metric, options, *threads, stop),
-                    Some(ancestor) => {
-                        let earlier = ancestor.earlier();
-                        Graph::build_from(*kernels, rows, *metric, options, *threads, stop, &earlier)
-                    }
+                let ancestor = segment.ancestor();
+                let groups = tenant_key.as_ref().map(|key| groups(segment, key));
+                let hints = Hints {
+                    earlier: ancestor.as_ref().map(|ancestor| ancestor.earlier()),
+                    groups: groups.as_deref(),
                 };
+                let graph = Graph::build_from(*kernels, rows, *metric, options, *threads, stop, &hints);
                 let mut graph = graph.ok_or(BuildFailure::Stopped)?;
                 graph.calibrate(*kernels, rows, *threads, stop).ok_or(BuildFailure::Stopped)?;
                 Some(SegmentIndex::Graph(Arc::new(graph)))

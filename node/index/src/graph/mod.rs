@@ -99,6 +99,15 @@ pub struct Graph {
     taken_over: usize,
 }
 
+/// What is known of rows before a graph of them is built.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints<'h> {
+    /// A graph that some of them were in.
+    pub earlier: Option<Earlier<'h>>,
+    /// For each row the number of its group: vertices of one lie together, so that comparing all of them reads memory in order.
+    pub groups: Option<&'h [u32]>,
+}
+
 /// What a graph is built of.
 #[derive(Clone, Copy)]
 struct Source<'s> {
@@ -122,16 +131,16 @@ impl Graph {
         threads: usize,
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Option<Graph> {
-        Graph::grown(kernels, rows, metric, options, threads, stop, None)
+        Graph::build_from(kernels, rows, metric, options, threads, stop, &Hints::default())
     }
 
-    /// The same from an earlier graph: vertices whose rows are among the new ones stay, links to those that are gone are
+    /// The same with what is known of the rows. From an earlier graph: vertices whose rows are among the new ones stay, links to those that are gone are
     /// repaired, and the others are inserted. Takes less time the more stay, and finds as much. Builds from nothing when less
     /// than half of the earlier vertices stay, or they would be less than a quarter of the new ones, or options, metric or
     /// dimension are not those of the earlier graph. It is not calibrated.
     ///
     /// # Panics
-    /// As [`Graph::build`], and when `earlier` does not say what became of each row, or names one that is not there.
+    /// As [`Graph::build`], and when the hints do not have a number for each row, or name one that is not there.
     pub fn build_from(
         kernels: Kernels,
         rows: &RowsView,
@@ -139,24 +148,12 @@ impl Graph {
         options: &GraphOptions,
         threads: usize,
         stop: &(dyn Fn() -> bool + Sync),
-        earlier: &Earlier<'_>,
-    ) -> Option<Graph> {
-        Graph::grown(kernels, rows, metric, options, threads, stop, Some(earlier))
-    }
-
-    fn grown(
-        kernels: Kernels,
-        rows: &RowsView,
-        metric: Metric,
-        options: &GraphOptions,
-        threads: usize,
-        stop: &(dyn Fn() -> bool + Sync),
-        earlier: Option<&Earlier<'_>>,
+        hints: &Hints<'_>,
     ) -> Option<Graph> {
         assert!(!rows.is_empty() && rows.len() < 1 << 31, "some rows, fewer than 2^31");
         let threads = threads.max(1);
         let vertex_rows = VertexRows::of(rows);
-        let kept = earlier.and_then(|earlier| Kept::of(earlier, rows, &vertex_rows, metric, options));
+        let kept = hints.earlier.and_then(|earlier| Kept::of(&earlier, rows, &vertex_rows, metric, options));
         let rotation = Rotation::new(rows.dimension(), options.seed);
         let source = Source { kernels, rows, rotation: &rotation, metric, threads };
         let mut chosen =
@@ -166,7 +163,11 @@ impl Graph {
         let roots: Vec<u32> = chosen.vertices().collect();
         let mut links = link(source, &field, shape, &chosen, kept.as_ref(), options.seed, stop)?;
         drop(field);
-        let (order, islands) = order::breadth_first(&mut links, options.degree, &roots);
+        let (mut order, islands) = order::breadth_first(&mut links, options.degree, &roots);
+        if let Some(groups) = hints.groups {
+            assert_eq!(groups.len(), rows.len(), "a group for each row");
+            order.sort_by_key(|vertex| groups[vertex_rows.first(*vertex) as usize]);
+        }
         for island in islands {
             chosen.add(kernels, island, &rows.row(vertex_rows.first(island)));
         }

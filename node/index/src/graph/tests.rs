@@ -454,8 +454,8 @@ fn ten_merges_leave_a_graph_that_finds_as_much_as_a_new_one() {
         for merge in 1..=10 {
             let (next, next_members) = part_of(&pool, |number| part(number) != merge % 6);
             let moved = moved(&members, &next_members);
-            let earlier = Earlier { graph: &graph, moved: &moved };
-            let merged = Graph::build_from(kernels(), &next, metric, &options, 2, &|| false, &earlier);
+            let hints = Hints { earlier: Some(Earlier { graph: &graph, moved: &moved }), ..Hints::default() };
+            let merged = Graph::build_from(kernels(), &next, metric, &options, 2, &|| false, &hints);
             (graph, rows, members) = (merged.expect("nobody stops it"), next, next_members);
             let taken = graph.taken_over();
             assert!(taken * 4 >= graph.vertices() && taken < graph.vertices(), "{taken} vertices stay");
@@ -481,8 +481,8 @@ fn codes_of_what_stays_are_those_that_were_there() {
         let (next, next_members) = part_of(&pool, |number| number % 7 != 1);
         let graph = build(&rows, metric, &options);
         let moved = moved(&members, &next_members);
-        let earlier = Earlier { graph: &graph, moved: &moved };
-        let merged = Graph::build_from(kernels(), &next, metric, &options, 2, &|| false, &earlier);
+        let hints = Hints { earlier: Some(Earlier { graph: &graph, moved: &moved }), ..Hints::default() };
+        let merged = Graph::build_from(kernels(), &next, metric, &options, 2, &|| false, &hints);
         let (merged, anew) = (merged.expect("nobody stops it"), build(&next, metric, &options));
         assert!(merged.taken_over() > 1_000);
         for row in 0..next.len() as u32 {
@@ -508,8 +508,8 @@ fn a_graph_of_which_little_stays_or_that_is_of_another_kind_is_not_used() {
     let taken = |stays: &dyn Fn(u32) -> bool, metric, options: &GraphOptions| {
         let (next, next_members) = part_of(&pool, stays);
         let moved = moved(&members, &next_members);
-        let earlier = Earlier { graph: &graph, moved: &moved };
-        let graph = Graph::build_from(kernels(), &next, metric, options, 2, &|| false, &earlier);
+        let hints = Hints { earlier: Some(Earlier { graph: &graph, moved: &moved }), ..Hints::default() };
+        let graph = Graph::build_from(kernels(), &next, metric, options, 2, &|| false, &hints);
         let graph = graph.expect("nobody stops it");
         assert!(mean_recall(&graph, &next, metric, &next, 40) > 0.9);
         graph.taken_over()
@@ -526,8 +526,8 @@ fn a_graph_of_which_little_stays_or_that_is_of_another_kind_is_not_used() {
         assert_eq!(taken(&|number| number < 600, Metric::L2, &other), 0, "{other:?}");
     }
     let none = vec![GONE; rows.len()];
-    let earlier = Earlier { graph: &graph, moved: &none };
-    let stopped = Graph::build_from(kernels(), &rows, Metric::L2, &options, 2, &|| true, &earlier);
+    let hints = Hints { earlier: Some(Earlier { graph: &graph, moved: &none }), ..Hints::default() };
+    let stopped = Graph::build_from(kernels(), &rows, Metric::L2, &options, 2, &|| true, &hints);
     assert!(stopped.is_none());
 }
 
@@ -540,11 +540,30 @@ fn links_of_what_stays_are_repaired_alike_on_any_number_of_threads() {
     let graph = build(&rows, Metric::L2, &options);
     let (next, next_members) = part_of(&pool, |number| number % 5 != 2);
     let moved = moved(&members, &next_members);
-    let earlier = Earlier { graph: &graph, moved: &moved };
+    let hints = Hints { earlier: Some(Earlier { graph: &graph, moved: &moved }), ..Hints::default() };
     let [one, two, three] = [1, 2, 3].map(|threads| {
-        Graph::build_from(kernels(), &next, Metric::L2, &options, threads, &|| false, &earlier)
+        Graph::build_from(kernels(), &next, Metric::L2, &options, threads, &|| false, &hints)
             .expect("nobody stops it")
     });
     assert_eq!(one.taken_over(), one.vertices());
     assert!(one.links[..] == two.links[..] && one.links[..] == three.links[..]);
+}
+
+#[test]
+fn vertices_of_a_group_lie_together_and_walks_find_as_much() {
+    let (rows, queries) = (everywhere(3_000, 16, 21), everywhere(100, 16, 22));
+    let groups: Vec<u32> = (0..rows.len() as u32).map(|row| row * 7 % 40).collect();
+    let options = GraphOptions::default();
+    let hints = Hints { groups: Some(&groups), ..Hints::default() };
+    let grouped = Graph::build_from(kernels(), &rows, Metric::L2, &options, 2, &|| false, &hints);
+    let grouped = grouped.expect("nobody stops it");
+    let order: Vec<u32> =
+        (0..grouped.vertices() as u32).map(|v| groups[grouped.rows.first(v) as usize]).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    let plain = build(&rows, Metric::L2, &options);
+    for width in [16, 64] {
+        let [grouped, plain] =
+            [&grouped, &plain].map(|graph| mean_recall(graph, &rows, Metric::L2, &queries, width));
+        assert!(grouped > plain - 0.01 && plain > 0.7, "width {width}: {grouped}, in its own order {plain}");
+    }
 }

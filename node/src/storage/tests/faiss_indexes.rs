@@ -15,7 +15,7 @@ fn plan(factory: &str) -> IndexPlan {
         "ivf" => Recipe::Ivf,
         factory => Recipe::Faiss(Factory::parse(factory, DIMENSION as usize, Metric::L2).expect(factory)),
     };
-    IndexPlan { kernels, metric: Metric::L2, recipe, bytes_min: 1, threads: 1 }
+    IndexPlan { kernels, metric: Metric::L2, recipe, bytes_min: 1, threads: 1, tenant_key: None }
 }
 
 /// A replica with one segment.

@@ -13,7 +13,14 @@ const DOCUMENTS: u32 = 600;
 fn plan() -> IndexPlan {
     let kernels = Kernels::detect(None).expect("there is one");
     let options = GraphOptions { degree: 8, width: 32, ..GraphOptions::default() };
-    IndexPlan { kernels, metric: Metric::L2, recipe: Recipe::Graph(options), bytes_min: 1, threads: 1 }
+    IndexPlan {
+        kernels,
+        metric: Metric::L2,
+        recipe: Recipe::Graph(options),
+        bytes_min: 1,
+        threads: 1,
+        tenant_key: None,
+    }
 }
 
 fn vector(number: u32) -> Vec<f32> {
