@@ -3,8 +3,10 @@
 //! Beside each figure stands its floor, measured in the same minutes: an echo of the same bytes over a socket, and the
 //! disk's own sync. Bars are printed as lines of JSON: what is allowed over what was seen, at least 1.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -26,8 +28,14 @@ use crate::settings::Settings;
 
 const TABLE: &str = "debian";
 const SEARCH: &str = "/api/v1/tables/debian/search";
+const SEARCH_BATCH: &str = "/api/v1/tables/debian/search:batch";
 const UPSERT: &str = "/api/v1/tables/debian/documents";
 const TOP_K: usize = 10;
+const BATCH_QUERIES: usize = 50;
+/// Of the sections that filters choose from, percent of the documents.
+const SHARE: RangeInclusive<usize> = 2..=8;
+/// Place of the anti-correlated filters behind the others.
+const ANTI_CORRELATED: usize = 4;
 /// Batches that are under way at once while loading.
 const LOADERS: usize = 2;
 /// Rounds of server and echo, one after the other; medians count.
@@ -160,15 +168,45 @@ pub async fn run(settings: &Settings, quick: bool, tell: impl Fn(&str) -> Result
     let all: Vec<(String, Vec<Vec<u8>>)> = filters(&debian)
         .into_iter()
         .map(|(name, filter)| (name, searches(&debian, &json!({"filter": filter}))))
+        .chain([("anti-correlated".to_owned(), anti_correlated(&debian, &json!({})))])
         .chain([("with metadata".to_owned(), searches(&debian, &json!({"with_metadata": true})))])
         .chain([("JSON array".to_owned(), array_searches(&debian))])
         .collect();
-    for (name, requests) in [("plain".to_owned(), plain.clone())].iter().chain(&all) {
+    let mut alone = HashMap::new();
+    let first = ("plain".to_owned(), plain.clone());
+    for (name, requests) in std::iter::once(&first).chain(&all) {
         for connections in [1, 8] {
             let seen = measure(node.port, connections, time, requests)?;
-            tell(&format!("search, {name:<14} {connections} connections: {}", figures(&seen, time)))?;
+            tell(&format!("search, {name:<15} {connections} connections: {}", figures(&seen, time)))?;
+            if connections == 1 {
+                alone.insert(name.as_str(), seen.len() as f64);
+            }
         }
     }
+    for (name, share) in [("size, 1 %", 0.8), ("size, 10 %", 0.35), ("size, 50 %", 0.5)] {
+        bar(&format!("filter by {name}: {share} of unfiltered speed"), alone[name], share * alone["plain"])?;
+    }
+    for connections in [1, 8] {
+        let seen = measure(node.port, connections, time, &batches(&debian))?;
+        let queries = seen.len() as f64 * BATCH_QUERIES as f64 / (time - time / 10).as_secs_f64();
+        tell(&format!(
+            "search, batches of {BATCH_QUERIES} {connections} connections: {queries:>7.0} queries/s, p50 {} us",
+            seen.value_at_quantile(0.5)
+        ))?;
+    }
+    let exact = anti_correlated(&debian, &json!({"exact": true}));
+    let recall = recall(&node, &all[ANTI_CORRELATED].1, &exact)?;
+    let scanned = measure(node.port, 1, time, &exact)?;
+    tell(&format!(
+        "search, anti-correlated: recall {recall:.4}; with exact 1 connections: {}",
+        figures(&scanned, time)
+    ))?;
+    bar("anti-correlated filter: recall .95", recall, 0.95)?;
+    bar(
+        "anti-correlated filter: at most twice the time of a scan",
+        alone["anti-correlated"],
+        scanned.len() as f64 / 2.0,
+    )?;
 
     let idle = measure(node.port, 1, time * 2, &plain)?;
     let busy = while_writing(&node, &debian, time * 2, &plain)?;
@@ -247,9 +285,8 @@ fn figures(seen: &Histogram<u64>, time: Duration) -> String {
 /// All queries, with the vector as base64: all requests are equally long.
 fn searches(debian: &Debian, options: &Value) -> Vec<Vec<u8>> {
     let request = |query| {
-        let bytes: Vec<u8> = debian.query(query).iter().flat_map(|value| value.to_le_bytes()).collect();
         let mut body = options.clone();
-        body["vector"] = json!(BASE64_STANDARD.encode(bytes));
+        body["vector"] = json!(base64_of(debian.query(query)));
         body["top_k"] = json!(TOP_K);
         post(SEARCH, &body.to_string())
     };
@@ -273,12 +310,71 @@ fn filters(debian: &Debian) -> Vec<(String, Value)> {
     by_size.into_iter().chain([("section".to_owned(), section)]).collect()
 }
 
+/// For each query the documents of a section of a few percent that is least like it.
+fn anti_correlated(debian: &Debian, options: &Value) -> Vec<Vec<u8>> {
+    let mut sections: BTreeMap<&str, (usize, Vec<f64>)> = BTreeMap::new();
+    for (package, row) in (0..debian.len()).map(|index| debian.document(index)) {
+        let Some(section) = package.metadata["section"].as_str() else { continue };
+        let (count, sum) = sections.entry(section).or_insert_with(|| (0, vec![0.0; debian.dimension()]));
+        *count += 1;
+        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    sections.retain(|_, (count, _)| SHARE.contains(&(*count * 100 / debian.len())));
+    let request = |query: usize| {
+        let likeness = |(_, (count, sum)): &(&&str, &(usize, Vec<f64>))| {
+            let dot: f64 = sum.iter().zip(debian.query(query)).map(|(a, b)| a * f64::from(*b)).sum();
+            dot / *count as f64
+        };
+        let farthest = sections.iter().min_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let section = farthest.map_or("", |(section, _)| section);
+        let mut body = options.clone();
+        body["filter"] = json!({"must": [{"key": "section", "match": {"value": section}}]});
+        body["vector"] = json!(base64_of(debian.query(query)));
+        body["top_k"] = json!(TOP_K);
+        post(SEARCH, &body.to_string())
+    };
+    (0..Debian::QUERIES).map(request).collect()
+}
+
+/// Many queries in each request.
+fn batches(debian: &Debian) -> Vec<Vec<u8>> {
+    let numbers: Vec<usize> = (0..Debian::QUERIES).collect();
+    let query = |query: &usize| json!({"vector": base64_of(debian.query(*query)), "top_k": TOP_K});
+    let request = |queries: &[usize]| {
+        post(SEARCH_BATCH, &json!({"queries": queries.iter().map(query).collect::<Vec<_>>()}).to_string())
+    };
+    numbers.chunks_exact(BATCH_QUERIES).map(request).collect()
+}
+
+/// Share of the exact answers' hits that the others have.
+fn recall(node: &OneNode, requests: &[Vec<u8>], exact: &[Vec<u8>]) -> Result<f64> {
+    let mut connection = Connection::open(node.port)?;
+    let mut ids = |request: &[u8]| -> Result<HashSet<String>> {
+        let answer = connection.call(request)?;
+        let body = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").context("no body")?;
+        let answer: Value = serde_json::from_slice(&answer[body + 4..])?;
+        let hits = answer["hits"].as_array().context("no hits")?.iter();
+        Ok(hits.filter_map(|hit| hit["document_id"].as_str().map(str::to_owned)).collect())
+    };
+    let (mut found, mut wanted) = (0, 0);
+    for (request, exact) in requests.iter().zip(exact) {
+        let (seen, exact) = (ids(request)?, ids(exact)?);
+        found += seen.intersection(&exact).count();
+        wanted += exact.len();
+    }
+    Ok(found as f64 / wanted as f64)
+}
+
+fn base64_of(vector: &[f32]) -> String {
+    BASE64_STANDARD.encode(vector.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+}
+
 /// Single documents that are there already, with their vectors.
 fn upserts(debian: &Debian) -> Vec<Vec<u8>> {
     let request = |index: usize| {
         let (package, row) = debian.document(index * 37 % debian.len());
-        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let body = json!({"document_id": package.name, "vector": BASE64_STANDARD.encode(bytes), "metadata": package.metadata});
+        let body =
+            json!({"document_id": package.name, "vector": base64_of(row), "metadata": package.metadata});
         post(UPSERT, &body.to_string())
     };
     (0..2_000.min(debian.len())).map(request).collect()
