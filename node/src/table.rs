@@ -21,6 +21,37 @@ pub const SHARDS_MAX: u32 = 1_024;
 /// Most copies of a shard.
 pub const REPLICAS_MAX: u32 = 7;
 
+/// Where the vectors of a table are kept, beside their files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowStorage {
+    /// All in memory.
+    #[default]
+    Memory,
+    /// In files but for the newest; what was read of late is in a cache.
+    Disk,
+}
+
+impl RowStorage {
+    /// Every way, for messages that say what is allowed.
+    pub const ALL: [RowStorage; 2] = [RowStorage::Memory, RowStorage::Disk];
+
+    /// The word that users write.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RowStorage::Memory => "memory",
+            RowStorage::Disk => "disk",
+        }
+    }
+
+    /// The way of a word; empty means the default.
+    pub fn parse(word: &str) -> Option<RowStorage> {
+        match word {
+            "" => Some(RowStorage::Memory),
+            word => RowStorage::ALL.into_iter().find(|rows| rows.as_str() == word),
+        }
+    }
+}
+
 /// What a user asks for when creating a table; defaults are filled in, ranges are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSchema {
@@ -32,6 +63,8 @@ pub struct TableSchema {
     pub metric: Metric,
     /// How their values are kept.
     pub storage_type: StorageType,
+    /// Where they are kept.
+    pub rows: RowStorage,
     /// How they are searched.
     pub index: IndexKind,
     /// `1..=1_024`.
@@ -144,6 +177,7 @@ impl TableSchema {
             min_isr: self.min_isr,
             shard_hash: 1,
             vector_type: self.storage_type.as_str().to_owned(),
+            rows: self.rows.as_str().to_owned(),
             metadata_indexes: self.metadata_index_words().map(index_record).collect(),
             index_options: self.index.options().and_then(IndexOptions::to_record),
             ..meta::TableRecord::default()
@@ -167,6 +201,7 @@ impl TableSchema {
             metric,
             storage_type: StorageType::parse(&record.vector_type)
                 .ok_or_else(|| format!("vector type {:?} is not known", record.vector_type))?,
+            rows: RowStorage::parse(&record.rows).ok_or_else(|| format!("rows {:?}", record.rows))?,
             index: index.with_options(options.unwrap_or_default()),
             shards: record.shards,
             replicas: record.replicas,
@@ -228,6 +263,7 @@ mod tests {
                 dimension: 384,
                 metric: Metric::L2,
                 storage_type: StorageType::Bf16,
+                rows: RowStorage::Disk,
                 index: IndexKind::Hnsw(IndexOptions { m: Some(24), ..IndexOptions::default() }),
                 shards: 3,
                 replicas: 1,

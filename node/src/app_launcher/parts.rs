@@ -37,6 +37,7 @@ use crate::runtime::network::{Listener, Network};
 use crate::shard::{
     DiskThresholds, IndexService, IndexServiceParts, ReplicationRpc, ShardMetrics, ShardSettings,
 };
+use crate::storage::segment::{RowCache, RowCacheMetrics};
 use crate::telemetry::Metrics;
 
 /// How often the zone's file is looked at.
@@ -247,8 +248,12 @@ impl Parts<'_> {
         if !self.predecessor_ended {
             self.outlive_predecessors(session.clone());
         }
-        let mut metrics = None;
-        self.metrics.register(|registry| metrics = Some(ShardMetrics::register(registry)));
+        let (mut metrics, mut cache_metrics) = (None, None);
+        self.metrics.register(|registry| {
+            metrics = Some(ShardMetrics::register(registry));
+            cache_metrics = Some(RowCacheMetrics::register(registry));
+        });
+        let cache_metrics = cache_metrics.expect("registered just now");
         let parts = IndexServiceParts {
             disk: self.disk.clone(),
             node_id: node.id.clone(),
@@ -258,6 +263,7 @@ impl Parts<'_> {
             session,
             kernels: self.kernels,
             compute: ComputePool::new(self.config.scheduler_worker_count),
+            row_cache: RowCache::new(self.config.row_cache_bytes, cache_metrics),
             settings: ShardSettings {
                 checkpoint_log_bytes,
                 disk_thresholds: DiskThresholds::default(),

@@ -96,6 +96,7 @@ impl Reader<'_> {
             readmission_pause: self.duration("replication.readmission_pause"),
             catch_up_bytes_per_second: self.integer("replication.catch_up_bytes_per_second"),
             checkpoint_log_bytes: self.integer("checkpoint_log_bytes"),
+            row_cache_bytes: self.integer("row_cache_bytes"),
             max_concurrent_requests: self.integer("max_concurrent_requests") as usize,
             etcd: self.etcd(),
             master: MasterConfig {

@@ -71,6 +71,8 @@ pub struct Config {
     pub catch_up_bytes_per_second: u64,
     /// Size of a shard's log that starts a checkpoint, in bytes; default 64 MiB. Reload.
     pub checkpoint_log_bytes: u64,
+    /// Memory for vectors that were read from disk, in bytes; default 256 MiB. Restart.
+    pub row_cache_bytes: u64,
     /// Searches and writes that may be under way in this node at once; default 1024. Reload.
     pub max_concurrent_requests: usize,
     /// The metadata store.

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vectorsphere_index::faiss::{Factory, FaissError, FaissIndex};
-use vectorsphere_index::{Graph, GraphOptions, Kernels, Metric, RowsView};
+use vectorsphere_index::{Graph, GraphOptions, Kernels, Metric};
 
 use super::StorageError;
-use super::segment::{SegmentIndex, SegmentView, faiss_file, graph_file, index_paths};
+use super::segment::{SegmentIndex, SegmentRows, SegmentView, faiss_file, graph_file, index_paths};
 use super::store::{Store, StoreReader};
 use crate::runtime::disk::Disk;
 
@@ -53,6 +53,9 @@ pub enum BuildFailure {
     /// The replica is being closed.
     #[error("nobody waits for it any more")]
     Stopped,
+    /// Its rows could not be read.
+    #[error(transparent)]
+    Rows(StorageError),
     /// FAISS did not build it.
     #[error(transparent)]
     Faiss(FaissError),
@@ -76,12 +79,12 @@ impl Recipe {
     }
 
     /// True when there are enough rows.
-    fn takes(&self, rows: &RowsView, metric: Metric) -> bool {
+    fn takes(&self, rows: &SegmentRows, metric: Metric) -> bool {
         self.factory(rows, metric).is_none_or(|factory| rows.len() >= factory.rows_needed())
     }
 
     /// What FAISS is to build.
-    fn factory(&self, rows: &RowsView, metric: Metric) -> Option<Factory> {
+    fn factory(&self, rows: &SegmentRows, metric: Metric) -> Option<Factory> {
         match self {
             Recipe::Graph(_) => None,
             Recipe::Ivf => Some(Factory::trained(rows.len(), rows.dimension(), metric)),
@@ -142,7 +145,8 @@ impl IndexPlace {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), BuildFailure> {
         let IndexPlan { kernels, metric, recipe, threads, .. } = plan;
-        let rows = segment.rows();
+        // Rows in a file are in memory while the index is built, which looks at them at random.
+        let rows = &segment.rows().load().map_err(BuildFailure::Rows)?;
         let index = match recipe {
             Recipe::Graph(options) if Graph::fits(rows, *metric) => {
                 let mut graph = Graph::build(*kernels, rows, *metric, options, *threads, stop)
@@ -152,7 +156,7 @@ impl IndexPlace {
             }
             Recipe::Graph(_) => None,
             Recipe::Ivf | Recipe::Faiss(_) => {
-                let factory = recipe.factory(rows, *metric).expect("of FAISS");
+                let factory = recipe.factory(segment.rows(), *metric).expect("of FAISS");
                 Some(SegmentIndex::Faiss(FaissIndex::build(rows, &factory).map_err(BuildFailure::Faiss)?))
             }
         };

@@ -160,6 +160,7 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         dimension: table.schema.dimension,
         metric: metric.into(),
         storage_type: table.schema.storage_type.as_str().to_owned(),
+        rows: table.schema.rows.as_str().to_owned(),
         index_type: table.schema.index.to_string(),
         shards: table.schema.shards,
         replicas: table.schema.replicas,

@@ -25,6 +25,7 @@ impl TableService for Api {
                 dimension: given(request.dimension),
                 metric: metric_word(request.metric)?.to_owned(),
                 storage_type: request.storage_type,
+                rows: request.rows,
                 index_type: request.index_type,
                 shards: given(request.shards),
                 replicas: given(request.replicas),

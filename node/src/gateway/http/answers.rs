@@ -26,6 +26,8 @@ pub(super) struct TableBody {
     metric: &'static str,
     /// `f32`, `f16` or `bf16`.
     storage_type: &'static str,
+    /// Where vectors are kept: `memory` or `disk`.
+    rows: &'static str,
     /// `auto`, `flat`, `hnsw`, `ivf` or `faiss:<factory string>`.
     index_type: String,
     /// How graphs are built, as far as it was chosen.
@@ -52,6 +54,7 @@ impl From<&Table> for TableBody {
             dimension: schema.dimension,
             metric: metric_as_str(schema.metric),
             storage_type: schema.storage_type.as_str(),
+            rows: schema.rows.as_str(),
             index_type: schema.index.to_string(),
             index_options: IndexOptionsBody::of(&schema.index),
             shards: schema.shards,

@@ -27,6 +27,9 @@ struct CreateTableBody {
     /// How values are kept: `f32` (default) as given; `f16` or `bf16` in half the memory and disk, rounded to the nearest. `f16`
     /// refuses values above 65,504 in size.
     storage_type: Option<String>,
+    /// Where vectors are kept: `memory` (default), or `disk`: in their files but for the newest, with what was read of late in a
+    /// cache of the node.
+    rows: Option<String>,
     /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read;
     /// `ivf`: inverted lists of FAISS; `faiss:<factory string>`: what FAISS makes of that string.
     index_type: Option<String>,
