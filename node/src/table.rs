@@ -23,6 +23,39 @@ pub const REPLICAS_MAX: u32 = 7;
 
 /// Bytes of a document in memory beside its vector, id and metadata: norm, positions, ends of texts, and where it is.
 const ENTRY_BYTES: u64 = 8 + 16 + 8 + 14;
+/// Bytes in memory of a vector that is in a file: its digest, and its share of a page's checksum.
+const ON_DISK_BYTES: u64 = 16 + 4;
+
+/// Where the vectors of a table are kept, beside their files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowStorage {
+    /// All in memory.
+    #[default]
+    Memory,
+    /// In files but for the newest; what was read of late is in a cache.
+    Disk,
+}
+
+impl RowStorage {
+    /// Every way, for messages that say what is allowed.
+    pub const ALL: [RowStorage; 2] = [RowStorage::Memory, RowStorage::Disk];
+
+    /// The word that users write.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RowStorage::Memory => "memory",
+            RowStorage::Disk => "disk",
+        }
+    }
+
+    /// The way of a word; empty means the default.
+    pub fn parse(word: &str) -> Option<RowStorage> {
+        match word {
+            "" => Some(RowStorage::Memory),
+            word => RowStorage::ALL.into_iter().find(|rows| rows.as_str() == word),
+        }
+    }
+}
 
 /// What a user asks for when creating a table; defaults are filled in, ranges are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +68,8 @@ pub struct TableSchema {
     pub metric: Metric,
     /// How their values are kept.
     pub storage_type: StorageType,
+    /// Where they are kept.
+    pub rows: RowStorage,
     /// How they are searched.
     pub index: IndexKind,
     /// `1..=1_024`.
@@ -149,6 +184,7 @@ impl TableSchema {
             min_isr: self.min_isr,
             shard_hash: 1,
             vector_type: self.storage_type.as_str().to_owned(),
+            rows: self.rows.as_str().to_owned(),
             metadata_indexes: self.metadata_index_words().map(index_record).collect(),
             tenant_key: self.tenant_key.as_ref().map(KeyPath::to_string).unwrap_or_default(),
             index_options: self.index.options().and_then(IndexOptions::to_record),
@@ -173,6 +209,7 @@ impl TableSchema {
             metric,
             storage_type: StorageType::parse(&record.vector_type)
                 .ok_or_else(|| format!("vector type {:?} is not known", record.vector_type))?,
+            rows: RowStorage::parse(&record.rows).ok_or_else(|| format!("rows {:?}", record.rows))?,
             index: index.with_options(options.unwrap_or_default()),
             shards: record.shards,
             replicas: record.replicas,
@@ -203,7 +240,11 @@ impl TableSchema {
 
     /// Bytes of memory that so many documents take in one copy of the table, about, beyond those of their ids and metadata.
     pub fn memory_bytes(&self, documents: u64) -> u64 {
-        let row = self.storage_type.row_bytes(self.dimension as usize) as u64 + ENTRY_BYTES;
+        let vector = match self.rows {
+            RowStorage::Memory => self.storage_type.row_bytes(self.dimension as usize) as u64,
+            RowStorage::Disk => ON_DISK_BYTES,
+        };
+        let row = vector + ENTRY_BYTES;
         let index = self.index.bytes(documents, self.dimension, self.metric);
         documents.saturating_mul(row).saturating_add(index)
     }
@@ -245,6 +286,7 @@ mod tests {
                 dimension: 384,
                 metric: Metric::L2,
                 storage_type: StorageType::Bf16,
+                rows: RowStorage::Disk,
                 index: IndexKind::Hnsw(IndexOptions { m: Some(24), ..IndexOptions::default() }),
                 shards: 3,
                 replicas: 1,

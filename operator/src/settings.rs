@@ -84,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     cold("replication.readmission_pause", Shape::Duration(0, DAY_MS)),
     hot("replication.rereplicate_after", Shape::Duration(1000, DAY_MS)),
     cold("replication.without_etcd", Shape::Word(&["strict", "failsafe"])),
+    cold("row_cache_bytes", Shape::Count(0, 4096 * GIB)),
     cold("scheduler_worker_count", Shape::Count(0, 1024)),
     hot("shutdown_grace", Shape::Duration(0, SHUTDOWN_GRACE_MAX_MS)),
     cold("slave.heartbeat_interval", Shape::Duration(100, DAY_MS)),

@@ -75,9 +75,9 @@ impl Engine {
             for query in 0..QUERIES as u32 {
                 let vector = queries.row(query);
                 let (query, mut top) = (Query::new(METRIC, &vector, None), TopK::new(METRIC, TOP_K));
-                self.graph.search(
+                let Ok(_) = self.graph.search(
                     kernels,
-                    &self.rows,
+                    &*self.rows,
                     &query,
                     (width, 2),
                     Selection::All,

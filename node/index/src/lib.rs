@@ -34,7 +34,7 @@ pub use graph::{
 };
 pub use metric::Metric;
 pub use row_mask::RowMask;
-pub use rows::{Rows, RowsView};
+pub use rows::{RowAccess, Rows, RowsView};
 pub use scan::{Query, offer, scan};
 pub use score::{norm, score};
 pub use storage_type::StorageType;

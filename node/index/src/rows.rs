@@ -6,6 +6,7 @@
 //! 64 KiB at most, and what is shared stays few pieces however many rows there are.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::line::{self, Line};
@@ -48,6 +49,49 @@ struct Chunk {
 struct Piece {
     lines: Vec<Line>,
     norms: Vec<f64>,
+}
+
+/// Rows that searches score one by one: in memory, or fetched when they are wanted.
+pub trait RowAccess {
+    /// Why a row cannot be had.
+    type Error;
+
+    /// Values of each row.
+    fn dimension(&self) -> usize;
+
+    /// How values are kept.
+    fn storage_type(&self) -> StorageType;
+
+    /// Rows in memory that row `number` is among, and its number there.
+    ///
+    /// # Errors
+    /// When it cannot be fetched, or is not what was stored.
+    fn holding(&self, number: u32) -> Result<(Cow<'_, RowsView>, u32), Self::Error>;
+
+    /// Asks for row `number` ahead of its use, if that costs nothing.
+    fn prefetch(&self, number: u32);
+}
+
+impl RowAccess for RowsView {
+    type Error = Infallible;
+
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    fn storage_type(&self) -> StorageType {
+        self.storage_type
+    }
+
+    #[inline]
+    fn holding(&self, number: u32) -> Result<(Cow<'_, RowsView>, u32), Infallible> {
+        Ok((Cow::Borrowed(self), number))
+    }
+
+    #[inline]
+    fn prefetch(&self, number: u32) {
+        prefetch(self.lines_of(number));
+    }
 }
 
 impl Rows {
@@ -114,6 +158,32 @@ impl std::ops::Deref for Rows {
 }
 
 impl RowsView {
+    /// Rows from their bytes in files, as [`StorageType::append_bytes`] makes them: no more memory than they need. `None` when a
+    /// value is not finite.
+    ///
+    /// # Panics
+    /// When `dimension` is 0, or the last row is cut off.
+    pub fn from_bytes(storage_type: StorageType, dimension: usize, bytes: &[u8]) -> Option<RowsView> {
+        assert!(dimension > 0, "rows have at least one value");
+        let row_bytes = dimension * storage_type.value_bytes();
+        assert!(bytes.len().is_multiple_of(row_bytes), "whole rows");
+        let len = bytes.len() / row_bytes;
+        let mut piece = Piece {
+            lines: Vec::with_capacity(len * storage_type.lines_of(dimension)),
+            norms: Vec::with_capacity(len),
+        };
+        let mut row = vec![0.0; dimension];
+        for bytes in bytes.chunks_exact(row_bytes) {
+            if !storage_type.read_bytes(bytes, &mut row) {
+                return None;
+            }
+            piece.push(storage_type, &row, len);
+        }
+        let blocks = Arc::new(vec![Arc::new(piece)]);
+        let rows_per_block = len.max(1);
+        Some(RowsView { dimension, storage_type, rows_per_block, chunks: Arc::default(), blocks, len })
+    }
+
     /// Values of each row.
     pub fn dimension(&self) -> usize {
         self.dimension
@@ -184,12 +254,6 @@ impl RowsView {
     pub fn norm(&self, number: u32) -> f64 {
         let (_, norms) = self.run_from(number);
         norms[0]
-    }
-
-    /// Asks for row `number` ahead of its use.
-    #[inline]
-    pub(crate) fn prefetch(&self, number: u32) {
-        prefetch(self.lines_of(number));
     }
 
     /// Bytes that the rows hold in memory, unused space included.
@@ -282,6 +346,28 @@ mod tests {
                     assert_eq!((view.row(i)[dimension - 1], view.norm(i)), (i as f32, norm(&view.row(i))));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rows_from_bytes_are_those_that_were_written_and_take_no_more_memory() {
+        for storage_type in StorageType::ALL {
+            for (dimension, count) in [(1, 0u32), (3, 1), (384, 700), (70_000, 2)] {
+                let (mut rows, mut bytes) = (Rows::stored_as(storage_type, dimension), Vec::new());
+                for number in 0..count {
+                    rows.push(&vec![number as f32 - 0.5; dimension]);
+                    storage_type.append_bytes(&rows.row(number), &mut bytes);
+                }
+                let read = RowsView::from_bytes(storage_type, dimension, &bytes).expect("finite");
+                assert_eq!(read.len(), count as usize);
+                for number in 0..count {
+                    assert_eq!((read.row(number), read.norm(number)), (rows.row(number), rows.norm(number)));
+                }
+                let lines = count as usize * storage_type.lines_of(dimension);
+                assert_eq!(read.bytes(), lines * size_of::<Line>() + count as usize * size_of::<f64>());
+            }
+            let infinite = vec![0xff; storage_type.value_bytes()];
+            assert!(RowsView::from_bytes(storage_type, 1, &infinite).is_none(), "{storage_type:?}");
         }
     }
 

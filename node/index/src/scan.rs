@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use crate::line::Line;
-use crate::{Kernels, Metric, RowsView, StorageType, TopK, norm, score};
+use crate::{Kernels, Metric, RowAccess, RowsView, StorageType, TopK, norm, score};
 
 /// Rows that a kernel estimates in one call.
 const BLOCK: usize = 64;
@@ -134,31 +134,35 @@ fn estimate(
 /// Offers to `top` those of `candidates` that reach the threshold and could be among the best, with exact scores: what a
 /// scan of only these rows does.
 ///
+/// # Errors
+/// When a row cannot be had; what is in `top` then is not the best of all.
+///
 /// # Panics
 /// When the dimensions of query and rows differ, or a candidate is no row.
-pub fn offer<K: Ord>(
+pub fn offer<K: Ord, R: RowAccess>(
     kernels: Kernels,
-    rows: &RowsView,
+    rows: &R,
     candidates: impl IntoIterator<Item = u32>,
     query: &Query<'_>,
     key: impl Fn(u32) -> K,
     top: &mut TopK<K>,
-) {
+) -> Result<(), R::Error> {
     assert_eq!(query.vector.len(), rows.dimension(), "a query of another dimension");
     if top.is_closed() {
-        return;
+        return Ok(());
     }
     let mut lines = Vec::new();
     let mut offers = Offers::new(kernels, rows, query, &mut lines);
     for row in candidates {
-        offers.offer(row, |_| true, &key, top);
+        offers.offer(row, |_| true, &key, top)?;
     }
+    Ok(())
 }
 
 /// Scores single rows exactly, those that could be among the best.
-pub(crate) struct Offers<'o> {
+pub(crate) struct Offers<'o, R> {
     kernels: Kernels,
-    rows: &'o RowsView,
+    rows: &'o R,
     query: &'o Query<'o>,
     filter: Filter,
     vector: &'o [Line],
@@ -166,14 +170,14 @@ pub(crate) struct Offers<'o> {
     scored: usize,
 }
 
-impl<'o> Offers<'o> {
+impl<'o, R: RowAccess> Offers<'o, R> {
     /// `vector` keeps the query as the kernels take it.
     pub(crate) fn new(
         kernels: Kernels,
-        rows: &'o RowsView,
+        rows: &'o R,
         query: &'o Query<'o>,
         vector: &'o mut Vec<Line>,
-    ) -> Offers<'o> {
+    ) -> Offers<'o, R> {
         vector.clear();
         rows.storage_type().append_query(query.vector, vector);
         Offers { kernels, rows, query, filter: Filter::new(query), vector, buffer: Vec::new(), scored: 0 }
@@ -186,23 +190,24 @@ impl<'o> Offers<'o> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) {
+    ) -> Result<(), R::Error> {
         if !visible(row) {
-            return;
+            return Ok(());
         }
         let Query { vector, norm: query_norm, metric, threshold } = *self.query;
-        let (lines, norms) = self.rows.run_from(row);
-        let (row_lines, norm) = (&lines[..self.rows.stride()], norms[0]);
+        let (rows, number) = self.rows.holding(row)?;
+        let (lines, norms) = rows.run_from(number);
+        let (row_lines, norm) = (&lines[..rows.stride()], norms[0]);
         let needed = top.bar();
         if needed.or(threshold).is_some() {
             let mut value = [0.0];
-            estimate(self.kernels, self.rows.storage_type(), metric, self.vector, row_lines, &mut value);
+            estimate(self.kernels, rows.storage_type(), metric, self.vector, row_lines, &mut value);
             if self.filter.bar(needed).excludes(value[0], norm) {
-                return;
+                return Ok(());
             }
         }
         self.scored += 1;
-        let (rows, buffer) = (self.rows, &mut self.buffer);
+        let buffer = &mut self.buffer;
         let exact = self.kernels.vectorized(
             #[inline(always)]
             || score(metric, vector, query_norm, rows.values(row_lines, buffer), norm),
@@ -210,6 +215,7 @@ impl<'o> Offers<'o> {
         if threshold.is_none_or(|threshold| metric.reaches(exact, threshold)) {
             top.offer(exact, key(row));
         }
+        Ok(())
     }
 
     /// Rows that were scored.

@@ -38,6 +38,7 @@ use crate::shard::{
     DiskThresholds, IndexService, IndexServiceParts, MemoryLedger, ReplicationRpc, ShardMetrics,
     ShardSettings,
 };
+use crate::storage::segment::{RowCache, RowCacheMetrics};
 use crate::telemetry::Metrics;
 
 /// How often the zone's file is looked at.
@@ -248,8 +249,12 @@ impl Parts<'_> {
         if !self.predecessor_ended {
             self.outlive_predecessors(session.clone());
         }
-        let mut metrics = None;
-        self.metrics.register(|registry| metrics = Some(ShardMetrics::register(registry)));
+        let (mut metrics, mut cache_metrics) = (None, None);
+        self.metrics.register(|registry| {
+            metrics = Some(ShardMetrics::register(registry));
+            cache_metrics = Some(RowCacheMetrics::register(registry));
+        });
+        let cache_metrics = cache_metrics.expect("registered just now");
         let parts = IndexServiceParts {
             disk: self.disk.clone(),
             node_id: node.id.clone(),
@@ -259,6 +264,7 @@ impl Parts<'_> {
             session,
             kernels: self.kernels,
             compute: ComputePool::new(self.config.scheduler_worker_count),
+            row_cache: RowCache::new(self.config.row_cache_bytes, cache_metrics),
             settings: ShardSettings {
                 checkpoint_log_bytes,
                 memory: MemoryLedger::new(memory_limit(self.config.memory_limit_bytes)),

@@ -426,6 +426,7 @@ mod tests {
             state: state.into(),
             shard_hash: 1,
             vector_type: "f32".to_owned(),
+            rows: String::new(),
             metadata_indexes: Vec::new(),
             index_options: None,
             tenant_key: String::new(),

@@ -243,6 +243,13 @@ pub(super) const KEYS: &[Key] = &[
         "Memory that the shards of this node may hold, bytes; 0: four fifths of what the process may have.",
     ),
     key(
+        "row_cache_bytes",
+        Kind::Integer(0, 4096 * GIB),
+        "268435456",
+        RESTART,
+        "Memory for vectors that were read from disk, bytes, for all tables of this node with `rows` `disk` together; 0: none is kept.",
+    ),
+    key(
         "max_concurrent_requests",
         Kind::Integer(1, 1_000_000),
         "1024",

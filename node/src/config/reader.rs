@@ -97,6 +97,7 @@ impl Reader<'_> {
             catch_up_bytes_per_second: self.integer("replication.catch_up_bytes_per_second"),
             checkpoint_log_bytes: self.integer("checkpoint_log_bytes"),
             memory_limit_bytes: self.integer("memory_limit_bytes"),
+            row_cache_bytes: self.integer("row_cache_bytes"),
             max_concurrent_requests: self.integer("max_concurrent_requests") as usize,
             etcd: self.etcd(),
             master: MasterConfig {

@@ -73,6 +73,8 @@ pub struct Config {
     pub checkpoint_log_bytes: u64,
     /// Memory that shards may hold, in bytes; default 0: four fifths of what the process may have. Restart.
     pub memory_limit_bytes: u64,
+    /// Memory for vectors that were read from disk, in bytes; default 256 MiB. Restart.
+    pub row_cache_bytes: u64,
     /// Searches and writes that may be under way in this node at once; default 1024. Reload.
     pub max_concurrent_requests: usize,
     /// The metadata store.

@@ -127,6 +127,7 @@ fn schema(shards: u32) -> TableSchema {
         dimension: 4,
         metric: Metric::L2,
         storage_type: Default::default(),
+        rows: Default::default(),
         index: IndexKind::Flat,
         shards,
         replicas: 1,

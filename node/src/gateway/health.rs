@@ -113,6 +113,7 @@ mod tests {
             dimension: 1,
             metric: Metric::L2,
             storage_type: Default::default(),
+            rows: Default::default(),
             index: IndexKind::Flat,
             shards: 1,
             replicas: 2,

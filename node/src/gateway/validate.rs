@@ -32,7 +32,8 @@ use crate::search::{
     QUERIES_MAX, ReadOptions, SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
 };
 use crate::table::{
-    DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, SHARDS_MAX, StorageType, TableSchema, parse_metric,
+    DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, RowStorage, SHARDS_MAX, StorageType, TableSchema,
+    parse_metric,
 };
 
 use index_kind::index_kind;
@@ -47,6 +48,7 @@ pub(super) struct TableDraft {
     pub(super) storage_type: String,
     pub(super) tenant_key: String,
     pub(super) expected_documents: Option<u64>,
+    pub(super) rows: String,
     pub(super) index_type: String,
     pub(super) shards: Option<u64>,
     pub(super) replicas: Option<u64>,
@@ -175,6 +177,11 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         let given = quoted(&draft.storage_type);
         violations.add("/storage_type", format!("storage_type {given} must be one of {allowed}"));
     }
+    let rows = RowStorage::parse(&draft.rows);
+    if rows.is_none() {
+        let allowed = RowStorage::ALL.map(RowStorage::as_str).join(", ");
+        violations.add("/rows", format!("rows {} must be one of {allowed}", quoted(&draft.rows)));
+    }
     if draft.dimension.is_none() {
         violations.add("/dimension", format!("dimension is missing, must be 1 to {DIMENSION_MAX}"));
     }
@@ -196,7 +203,8 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         violations.add("/expected_documents", message);
     }
     violations.into_result()?;
-    let (Ok(name), Some(metric), Some(storage_type), Some(index)) = (name, metric, storage_type, index)
+    let (Ok(name), Some(metric), Some(storage_type), Some(rows), Some(index)) =
+        (name, metric, storage_type, rows, index)
     else {
         return Err(Error::new(ErrorCode::Internal, "a broken rule was not recorded"));
     };
@@ -206,6 +214,7 @@ pub(super) fn table_schema(draft: &TableDraft, defaults: TableDefaults) -> Resul
         dimension,
         metric,
         storage_type,
+        rows,
         index,
         shards,
         replicas,

@@ -164,6 +164,7 @@ impl World {
             dimension: 1,
             metric: Metric::L2,
             storage_type: Default::default(),
+            rows: Default::default(),
             index: IndexKind::Flat,
             shards: 2,
             replicas: 3,

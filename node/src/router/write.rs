@@ -238,6 +238,7 @@ mod tests {
             dimension: 1,
             metric: Metric::L2,
             storage_type: Default::default(),
+            rows: Default::default(),
             index: IndexKind::Flat,
             shards: 4,
             replicas: 1,

@@ -164,7 +164,8 @@ impl Owner {
         self.no_checkpoint_before = Some(Instant::now() + CHECKPOINT_PAUSE);
         warn!(shard = %self.shard, error = chain(&error), "checkpoint failed");
         let is_poisoned = self.lane.store().is_some_and(Store::is_poisoned);
-        if is_poisoned { Err(OwnerFailure::Storage(error)) } else { Ok(()) }
+        // A merge that meets damage would meet it again.
+        if is_poisoned || error.is_lasting() { Err(OwnerFailure::Storage(error)) } else { Ok(()) }
     }
 }
 

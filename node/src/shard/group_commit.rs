@@ -50,7 +50,7 @@ const NOT_ON_DISK: &str = "what was acknowledged is not on the disk";
 const REPLICA: ReplicaId = ReplicaId([1; 16]);
 
 fn place(disk: &MemoryDisk) -> StorePlace {
-    StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("r") }
+    StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("r"), rows: Default::default() }
 }
 
 fn open(disk: &MemoryDisk) -> Store {

@@ -32,6 +32,7 @@ use crate::replication::driver::Letter;
 use crate::replication::{EtcdPolicy, Timing};
 use crate::runtime::disk::Disk;
 use crate::runtime::{ComputePool, TaskGroup};
+use crate::storage::segment::RowCache;
 
 /// When a caller should ask again for a shard that is being opened.
 const OPENING_PAUSE: Duration = Duration::from_millis(200);
@@ -60,6 +61,8 @@ pub struct IndexServiceParts {
     pub kernels: Kernels,
     /// Where searches run.
     pub compute: ComputePool,
+    /// Of tables whose rows are on disk.
+    pub row_cache: RowCache,
     /// What can be tuned.
     pub settings: ShardSettings,
     /// Calls other nodes.

@@ -190,6 +190,7 @@ impl Job {
         match built {
             Some(Ok(())) => {}
             Some(Err(BuildFailure::Stopped)) => return,
+            // Rows that cannot be read are met by a search, too, which tells.
             Some(Err(failure)) => {
                 error!(%shard, rows, error = chain(&failure), "index of a segment was not built, it is scanned");
                 return self.place.give_up(&self.segment);

@@ -41,7 +41,8 @@ struct Owner {
 
 fn employ() -> (Owner, Arc<Replica>) {
     let disk = MemoryDisk::new(1);
-    let place = StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("r") };
+    let place =
+        StorePlace { disk: Arc::new(disk.clone()), directory: PathBuf::from("r"), rows: Default::default() };
     let shard = ShardId { table: TableId::random(), index: ShardIndex(0) };
     let id = ReplicaId([1; 16]);
     let identity = ReplicaIdentity {
@@ -64,7 +65,7 @@ fn employ() -> (Owner, Arc<Replica>) {
         has_enough_others: false,
         fresh: None,
         incarnation: 0,
-        applied: store.apply(store.end()),
+        applied: store.apply(store.end()).expect("rows can be read"),
         disk_bytes: 0,
         failure: None,
     };
@@ -104,7 +105,7 @@ impl Owner {
     }
 
     fn apply(&mut self) {
-        self.store.apply(self.store.end());
+        self.store.apply(self.store.end()).expect("rows can be read");
     }
 
     fn tell_state(&self) {

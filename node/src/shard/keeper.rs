@@ -194,7 +194,8 @@ impl Keeper {
         let wanted = || {
             let (entry, table) = (entry?.clone(), table?);
             let (cluster_uid, schema) = (view.cluster_uid.clone(), table.schema.clone());
-            Some(step::Wanted { cluster_uid, record: record.clone(), entry, schema })
+            let row_cache = self.parts.row_cache.clone();
+            Some(step::Wanted { cluster_uid, record: record.clone(), entry, schema, row_cache })
         };
         match step {
             Step::Wait => {}

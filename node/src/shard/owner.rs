@@ -332,6 +332,7 @@ impl Owner {
                 let _ = reply.send(self.describe());
             }
             Request::Pin(reply) => self.pins.push_back(reply),
+            Request::RowsFailed(error) => return Err(OwnerFailure::Storage(error)),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use vectorsphere_proto::internal::ReplicaStatus;
 
 use super::disk_stage::{DiskStage, SharedDiskStage};
 use super::memory::MemoryLedger;
+use super::owner::chain;
 use super::segment_indexes::SegmentIndexes;
 use super::turn::PinReply;
 use super::write_room::TakenRoom;
@@ -21,7 +22,7 @@ use crate::replication::{Grant, NotAdmitted};
 use crate::runtime::clock::boot_time;
 use crate::runtime::sync::{Mutex, spawn_blocking};
 use crate::search::Consistency;
-use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StoreReader, StoreStatistics};
+use crate::storage::{Batch, PinnedCheckpoint, Snapshot, StorageError, StoreReader, StoreStatistics};
 
 /// How long a read waits for a position that the caller has seen, before it is sent to the primary.
 const POSITION_WAIT: Duration = Duration::from_millis(100);
@@ -98,6 +99,8 @@ pub(super) enum Request {
     Describe(oneshot::Sender<ReplicaStatus>),
     /// Keep the newest checkpoint for somebody who fetches it.
     Pin(PinReply),
+    /// A reader found rows in a file that cannot be read, or are not what was written.
+    RowsFailed(StorageError),
 }
 
 pub(super) struct WriteRequest {
@@ -231,13 +234,27 @@ impl Replica {
     }
 
     async fn look_up(&self, id: &str, with_vector: bool) -> Result<Option<(Document, Lsn)>, Error> {
-        if let Ok(found) = self.reader.try_get(id, with_vector) {
+        if let Some(found) = self.reader.try_get(id, with_vector) {
             return Ok(found);
         }
-        // A large group may be applied for some milliseconds: that wait is nothing for the reactor.
+        // A large group may be applied for some milliseconds, a file may keep us waiting: that is nothing for the reactor.
         let (reader, id) = (self.reader.clone(), id.to_owned());
         let found = spawn_blocking(move || reader.get(&id, with_vector)).await;
-        found.map_err(|_| Error::new(ErrorCode::Internal, "a look-up panicked"))
+        let found = found.map_err(|_| Error::new(ErrorCode::Internal, "a look-up panicked"))?;
+        found.map_err(|error| self.rows_failed(error))
+    }
+
+    /// The answer to a reader whose rows could not be read, or are not what was written. The replica ends for it: it is opened
+    /// again, which reads every byte, or given up.
+    pub(super) fn rows_failed(&self, error: StorageError) -> Error {
+        let code = match error.is_lasting() {
+            true => ErrorCode::ShardDamaged,
+            false => ErrorCode::ShardUnavailable,
+        };
+        let message = format!("shard {}: {}", self.shard.index, chain(&error));
+        // A full mailbox is no loss: the next reader comes to the same.
+        let _ = self.mailbox.try_send(Request::RowsFailed(error));
+        Error::new(code, message)
     }
 
     /// Counts and sizes.

@@ -16,7 +16,8 @@ use super::memory::NodeMemory;
 use super::parse;
 use super::replica::Replica;
 use super::search::{
-    Engine, PlannedQuery, Ranking, ShardQuery, is_read_out_at_once, read_out, search, search_batch,
+    Engine, PlannedQuery, Ranking, SearchFailure, ShardQuery, is_read_out_at_once, read_out, search,
+    search_batch,
 };
 use super::snapshot_filter::SnapshotFilter;
 use crate::comm::convert::to_status;
@@ -28,7 +29,7 @@ use crate::search::{
     ANSWER_BYTES_MAX, BATCH_HITS_MAX, EF_MAX, Hit, QUERIES_MAX, SegmentExplanation, TARGET_RECALL, TOP_K_MAX,
 };
 use crate::storage::segment::SegmentView;
-use crate::storage::{Batch, Snapshot};
+use crate::storage::{Batch, Snapshot, StorageError};
 
 /// Documents of one page, at most.
 const PAGE_DOCUMENTS_MAX: u32 = 1_000;
@@ -99,6 +100,7 @@ impl ShardService for IndexService {
 
 /// What a shard found.
 struct Ranked {
+    replica: Arc<Replica>,
     /// One for each query, in order.
     rankings: Vec<Ranking>,
     position: proto::ReadPosition,
@@ -155,11 +157,13 @@ impl IndexService {
         let bytes_max = usize::try_from(request.bytes_max).unwrap_or(usize::MAX).min(ANSWER_BYTES_MAX);
         let list = move || {
             let limit = request.limit as usize;
-            let (documents, more) = snapshot.list(&request.after_id, limit, bytes_max, request.with_vector);
+            let (documents, more) = snapshot
+                .list(&request.after_id, limit, bytes_max, request.with_vector)
+                .map_err(|error| replica.rows_failed(error))?;
             let documents = documents.iter().map(document_to_proto).collect();
-            proto::ListResponse { documents, more, position }
+            Ok(proto::ListResponse { documents, more, position })
         };
-        self.compute.run(list).await.map_err(pool_error)
+        self.compute.run(list).await.map_err(pool_error)?
     }
 
     /// Answers of each of the shards to all queries.
@@ -214,7 +218,10 @@ impl IndexService {
             Err(planned) => search_batch(&self.compute, engine, snapshot, planned).await,
         };
         self.metrics.search_seconds.observe(started.elapsed().as_secs_f64());
-        let rankings = rankings.map_err(pool_error)?;
+        let rankings = rankings.map_err(|failure| match failure {
+            SearchFailure::Pool(error) => pool_error(error),
+            SearchFailure::Rows(error) => replica.rows_failed(error),
+        })?;
         let (rankings, segments) = match explain {
             Some((snapshot, planned)) => {
                 let explain = move || {
@@ -226,7 +233,7 @@ impl IndexService {
             }
             None => (rankings, Vec::new()),
         };
-        Ok(Ranked { rankings, position, segments })
+        Ok(Ranked { replica, rankings, position, segments })
     }
 
     /// The query's filter for a snapshot.
@@ -322,12 +329,36 @@ fn shard_queries(requests: Vec<proto::SearchRequest>) -> Result<Vec<Arc<ShardQue
 /// What the shards say: for each query those of their rows that are among the best of all.
 fn answers(
     shards: Vec<Option<proto::ShardRef>>,
-    ranked: Vec<Result<Ranked, Error>>,
+    mut ranked: Vec<Result<Ranked, Error>>,
     queries: &[Arc<ShardQuery>],
 ) -> Vec<proto::ShardBatchAnswer> {
+    // Each round has one shard less that answers.
+    loop {
+        match answers_of(&shards, &ranked, queries) {
+            Ok(answers) => return answers,
+            Err((place, error)) => {
+                let failed = ranked.iter_mut().filter(|ranked| ranked.is_ok()).nth(place);
+                let failed = failed.expect("a ranking of that place");
+                let error = match failed {
+                    Ok(ranked) => ranked.replica.rows_failed(error),
+                    Err(error) => error.clone(),
+                };
+                *failed = Err(error);
+            }
+        }
+    }
+}
+
+/// The same while all that was ranked can be read; else the place of the shard that cannot, among those that were ranked.
+fn answers_of(
+    shards: &[Option<proto::ShardRef>],
+    ranked: &[Result<Ranked, Error>],
+    queries: &[Arc<ShardQuery>],
+) -> Result<Vec<proto::ShardBatchAnswer>, (usize, StorageError)> {
     let mut answers: Vec<proto::ShardBatchAnswer> = shards
-        .into_iter()
-        .zip(&ranked)
+        .iter()
+        .cloned()
+        .zip(ranked)
         .map(|(shard, ranked)| match ranked {
             Ok(Ranked { position, .. }) => {
                 proto::ShardBatchAnswer { shard, position: Some(*position), ..Default::default() }
@@ -343,8 +374,8 @@ fn answers(
     for (number, query) in queries.iter().enumerate() {
         let rankings: Vec<&Ranking> =
             ranked.iter().flatten().map(|ranked| &ranked.rankings[number]).collect();
-        let mut hits = read_out(&rankings, query, &mut bytes).into_iter();
-        for (answer, ranked) in answers.iter_mut().zip(&ranked) {
+        let mut hits = read_out(&rankings, query, &mut bytes)?.into_iter();
+        for (answer, ranked) in answers.iter_mut().zip(ranked) {
             let Ok(Ranked { segments, .. }) = ranked else { continue };
             let hits = hits.next().expect("one list for each ranking").into_iter();
             let segments = segments.get(number).into_iter().flatten();
@@ -354,7 +385,7 @@ fn answers(
             });
         }
     }
-    answers
+    Ok(answers)
 }
 
 /// How the segments of a snapshot were searched, when that was asked for.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use vectorsphere_index::faiss::EffortRange;
-use vectorsphere_index::{Graph, Kernels, Metric, Plan, Query, TopK, Touched, WIDTH_USUAL, scan};
+use vectorsphere_index::{Graph, Kernels, Metric, Plan, Query, TopK, Touched, WIDTH_USUAL};
 
 pub use self::batch::{PlannedQuery, search_batch};
 use self::indexed::Indexed;
@@ -25,8 +25,8 @@ use crate::runtime::{ComputePool, PoolError};
 use crate::search::{
     ANSWER_BYTES_MAX, Group, GroupBy, GroupCounter, Hit, MetadataChoice, SearchPlan, SegmentSearch,
 };
-use crate::storage::Snapshot;
 use crate::storage::segment::{SegmentIndex, SegmentView};
+use crate::storage::{Snapshot, StorageError};
 
 /// A piece has this many values (rows times dimension) or more: below, a hand-over between threads costs more than it
 /// saves (4 MiB of rows are read in about 100 us).
@@ -168,6 +168,17 @@ struct PieceBest {
     searched: Vec<(usize, SegmentSearch)>,
 }
 
+/// Why a search has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchFailure {
+    /// It did not run to its end.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// Rows on disk could not be read, or are not what was written.
+    #[error(transparent)]
+    Rows(#[from] StorageError),
+}
+
 /// Ranks a snapshot's rows. Dropped, it stops soon.
 pub async fn search(
     pool: &ComputePool,
@@ -175,7 +186,7 @@ pub async fn search(
     snapshot: Arc<Snapshot>,
     query: Arc<ShardQuery>,
     filter: Option<Arc<SnapshotFilter>>,
-) -> Result<Ranking, PoolError> {
+) -> Result<Ranking, SearchFailure> {
     match query.group_by.clone() {
         None => rank(pool, engine, snapshot, query, filter).await,
         Some(by) => grouped::search(pool, engine, snapshot, &query, filter, by).await,
@@ -188,14 +199,16 @@ async fn rank(
     snapshot: Arc<Snapshot>,
     query: Arc<ShardQuery>,
     filter: Option<Arc<SnapshotFilter>>,
-) -> Result<Ranking, PoolError> {
+) -> Result<Ranking, SearchFailure> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
     let pieces = pieces(&snapshot, &query, pool.threads());
     if let [piece] = &pieces[..]
         && values_of(&snapshot, &query, piece) < INLINE_VALUES
+        // A file may keep it waiting.
+        && !reads_files(&snapshot)
     {
-        let best = best_of(engine, &snapshot, &query, filter.as_deref(), piece, &stop);
+        let best = best_of(engine, &snapshot, &query, filter.as_deref(), piece, &stop)?;
         return Ok(Ranking::of(engine.metric, snapshot, best));
     }
     let runs = pieces.into_iter().map(|piece| {
@@ -203,7 +216,8 @@ async fn rank(
         let filter = filter.clone();
         pool.run(move || best_of(engine, &snapshot, &query, filter.as_deref(), &piece, &stop))
     });
-    let mut found = try_join_all(runs).await?;
+    let mut found =
+        try_join_all(runs).await?.into_iter().collect::<Result<Vec<PieceBest>, StorageError>>()?;
     if found.len() <= 1 {
         return Ok(Ranking::of(engine.metric, snapshot, found.pop().unwrap_or_default()));
     }
@@ -219,7 +233,12 @@ async fn rank(
         let best = top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect();
         Ranking::of(engine.metric, snapshot, PieceBest { best, searched })
     };
-    pool.run(merge).await
+    Ok(pool.run(merge).await?)
+}
+
+/// True when rows of it are in files.
+fn reads_files(snapshot: &Snapshot) -> bool {
+    snapshot.segments.iter().any(|segment| segment.rows().is_on_disk())
 }
 
 /// The hits of several shards of one table: of each ranking those that are among the best of all.
@@ -227,8 +246,16 @@ async fn rank(
 /// Metadata and vectors are read from the best one on until [`ANSWER_BYTES_MAX`] is reached; the hits after that have none.
 /// So the hits that count in the end have theirs whenever those fit an answer, on however many nodes the shards are.
 /// `bytes` are those of the answer so far.
-pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) -> Vec<Vec<Hit>> {
-    let Some(first) = rankings.first() else { return Vec::new() };
+///
+/// # Errors
+/// The place of a ranking of which a vector could not be read, or is not what was written; nothing was read out then.
+pub fn read_out(
+    rankings: &[&Ranking],
+    query: &ShardQuery,
+    bytes: &mut usize,
+) -> Result<Vec<Vec<Hit>>, (usize, StorageError)> {
+    let Some(first) = rankings.first() else { return Ok(Vec::new()) };
+    let mut total = *bytes;
     // Of each shard no more rows count; those that are too many for their group take no other's place.
     let candidates = if query.group_by.is_some() { rankings.len() * query.top_k } else { query.top_k };
     let mut top = TopK::new(first.metric, candidates);
@@ -252,18 +279,23 @@ pub fn read_out(rankings: &[&Ranking], query: &ShardQuery, bytes: &mut usize) ->
         };
         let is_whole = query.metadata == MetadataChoice::All;
         let chosen_bytes = chosen.as_ref().map_or(0, |metadata| metadata.as_json().len());
-        *bytes += segment.answer_bytes(row, is_whole, query.with_vector) + chosen_bytes;
-        let fits = *bytes <= ANSWER_BYTES_MAX;
+        total += segment.answer_bytes(row, is_whole, query.with_vector) + chosen_bytes;
+        let fits = total <= ANSWER_BYTES_MAX;
         let metadata = if is_whole && fits { Some(segment.metadata(row)) } else { chosen };
+        let vector = match fits && query.with_vector {
+            true => Some(segment.rows().row(row).map_err(|error| (shard, error))?.into_owned()),
+            false => None,
+        };
         hits[shard].push(Hit {
             id: DocumentId::parse(segment.document_id(row)).expect("only parsed ids are stored"),
             score: ranked.score,
             metadata: metadata.filter(|_| fits),
-            vector: (fits && query.with_vector).then(|| segment.rows().row(row).into_owned()),
+            vector,
             group: group(shard, rank).map(Group::from),
         });
     }
-    hits
+    *bytes = total;
+    Ok(hits)
 }
 
 /// True when [`read_out`] takes no longer than a hand-over between threads would.
@@ -280,7 +312,8 @@ pub fn is_read_out_at_once(rankings: &[&Ranking], query: &ShardQuery) -> bool {
         };
         ranking.best.iter().map(of).sum()
     };
-    hits <= INLINE_HITS && rankings.iter().map(bytes).sum::<usize>() <= bytes_max
+    let waits = query.with_vector && rankings.iter().any(|ranking| reads_files(&ranking.snapshot));
+    !waits && hits <= INLINE_HITS && rankings.iter().map(bytes).sum::<usize>() <= bytes_max
 }
 
 /// A part of a snapshot: rows of segments.
@@ -407,7 +440,7 @@ fn best_of(
     filter: Option<&SnapshotFilter>,
     piece: &Piece,
     stop: &CancellationToken,
-) -> PieceBest {
+) -> Result<PieceBest, StorageError> {
     let target = Query::new(engine.metric, &query.vector, query.threshold);
     let exclude = query.exclude.as_ref().map(DocumentId::as_str);
     let mut top = TopK::new(engine.metric, query.top_k);
@@ -421,7 +454,7 @@ fn best_of(
             let filter = filter.map(|filter| (filter, *index));
             let indexed =
                 Indexed { engine, segment, index: through, snapshot, query, filter, target: &target };
-            indexed.run(is_wanted, key, &mut top)
+            indexed.run(is_wanted, key, &mut top)?
         } else {
             let passes = |row: u32| filter.is_none_or(|filter| filter.passes(*index, segment, row));
             let visible = |row: u32| segment.is_visible(row, snapshot.lsn) && is_wanted(row) && passes(row);
@@ -435,7 +468,7 @@ fn best_of(
                 let mut first = run.start;
                 while first < run.end && !stop.is_cancelled() {
                     let end = first.saturating_add(step).min(run.end);
-                    scan(engine.kernels, segment.rows(), first..end, &target, visible, key, &mut top);
+                    segment.rows().scan(engine.kernels, first..end, &target, visible, key, &mut top)?;
                     rows += (end - first) as usize;
                     first = end;
                 }
@@ -449,7 +482,7 @@ fn best_of(
         }
     }
     let best = top.into_sorted().into_iter().map(|ranked| (ranked.score, ranked.key.place)).collect();
-    PieceBest { best, searched }
+    Ok(PieceBest { best, searched })
 }
 
 #[cfg(test)]
@@ -493,7 +526,7 @@ mod tests {
 
     /// Every visible row, scored and sorted.
     fn reference(metric: Metric, snapshot: &Snapshot, query: &ShardQuery) -> Vec<(String, f64)> {
-        let (documents, _) = snapshot.list("", usize::MAX - 1, usize::MAX, true);
+        let (documents, _) = snapshot.list("", usize::MAX - 1, usize::MAX, true).expect("in memory");
         let mut all: Vec<(String, f64)> = documents
             .into_iter()
             .filter(|document| Some(&document.id) != query.exclude.as_ref())
@@ -539,7 +572,7 @@ mod tests {
                     let query = Arc::new(query);
                     let ranking =
                         search(&pool, engine, snapshot.clone(), query.clone(), None).await.expect("no panic");
-                    let hits = read_out(&[&ranking], &query, &mut 0).remove(0);
+                    let hits = read_out(&[&ranking], &query, &mut 0).expect("in memory").remove(0);
                     let found: Vec<_> = hits.into_iter().map(|hit| (hit.id.to_string(), hit.score)).collect();
                     assert_eq!(found, expected, "{metric:?}");
                 }
@@ -588,9 +621,10 @@ mod tests {
         };
         let engine = Engine { kernels: Kernels::detect(None).expect("there is one"), metric: Metric::L2 };
         let (stop, whole) = (CancellationToken::new(), pieces(&snapshot, &query, 1).remove(0));
-        assert_eq!(best_of(engine, &snapshot, &query, None, &whole, &stop).best.len(), 50);
+        let best = || best_of(engine, &snapshot, &query, None, &whole, &stop).expect("in memory").best;
+        assert_eq!(best().len(), 50);
         stop.cancel();
-        assert!(best_of(engine, &snapshot, &query, None, &whole, &stop).best.is_empty());
+        assert!(best().is_empty());
     }
 
     #[tokio::test]
@@ -628,7 +662,7 @@ mod tests {
             &rankings,
             &ShardQuery { metadata: MetadataChoice::Nothing, ..(*query).clone() }
         ));
-        let hits = read_out(&rankings, &query, &mut 0);
+        let hits = read_out(&rankings, &query, &mut 0).expect("in memory");
         assert_eq!([hits[0].len(), hits[1].len()], [35, 35], "the best 70 of 72");
         for hit in hits.iter().flatten() {
             assert_eq!(hit.metadata.is_some(), hit.score < 64.0, "hit {} at {}", hit.id, hit.score);

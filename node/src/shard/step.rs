@@ -26,8 +26,9 @@ use crate::replication::{EtcdPolicy, Rules, Timing};
 use crate::runtime::disk::Disk;
 use crate::runtime::spawn_blocking;
 use crate::storage::indexing::IndexPlan;
+use crate::storage::segment::{RowCache, RowPlace};
 use crate::storage::{OpenReport, ReplicaIdentity, ReplicaMeta, StorageError, Store, StorePlace, data_dir};
-use crate::table::TableSchema;
+use crate::table::{RowStorage, TableSchema};
 
 /// A copy that is to be open.
 #[derive(Clone)]
@@ -36,6 +37,7 @@ pub(super) struct Wanted {
     pub(super) record: Arc<Shard>,
     pub(super) entry: view::Replica,
     pub(super) schema: TableSchema,
+    pub(super) row_cache: RowCache,
 }
 
 /// A copy that was opened.
@@ -104,7 +106,12 @@ impl StepFailure {
 
 impl Wanted {
     pub(super) fn place(&self, disk: Arc<dyn Disk>) -> StorePlace {
-        StorePlace { disk, directory: data_dir::replica_directory(self.record.id, self.entry.id) }
+        let directory = data_dir::replica_directory(self.record.id, self.entry.id);
+        let rows = match self.schema.rows {
+            RowStorage::Memory => RowPlace::Memory,
+            RowStorage::Disk => RowPlace::Disk(self.row_cache.clone()),
+        };
+        StorePlace { disk, directory, rows }
     }
 
     pub(super) fn identity(&self) -> ReplicaIdentity {
@@ -260,7 +267,7 @@ pub(super) async fn remove(
 ) -> Result<(), StepFailure> {
     let run = move || {
         let directory = data_dir::replica_directory(shard, replica);
-        Store::remove(&StorePlace { disk: disk.clone(), directory })?;
+        Store::remove(disk.as_ref(), &directory)?;
         // Of the shard, or of the whole table, nothing may be left.
         for above in [data_dir::shard_directory(shard), data_dir::table_directory(shard)] {
             if disk.list(&above).map_err(StorageError::read(&above))?.is_empty() {

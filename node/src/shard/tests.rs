@@ -37,6 +37,7 @@ use crate::runtime::disk::{Disk, DiskOperation, MemoryDisk};
 use crate::runtime::network::Tcp;
 use crate::runtime::{ComputePool, TaskGroup};
 use crate::storage::data_dir;
+use crate::storage::segment::{RowCache, RowCacheMetrics};
 use crate::table::{IndexKind, Table, TableSchema, TableState};
 
 const NODE: &str = "node-0";
@@ -204,6 +205,7 @@ impl World {
             dimension: 2,
             metric: Metric::L2,
             storage_type: Default::default(),
+            rows: Default::default(),
             index: IndexKind::Flat,
             shards: 1,
             replicas: 1,
@@ -327,6 +329,7 @@ fn start(
         session: session.subscribe(),
         kernels: Kernels::detect(None).expect("there is one"),
         compute: ComputePool::new(2),
+        row_cache: RowCache::new(1 << 20, RowCacheMetrics::default()),
         settings: ShardSettings {
             memory: MemoryLedger::new(u64::MAX),
             checkpoint_log_bytes: watch::channel(checkpoint_log_bytes).1,

@@ -182,7 +182,7 @@ impl World {
                 self.close(node, copy);
                 self.ledger.deleted(copy, self.store.content());
                 let place = self.place(node, copy);
-                if Store::remove(&place).is_ok() {
+                if Store::remove(place.disk.as_ref(), &place.directory).is_ok() {
                     let by = (name, session.expect("decided with one"));
                     self.change_entry(node, copy, Ask::Withdraw { shard: copy.0, replica: copy.1, by });
                 }
@@ -210,7 +210,7 @@ impl World {
     /// Where a copy lies.
     pub(super) fn place(&self, node: usize, (shard, replica): CopyId) -> StorePlace {
         let disk: Arc<dyn Disk> = Arc::new(self.nodes[node].disk.clone());
-        StorePlace { disk, directory: data_dir::replica_directory(shard, replica) }
+        StorePlace { disk, directory: data_dir::replica_directory(shard, replica), rows: Default::default() }
     }
 
     /// Who a copy is.

@@ -450,6 +450,7 @@ impl Settings {
             state: meta::TableState::Active.into(),
             shard_hash: 1,
             vector_type: "f32".to_owned(),
+            rows: String::new(),
             metadata_indexes: Vec::new(),
             index_options: None,
             tenant_key: String::new(),

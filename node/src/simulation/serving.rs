@@ -259,11 +259,12 @@ fn take(open: &OpenCopy, read: &mut Read) {
     read.seen = open.reader.snapshot().lsn;
     read.found = match &read.key {
         Some(key) => {
-            open.reader.get(key, true).map(|found| Document::read(&found.0, found.1)).into_iter().collect()
+            let found = open.reader.get(key, true).expect("rows are in memory");
+            found.map(|found| Document::read(&found.0, found.1)).into_iter().collect()
         }
         None => {
             let snapshot = open.reader.snapshot();
-            let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true);
+            let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true).expect("rows are in memory");
             assert!(!more && documents.len() as u64 == snapshot.documents, "a snapshot lists what it counts");
             documents.iter().map(|document| Document::read(document, Lsn::ZERO)).collect()
         }

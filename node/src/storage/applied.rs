@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::StorageError;
 use super::digest::{self, DIGEST_INTERVAL, Digest};
-use super::documents::Documents;
+use super::documents::{Documents, FetchedVectors};
 use super::op_window::OpWindow;
 use super::pending::PendingBatch;
+use super::segment::RowPlace;
 use super::store::Store;
 use crate::ids::Lsn;
 
@@ -30,14 +32,19 @@ impl Applied {
         Applied { digest, window, marks: VecDeque::new() }
     }
 
-    /// Applies a batch.
+    /// Applies a batch; `fetched` is what [`Documents::fetch`] gave for its effects.
     ///
     /// # Errors
     /// When it does not fit the documents.
-    pub(super) fn apply(&mut self, documents: &mut Documents, batch: &PendingBatch) -> Result<(), String> {
+    pub(super) fn apply(
+        &mut self,
+        documents: &mut Documents,
+        batch: &PendingBatch,
+        fetched: &FetchedVectors,
+    ) -> Result<(), String> {
         for record in &batch.records {
             documents
-                .apply(record.lsn, &record.effect)
+                .apply_with(record.lsn, &record.effect, fetched)
                 .map_err(|reason| format!("record {}: {reason}", record.lsn))?;
             let log = digest::of_log(self.digest.log, record.digest);
             self.digest = Digest { lsn: record.lsn, content: documents.content_digest(), log };
@@ -64,24 +71,38 @@ impl Store {
     /// position, which is that of the end of a batch.
     ///
     /// `commit` is a position up to which every in-sync replica has the log: from now on none of it is cut.
-    pub fn apply(&mut self, commit: Lsn) -> Lsn {
+    ///
+    /// # Errors
+    /// When a vector that new metadata goes with cannot be read from its file: nothing is applied, and the store takes nothing
+    /// more.
+    pub fn apply(&mut self, commit: Lsn) -> Result<Lsn, StorageError> {
         let durable = self.log.durable();
         if self.torn_at.is_some_and(|end| end < commit && commit <= durable) {
             // The primary told this position after the replica was opened, and all up to it is here.
             self.torn_at = None;
         }
         let upto = commit.min(durable);
-        let Some(first) = self.pending.pop(upto) else { return self.applied() };
+        let batches: Vec<PendingBatch> = std::iter::from_fn(|| self.pending.pop(upto)).collect();
+        if batches.is_empty() {
+            return Ok(self.applied());
+        }
         let shared = self.shared.clone();
+        let fetched = match &self.place.rows {
+            RowPlace::Memory => FetchedVectors::default(),
+            // Nobody else changes documents: what is read under the lock that readers share fits those below.
+            RowPlace::Disk(_) => {
+                let documents = shared.documents.read().expect("no panic under this lock");
+                documents.fetch(batches.iter().flat_map(PendingBatch::effects))?
+            }
+        };
         let mut documents = shared.documents.write().expect("no panic under this lock");
-        let mut next = Some(first);
-        while let Some(batch) = next {
-            self.applied.apply(&mut documents, &batch).expect("checked when it was taken into the log");
-            next = self.pending.pop(upto);
+        for batch in &batches {
+            let applied = self.applied.apply(&mut documents, batch, &fetched);
+            applied.expect("checked when it was taken into the log");
         }
         // Within the lock: what a look-up finds, a search finds too.
         shared.snapshot.store(Arc::new(documents.snapshot()));
-        self.applied()
+        Ok(self.applied())
     }
 
     /// True when [`Store::apply`] up to `commit` takes no longer than a hand-over between threads would.

@@ -6,7 +6,7 @@
 //! go on meanwhile; what they delete is brought over when the new segment is taken in.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,10 @@ use super::documents::Location;
 use super::manifest::{Manifest, ManifestSegment};
 use super::merge_plan::{SegmentSize, merge_plan};
 use super::op_window::OpWindow;
-use super::segment::{Ancestor, MutableSegment, SegmentId, SegmentView, file, index_paths};
+use super::segment::file::{self, FileRow, OnDiskWriter, Shape};
+use super::segment::{
+    Ancestor, MutableSegment, RowCache, RowCursor, RowPlace, SegmentId, SegmentView, index_paths,
+};
 use super::store::Store;
 use crate::ids::Lsn;
 use crate::runtime::disk::Disk;
@@ -53,6 +56,7 @@ pub struct CheckpointJob {
     pub(super) directory: PathBuf,
     pub(super) dimension: u32,
     pub(super) storage_type: StorageType,
+    pub(super) rows: RowPlace,
     /// Of what is applied: everything up to its position.
     pub(super) digest: Digest,
     /// Of the manifest to write.
@@ -121,10 +125,18 @@ impl CheckpointJob {
     fn write(&self) -> Result<Checkpoint, StorageError> {
         let mut segments: Vec<ManifestSegment> =
             self.kept.iter().map(|(segment, bytes)| self.describe(segment, *bytes)).collect();
-        let sealed = self.copy_live_rows()?;
-        if let Some((segment, _)) = &sealed {
-            let path = file::path_of(&self.directory, segment.id());
-            let bytes = file::write(self.disk.as_ref(), &path, segment, &self.stop)?;
+        let live = self.live_rows();
+        let mut sealed = None;
+        if !live.is_empty() {
+            let path = file::path_of(&self.directory, self.segment);
+            let (segment, bytes) = match &self.rows {
+                RowPlace::Memory => {
+                    let segment = self.copied(&live)?;
+                    let bytes = file::write(self.disk.as_ref(), &path, &segment, &self.stop)?;
+                    (segment, bytes)
+                }
+                RowPlace::Disk(cache) => self.written(&live, &path, cache)?,
+            };
             let directory = self.directory.join("segments");
             self.disk.sync_dir(&directory).map_err(StorageError::sync(&directory))?;
             segments.push(ManifestSegment {
@@ -133,6 +145,9 @@ impl CheckpointJob {
                 bytes,
                 deleted: Vec::new(),
             });
+            let origin =
+                |(input, row): &(usize, u32)| Location { segment: self.inputs[*input].id(), row: *row };
+            sealed = Some((segment, live.iter().map(origin).collect()));
         }
         segments.sort_by_key(|segment| segment.id);
         let manifest = Manifest {
@@ -155,30 +170,56 @@ impl CheckpointJob {
         ManifestSegment { id: segment.id(), rows: segment.len(), bytes, deleted }
     }
 
-    fn copy_live_rows(&self) -> Result<Option<(SegmentView, Vec<Location>)>, StorageError> {
+    /// Rows that live, by input, ordered by id.
+    fn live_rows(&self) -> Vec<(usize, u32)> {
         let mut rows: Vec<(usize, u32)> = Vec::new();
-        for (place, input) in self.inputs.iter().enumerate() {
+        for (index, input) in self.inputs.iter().enumerate() {
             let live = (0..input.len()).filter(|row| input.is_visible(*row, self.digest.lsn));
-            rows.extend(live.map(|row| (place, row)));
+            rows.extend(live.map(|row| (index, row)));
         }
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let id = |(place, row): &(usize, u32)| self.inputs[*place].document_id(*row);
+        let id = |(input, row): &(usize, u32)| self.inputs[*input].document_id(*row);
         rows.sort_unstable_by(|a, b| id(a).cmp(id(b)));
+        rows
+    }
+
+    /// These rows as a segment in memory.
+    fn copied(&self, live: &[(usize, u32)]) -> Result<SegmentView, StorageError> {
+        let mut cursors = self.cursors();
         let mut copy = MutableSegment::new(self.segment, self.dimension, self.storage_type);
-        let mut origins = Vec::with_capacity(rows.len());
-        for (index, (place, row)) in rows.iter().copied().enumerate() {
+        for (index, (number, row)) in live.iter().enumerate() {
             if index.is_multiple_of(COPY_ROWS) {
                 self.stop.check()?;
             }
-            let input = &self.inputs[place];
-            let vector = input.rows().row(row);
-            copy.push(input.document_id(row), &vector, input.metadata_json(row), input.created(row));
-            origins.push(Location { segment: input.id(), row });
+            let (input, vector) = (&self.inputs[*number], cursors[*number].row(*row)?);
+            copy.push(input.document_id(*row), &vector, input.metadata_json(*row), input.created(*row));
         }
-        let ancestor = Ancestor::of(&self.inputs, &rows);
-        Ok(Some((copy.into_ordered(ancestor), origins)))
+        Ok(copy.into_ordered(Ancestor::of(&self.inputs, live)))
+    }
+
+    /// These rows as a segment whose vectors are in its file, and the file's size: they are in memory one stripe at a time.
+    fn written(
+        &self,
+        live: &[(usize, u32)],
+        path: &Path,
+        cache: &RowCache,
+    ) -> Result<(SegmentView, u64), StorageError> {
+        let shape = Shape { dimension: self.dimension, storage_type: self.storage_type };
+        let mut cursors = self.cursors();
+        let mut writer = OnDiskWriter::create(self.disk.as_ref(), path, self.segment, shape)?;
+        for (number, row) in live {
+            let (input, vector) = (&self.inputs[*number], cursors[*number].row(*row)?);
+            let (id, metadata, created) =
+                (input.document_id(*row), input.metadata_json(*row), input.created(*row));
+            if writer.push(&FileRow { id, vector: &vector, metadata, created })? {
+                self.stop.check()?;
+            }
+        }
+        writer.end(self.disk.as_ref(), cache, Ancestor::of(&self.inputs, live))
+    }
+
+    /// One for each input, whose rows in a file are ordered by id.
+    fn cursors(&self) -> Vec<RowCursor<'_>> {
+        self.inputs.iter().map(|input| RowCursor::new(input.rows())).collect()
     }
 }
 
@@ -203,6 +244,7 @@ impl Store {
             directory: self.home.clone(),
             dimension: self.meta.identity.dimension,
             storage_type: self.meta.identity.storage_type,
+            rows: self.place.rows.clone(),
             digest,
             manifest: self.manifest.id + 1,
             segment,

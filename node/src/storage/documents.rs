@@ -1,23 +1,29 @@
 //! The documents of a replica in memory: every row of every segment, and where each document's newest version is.
 
+use std::collections::HashMap;
+
 use hashbrown::HashTable;
 use vectorsphere_index::StorageType;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::StorageError;
 use super::effect::Effect;
-use super::segment::{MutableSegment, SegmentId, SegmentView};
+use super::segment::{MutableSegment, SegmentId, SegmentRows, SegmentView};
 use super::snapshot::Snapshot;
 use crate::document::Document;
 use crate::ids::Lsn;
 
 /// Where a row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
     /// Its segment.
     pub segment: SegmentId,
     /// Its number there.
     pub row: u32,
 }
+
+/// Vectors of rows in files, read ahead of the effects that take them over.
+pub type FetchedVectors = HashMap<Location, Vec<f32>>;
 
 /// All documents of a replica. One writer; readers share the lock for the time of one look-up.
 pub struct Documents {
@@ -113,11 +119,10 @@ impl Documents {
         Ok(())
     }
 
-    /// A document's newest version, and its number; the vector is empty when it is not wanted.
-    pub fn get(&self, id: &str, with_vector: bool) -> Option<(Document, Lsn)> {
+    /// The row of a document's newest version.
+    pub fn find(&self, id: &str) -> Option<(SegmentView, u32)> {
         let at = self.locate(id)?;
-        let segment = self.segments.view(at.segment);
-        Some((segment.document(at.row, with_vector), segment.created(at.row)))
+        Some((self.segments.view(at.segment), at.row))
     }
 
     /// The number of a document's newest version; [`Lsn::ZERO`] when it does not exist.
@@ -140,11 +145,40 @@ impl Documents {
         self.content
     }
 
-    /// Applies the effect of the record at `lsn`.
+    /// Reads the vectors in files that these effects take over, if they are applied next.
+    ///
+    /// # Errors
+    /// When one cannot be read, or is not what was written.
+    pub fn fetch<'e>(
+        &self,
+        effects: impl Iterator<Item = &'e Effect>,
+    ) -> Result<FetchedVectors, StorageError> {
+        let mut fetched = FetchedVectors::new();
+        for effect in effects {
+            let Effect::SetMetadata(id, _) = effect else { continue };
+            let Some(at) = self.locate(id.as_str()) else { continue };
+            let segment = self.segments.view(at.segment);
+            if segment.rows().is_on_disk() && !fetched.contains_key(&at) {
+                fetched.insert(at, segment.rows().row(at.row)?.into_owned());
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// Applies the effect of the record at `lsn`, while all vectors are in memory.
     ///
     /// # Errors
     /// When the effect does not fit the documents: it was not resolved against them.
+    #[cfg(test)]
     pub fn apply(&mut self, lsn: Lsn, effect: &Effect) -> Result<(), String> {
+        self.apply_with(lsn, effect, &FetchedVectors::new())
+    }
+
+    /// Applies the effect of the record at `lsn`; `fetched` is what [`Documents::fetch`] gave for it.
+    ///
+    /// # Errors
+    /// When the effect does not fit the documents: it was not resolved against them.
+    pub fn apply_with(&mut self, lsn: Lsn, effect: &Effect, fetched: &FetchedVectors) -> Result<(), String> {
         assert!(lsn > self.applied, "records apply once and in order");
         match effect {
             Effect::Upsert(document) => {
@@ -163,7 +197,12 @@ impl Documents {
             Effect::SetMetadata(id, metadata) => {
                 let at = self.locate(id.as_str()).ok_or_else(|| format!("document {id:?} does not exist"))?;
                 let old = self.segments.view(at.segment);
-                let vector = old.rows().row(at.row);
+                let vector = match old.rows() {
+                    SegmentRows::Memory(rows) => rows.row(at.row),
+                    SegmentRows::Disk(_) => {
+                        fetched.get(&at).ok_or_else(|| format!("vector of {id:?} was not fetched"))?.into()
+                    }
+                };
                 let json = metadata.as_json().as_bytes();
                 let row = self.segments.mutable.push(id.as_str(), &vector, json, lsn);
                 self.replace(id.as_str(), row, lsn);
@@ -287,7 +326,7 @@ mod tests {
     }
 
     fn seen(snapshot: &Snapshot) -> Vec<(String, f32)> {
-        let (documents, more) = snapshot.list("", 100, usize::MAX, true);
+        let (documents, more) = snapshot.list("", 100, usize::MAX, true).expect("in memory");
         assert!(!more);
         documents.into_iter().map(|document| (document.id.to_string(), document.vector[0])).collect()
     }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vectorsphere_index::faiss::{Factory, FaissError, FaissIndex};
-use vectorsphere_index::{Graph, GraphOptions, Hints, Kernels, Metric, RowsView};
+use vectorsphere_index::{Graph, GraphOptions, Hints, Kernels, Metric};
 
 use super::StorageError;
-use super::segment::{SegmentIndex, SegmentView, faiss_file, graph_file, index_paths};
+use super::segment::{SegmentIndex, SegmentRows, SegmentView, faiss_file, graph_file, index_paths};
 use super::store::{Store, StoreReader};
 use crate::filter::{KeyPath, only_text};
 use crate::runtime::disk::Disk;
@@ -57,6 +57,9 @@ pub enum BuildFailure {
     /// The replica is being closed.
     #[error("nobody waits for it any more")]
     Stopped,
+    /// Its rows could not be read.
+    #[error(transparent)]
+    Rows(StorageError),
     /// FAISS did not build it.
     #[error(transparent)]
     Faiss(FaissError),
@@ -65,7 +68,11 @@ pub enum BuildFailure {
 impl IndexPlan {
     /// Bytes that a build of a segment's index takes, about.
     pub fn build_bytes(&self, segment: &SegmentView) -> usize {
-        self.recipe.build_bytes(segment.rows(), self.metric)
+        let rows = segment.rows();
+        let row_bytes = rows.storage_type().row_bytes(rows.dimension());
+        // Rows in a file are in memory for the time of the build.
+        let loaded = if rows.is_on_disk() { rows.len() * row_bytes } else { 0 };
+        self.recipe.build_bytes(rows, self.metric) + loaded
     }
 
     fn is_worth(&self, segment: &SegmentView) -> bool {
@@ -77,7 +84,7 @@ impl IndexPlan {
 
 impl Recipe {
     /// Bytes that a build takes, about: for a graph what is left of it and as much again on the way.
-    fn build_bytes(&self, rows: &RowsView, metric: Metric) -> usize {
+    fn build_bytes(&self, rows: &SegmentRows, metric: Metric) -> usize {
         match (self, self.factory(rows, metric)) {
             (_, Some(factory)) => factory.bytes_to_build(rows.len()),
             (Recipe::Graph(options), _) => 2 * rows.len() * options.bytes_per_vertex(rows.dimension()),
@@ -94,12 +101,12 @@ impl Recipe {
     }
 
     /// True when there are enough rows.
-    fn takes(&self, rows: &RowsView, metric: Metric) -> bool {
+    fn takes(&self, rows: &SegmentRows, metric: Metric) -> bool {
         self.factory(rows, metric).is_none_or(|factory| rows.len() >= factory.rows_needed())
     }
 
     /// What FAISS is to build.
-    fn factory(&self, rows: &RowsView, metric: Metric) -> Option<Factory> {
+    fn factory(&self, rows: &SegmentRows, metric: Metric) -> Option<Factory> {
         match self {
             Recipe::Graph(_) => None,
             Recipe::Ivf => Some(Factory::trained(rows.len(), rows.dimension(), metric)),
@@ -172,7 +179,8 @@ impl IndexPlace {
         stop: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), BuildFailure> {
         let IndexPlan { kernels, metric, recipe, threads, tenant_key, .. } = plan;
-        let rows = segment.rows();
+        // Rows in a file are in memory while the index is built, which looks at them at random.
+        let rows = &segment.rows().load().map_err(BuildFailure::Rows)?;
         let index = match recipe {
             Recipe::Graph(options) if Graph::fits(rows, *metric) => {
                 let ancestor = segment.ancestor();
@@ -188,7 +196,7 @@ impl IndexPlace {
             }
             Recipe::Graph(_) => None,
             Recipe::Ivf | Recipe::Faiss(_) => {
-                let factory = recipe.factory(rows, *metric).expect("of FAISS");
+                let factory = recipe.factory(segment.rows(), *metric).expect("of FAISS");
                 Some(SegmentIndex::Faiss(FaissIndex::build(rows, &factory).map_err(BuildFailure::Faiss)?))
             }
         };

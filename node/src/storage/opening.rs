@@ -14,7 +14,8 @@ use super::manifest::{Manifest, ManifestSegment};
 use super::pending::{Outlook, Pending};
 use super::reigns::Reigns;
 use super::replica_meta::{ReplicaIdentity, ReplicaMeta};
-use super::segment::{SegmentId, file, index_paths, is_index_name};
+use super::segment::file::{self, Shape};
+use super::segment::{SegmentId, index_paths, is_index_name};
 use super::store::{OpenReport, Store, StorePlace, StoreReader, log_place};
 use super::transfer::{DESCRIPTION_NAME, Pins};
 use crate::ids::Lsn;
@@ -30,7 +31,7 @@ pub(super) fn open(place: StorePlace, mut meta: ReplicaMeta) -> Result<(Store, O
     let log_directory = log_place.directory.clone();
     let damaged = |reason| StorageError::damaged(&log_directory, reason);
     let point = RecoveryPoint { checkpoint: meta.checkpoint, durable: meta.durable };
-    let scanned = Log::scan(log_place, point, &mut |record| replay.take(&record).map_err(damaged))?;
+    let scanned = Log::scan(log_place, point, &mut |record| replay.take(&record, damaged))?;
     if replay.applied.digest.lsn < meta.commit {
         let (end, commit) = (replay.applied.digest.lsn, meta.commit);
         return Err(damaged(format!("applied up to {end}, but {commit} was committed")));
@@ -110,7 +111,8 @@ fn load_segment(
 ) -> Result<(), StorageError> {
     let path = file::path_of(home, segment.id);
     let ReplicaIdentity { dimension, storage_type, .. } = meta.identity;
-    let rows = match file::read(place.disk.as_ref(), &path, segment.id, dimension, storage_type) {
+    let shape = Shape { dimension, storage_type };
+    let rows = match file::read(place.disk.as_ref(), &path, segment.id, shape, &place.rows) {
         Err(StorageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Err(StorageError::damaged(&path, "is missing"));
         }
@@ -132,11 +134,16 @@ struct Replay {
 }
 
 impl Replay {
-    fn take(&mut self, record: &Record) -> Result<(), String> {
-        let at = |reason| format!("record {}: {reason}", record.lsn);
+    fn take(
+        &mut self,
+        record: &Record,
+        damaged: impl Fn(String) -> StorageError,
+    ) -> Result<(), StorageError> {
+        let at = |reason| damaged(format!("record {}: {reason}", record.lsn));
         let Some(batch) = self.pending.open.add(record).map_err(at)? else { return Ok(()) };
         if batch.last() <= self.commit {
-            return self.applied.apply(&mut self.documents, &batch);
+            let fetched = self.documents.fetch(batch.effects())?;
+            return self.applied.apply(&mut self.documents, &batch, &fetched).map_err(damaged);
         }
         Outlook::new(&self.documents, &self.pending).take(&batch).map_err(at)?;
         self.pending.push(batch);
@@ -155,7 +162,7 @@ fn reigns_of(meta: &ReplicaMeta, scanned: &Scanned) -> Option<Reigns> {
 /// Removes files that nothing names: other generations, what a checkpoint left that did not come to count, or the one
 /// before it.
 fn remove_leftovers(place: &StorePlace, home: &Path, manifest: &Manifest) {
-    let StorePlace { disk, directory } = place;
+    let StorePlace { disk, directory, .. } = place;
     // What cannot be removed costs space, not truth; the next opening tries again.
     for name in disk.list(directory).unwrap_or_default() {
         let path = directory.join(&name);

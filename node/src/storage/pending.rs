@@ -41,6 +41,10 @@ impl PendingBatch {
         self.records.last().expect("a batch has records").lsn
     }
 
+    pub(super) fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.records.iter().map(|record| &record.effect)
+    }
+
     pub(super) fn receipt(&self) -> Receipt {
         let affected = self.records.iter().filter(|record| record.effect.is_of_document()).count() as u64;
         Receipt { lsn: self.last(), affected }

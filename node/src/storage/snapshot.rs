@@ -1,5 +1,6 @@
 //! What a reader sees: all segments at one position of the log. Immutable, shared, never waits for the writer.
 
+use super::StorageError;
 use super::segment::SegmentView;
 use crate::document::Document;
 use crate::ids::Lsn;
@@ -20,13 +21,16 @@ pub struct Snapshot {
 impl Snapshot {
     /// Up to `limit` documents whose ids follow `after`, ascending by id, and whether there are more. They have at most
     /// `bytes_max` bytes together, but for the first one, which is always there.
+    ///
+    /// # Errors
+    /// When a vector cannot be read, or is not what was written.
     pub fn list(
         &self,
         after: &str,
         limit: usize,
         bytes_max: usize,
         with_vector: bool,
-    ) -> (Vec<Document>, bool) {
+    ) -> Result<(Vec<Document>, bool), StorageError> {
         let mut found: Vec<(&SegmentView, u32)> = Vec::new();
         for segment in &self.segments {
             let visible = |row: &u32| segment.is_visible(*row, self.lsn);
@@ -46,10 +50,10 @@ impl Snapshot {
             if bytes > bytes_max && !documents.is_empty() {
                 break;
             }
-            documents.push(segment.document(*row, with_vector));
+            documents.push(segment.document(*row, with_vector)?);
         }
         let more = documents.len() < found.len();
-        (documents, more)
+        Ok((documents, more))
     }
 
     /// The content digest, counted from the rows: equal to [`Snapshot::content`] unless a row was lost, revived or

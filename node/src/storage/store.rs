@@ -18,7 +18,7 @@ use super::manifest::Manifest;
 use super::pending::Pending;
 use super::reigns::Reigns;
 use super::replica_meta::{self, Membership, ReplicaIdentity, ReplicaMeta};
-use super::segment::{SegmentId, SegmentIndex, SegmentView};
+use super::segment::{RowPlace, SegmentId, SegmentIndex, SegmentView};
 use super::snapshot::Snapshot;
 use super::transfer::Pins;
 use super::{StorageError, opening};
@@ -39,6 +39,8 @@ pub struct StorePlace {
     pub disk: Arc<dyn Disk>,
     /// The replica's directory.
     pub directory: PathBuf,
+    /// Where vectors of segments are kept; files are the same for either, so it may be another one at each opening.
+    pub rows: RowPlace,
 }
 
 /// One replica, open. One owner.
@@ -78,10 +80,6 @@ pub struct StoreReader {
     pub(super) documents: Arc<RwLock<Documents>>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
 }
-
-/// The documents are being changed at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Busy;
 
 /// What opening found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +145,7 @@ impl Store {
     /// # Panics
     /// When a replica was formatted there to the end: a directory is given one identity, once.
     pub fn format(place: &StorePlace, identity: ReplicaIdentity) -> Result<(), StorageError> {
-        let StorePlace { disk, directory } = place;
+        let StorePlace { disk, directory, .. } = place;
         assert!(
             ReplicaMeta::read(disk.as_ref(), directory)?.is_none(),
             "{} holds a replica",
@@ -170,8 +168,7 @@ impl Store {
     }
 
     /// Removes a replica, which nobody has open. After a crash it is there, or it is as if it had never been formatted.
-    pub fn remove(place: &StorePlace) -> Result<(), StorageError> {
-        let StorePlace { disk, directory } = place;
+    pub fn remove(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
         let meta = directory.join(replica_meta::NAME);
         match disk.remove(&meta) {
             Ok(()) => disk.sync_dir(directory).map_err(StorageError::sync(directory))?,
@@ -183,7 +180,7 @@ impl Store {
 
     /// Writes a small file, durably, and removes it: finds out whether the disk is well again.
     pub fn probe(place: &StorePlace) -> Result<(), StorageError> {
-        let StorePlace { disk, directory } = place;
+        let StorePlace { disk, directory, .. } = place;
         // An opening removes what ends like this.
         let path = directory.join("probe.tmp");
         match disk.remove(&path) {
@@ -345,17 +342,26 @@ impl StoreReader {
     }
 
     /// The newest version of a document, and its number; the vector is empty when it is not wanted.
-    pub fn get(&self, id: &str, with_vector: bool) -> Option<(Document, Lsn)> {
-        self.documents.read().expect("no panic under this lock").get(id, with_vector)
+    ///
+    /// # Errors
+    /// When the vector cannot be read, or is not what was written.
+    pub fn get(&self, id: &str, with_vector: bool) -> Result<Option<(Document, Lsn)>, StorageError> {
+        // Its file is read without the lock.
+        let found = self.documents.read().expect("no panic under this lock").find(id);
+        read_out(found, with_vector)
     }
 
-    /// As [`StoreReader::get`]; `Err` instead of waiting while a group is being applied.
-    pub fn try_get(&self, id: &str, with_vector: bool) -> Result<Option<(Document, Lsn)>, Busy> {
-        match self.documents.try_read() {
-            Ok(documents) => Ok(documents.get(id, with_vector)),
-            Err(TryLockError::WouldBlock) => Err(Busy),
+    /// As [`StoreReader::get`]; `None` instead of waiting while a group is being applied, or for a file.
+    pub fn try_get(&self, id: &str, with_vector: bool) -> Option<Option<(Document, Lsn)>> {
+        let found = match self.documents.try_read() {
+            Ok(documents) => documents.find(id),
+            Err(TryLockError::WouldBlock) => return None,
             Err(TryLockError::Poisoned(_)) => panic!("no panic under this lock"),
+        };
+        if with_vector && found.as_ref().is_some_and(|(segment, _)| segment.rows().is_on_disk()) {
+            return None;
         }
+        read_out(found, with_vector).ok()
     }
 
     /// Bytes in memory of rows, indexes, and where documents are.
@@ -388,6 +394,14 @@ impl StoreReader {
             last_lsn: snapshot.lsn,
         }
     }
+}
+
+fn read_out(
+    found: Option<(SegmentView, u32)>,
+    with_vector: bool,
+) -> Result<Option<(Document, Lsn)>, StorageError> {
+    let Some((segment, row)) = found else { return Ok(None) };
+    Ok(Some((segment.document(row, with_vector)?, segment.created(row))))
 }
 
 /// Where the log of a generation lies.

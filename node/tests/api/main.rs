@@ -16,6 +16,7 @@ mod metadata_indexes;
 #[path = "../support/ports.rs"]
 mod ports;
 mod replication;
+mod rows_on_disk;
 mod search;
 mod storage_types;
 mod support;

@@ -36,6 +36,10 @@ async fn a_table_says_what_it_needs_and_one_that_does_not_fit_is_refused_with_th
     // A row of 1 KiB, its code of eight bits, 34 numbers of links and rows, and what stands beside.
     let million = table["memory_bytes_per_million"].as_u64().expect("a number");
     assert!((1_400_000_000..1_600_000_000).contains(&million), "{million}");
+    let on_disk = json!({"table_name": "d", "dimension": DIMENSION, "rows": "disk"});
+    let table = sandbox.call("POST", "/api/v1/tables", on_disk).await.ok(201);
+    let less = table["memory_bytes_per_million"].as_u64().expect("a number");
+    assert!((900_000_000..1_100_000_000).contains(&(million - less)), "{million}, on disk {less}");
     let request = proto::CreateTableRequest {
         table_name: "large".to_owned(),
         dimension: DIMENSION as u32,

@@ -126,6 +126,11 @@ impl Sandbox {
             .expect("a valid configuration")
     }
 
+    /// Where a node keeps its data.
+    pub(crate) fn data_folder(&self, node: usize) -> std::path::PathBuf {
+        self.folder.path().join(format!("node-{node}"))
+    }
+
     /// Stops every node in order and starts all of them over their data.
     pub(crate) async fn restart(&mut self) {
         for in_time in join_all(self.nodes.drain(..).map(RunningNode::stop)).await {

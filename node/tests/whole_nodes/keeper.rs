@@ -45,6 +45,7 @@ pub(crate) async fn create_table(wires: Wires, desk: Desk, settings: Arc<Setting
             table_name: TABLE.to_owned(),
             dimension: DIMENSION as u32,
             storage_type: String::new(),
+            rows: String::new(),
             index_options: None,
             tenant_key: String::new(),
             expected_documents: 0,

@@ -48,7 +48,8 @@ impl Engine {
         let (visible, key) = (|_| true, |row| row);
         let effort = (ef, ENTRIES);
         let Engine { kernels, rows, graph, .. } = self;
-        graph.search(*kernels, rows, &query, effort, selection, visible, key, &mut top, scratch);
+        let Ok(_) =
+            graph.search(*kernels, &**rows, &query, effort, selection, visible, key, &mut top, scratch);
         numbers(top)
     }
 

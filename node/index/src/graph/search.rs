@@ -10,7 +10,7 @@ use super::walk::{BATCH_MAX, Links, Space, WalkScratch};
 use crate::line::Line;
 use crate::memory::{HugeSlice, prefetch};
 use crate::scan::{Offers, Query};
-use crate::{Kernels, RowMask, RowsView, TopK};
+use crate::{Kernels, RowAccess, RowMask, RowsView, TopK};
 
 /// Candidates that a walk keeps when nothing else is said, and few hits are wanted.
 pub const WIDTH_USUAL: usize = 96;
@@ -233,11 +233,14 @@ impl Graph {
 
     /// Offers to `top` the best rows that a search finds. `effort` is the number of candidates that a walk keeps, `1..`: a
     /// wider one finds more of the true best and takes longer; and the number of pivots that it begins at, `1..`. `rows` are those that the graph was built of.
+    ///
+    /// # Errors
+    /// When a row cannot be had; what is in `top` then is not what the search would have found.
     #[expect(clippy::too_many_arguments, reason = "a search is said whole")]
-    pub fn search<K: Ord>(
+    pub fn search<K: Ord, R: RowAccess>(
         &self,
         kernels: Kernels,
-        rows: &RowsView,
+        rows: &R,
         query: &Query<'_>,
         effort: (usize, usize),
         selection: Selection<'_>,
@@ -245,7 +248,7 @@ impl Graph {
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
         scratch: &mut Scratch,
-    ) -> Touched {
+    ) -> Result<Touched, R::Error> {
         self.searched(kernels, rows, query, effort, None, selection, visible, key, top, scratch)
     }
 
@@ -263,14 +266,26 @@ impl Graph {
     ) -> Touched {
         let is_other = |row| self.rows.vertex(row) != left_out;
         let all = Selection::All;
-        self.searched(kernels, rows, query, effort, Some(left_out), all, is_other, |row| row, top, scratch)
+        let Ok(touched) = self.searched(
+            kernels,
+            rows,
+            query,
+            effort,
+            Some(left_out),
+            all,
+            is_other,
+            |row| row,
+            top,
+            scratch,
+        );
+        touched
     }
 
     #[expect(clippy::too_many_arguments, reason = "as a search")]
-    fn searched<K: Ord>(
+    fn searched<K: Ord, R: RowAccess>(
         &self,
         kernels: Kernels,
-        rows: &RowsView,
+        rows: &R,
         query: &Query<'_>,
         (width, entries): (usize, usize),
         left_out: Option<u32>,
@@ -279,7 +294,7 @@ impl Graph {
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
         scratch: &mut Scratch,
-    ) -> Touched {
+    ) -> Result<Touched, R::Error> {
         let Scratch { rotated, query: table_query, entries: entry_scratch, walk, lines } = scratch;
         self.rotation.rotate(kernels, query.vector(), rotated);
         table_query.encode(kernels, self.table.width, rotated);
@@ -325,10 +340,10 @@ impl Graph {
                 rows.prefetch(self.rows.first(ahead.vertex()));
             }
             for row in self.rows.rows(candidate.vertex()) {
-                offers.offer(*row, counts, &key, top);
+                offers.offer(*row, counts, &key, top)?;
             }
         }
-        Touched { plan, hops: walk.hops, vertices: walk.visited.len(), rows: offers.scored() }
+        Ok(Touched { plan, hops: walk.hops, vertices: walk.visited.len(), rows: offers.scored() })
     }
 }
 

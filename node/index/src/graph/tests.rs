@@ -63,7 +63,17 @@ fn found(
     visible: impl Fn(u32) -> bool,
 ) -> Vec<Ranked<u32>> {
     let (mut top, mut scratch) = (TopK::new(query.metric(), k), Scratch::default());
-    graph.search(kernels(), rows, query, (width, 2), selection, visible, |row| row, &mut top, &mut scratch);
+    let Ok(_) = graph.search(
+        kernels(),
+        rows,
+        query,
+        (width, 2),
+        selection,
+        visible,
+        |row| row,
+        &mut top,
+        &mut scratch,
+    );
     top.into_sorted()
 }
 
@@ -214,8 +224,8 @@ fn a_walk_that_would_see_every_vertex_is_a_scan() {
     let (mut top, mut scratch) = (TopK::new(Metric::L2, 10), Scratch::default());
     for (width, plan) in [(64, Plan::Walk), (10_000, Plan::Scan)] {
         let (effort, all) = ((width, 2), Selection::All);
-        let touched =
-            graph.search(kernels(), &rows, &query, effort, all, |_| true, |row| row, &mut top, &mut scratch);
+        let Ok(touched) =
+            graph.search(kernels(), &*rows, &query, effort, all, |_| true, |row| row, &mut top, &mut scratch);
         assert_eq!((touched.plan, touched.hops == 0), (plan, plan == Plan::Scan));
     }
 }

@@ -136,6 +136,7 @@ pub(super) fn table_message(table: &Table) -> proto::Table {
         storage_type: table.schema.storage_type.as_str().to_owned(),
         memory_bytes_per_million: table.schema.memory_bytes(1_000_000),
         tenant_key: table.schema.tenant_key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        rows: table.schema.rows.as_str().to_owned(),
         index_type: table.schema.index.to_string(),
         shards: table.schema.shards,
         replicas: table.schema.replicas,

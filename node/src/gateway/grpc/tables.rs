@@ -27,6 +27,7 @@ impl TableService for Api {
                 storage_type: request.storage_type,
                 tenant_key: request.tenant_key,
                 expected_documents: (request.expected_documents > 0).then_some(request.expected_documents),
+                rows: request.rows,
                 index_type: request.index_type,
                 shards: given(request.shards),
                 replicas: given(request.replicas),

@@ -32,6 +32,8 @@ pub(super) struct TableBody {
     tenant_key: Option<String>,
     /// Bytes of memory that a million documents take in one copy, about, beyond those of their ids and metadata.
     memory_bytes_per_million: u64,
+    /// Where vectors are kept: `memory` or `disk`.
+    rows: &'static str,
     /// `auto`, `flat`, `hnsw`, `ivf` or `faiss:<factory string>`.
     index_type: String,
     /// How graphs are built, as far as it was chosen.
@@ -60,6 +62,7 @@ impl From<&Table> for TableBody {
             storage_type: schema.storage_type.as_str(),
             memory_bytes_per_million: schema.memory_bytes(1_000_000),
             tenant_key: schema.tenant_key.as_ref().map(ToString::to_string),
+            rows: schema.rows.as_str(),
             index_type: schema.index.to_string(),
             index_options: IndexOptionsBody::of(&schema.index),
             shards: schema.shards,

@@ -31,6 +31,9 @@ struct CreateTableBody {
     tenant_key: Option<String>,
     /// How many documents there will be, 1 to 2^40: a table that would need more memory than the slaves have left is refused.
     expected_documents: Option<u64>,
+    /// Where vectors are kept: `memory` (default), or `disk`: in their files but for the newest, with what was read of late in a
+    /// cache of the node.
+    rows: Option<String>,
     /// `auto` (default): large segments are searched through graphs; `hnsw`: smaller ones too; `flat`: every row is read;
     /// `ivf`: inverted lists of FAISS; `faiss:<factory string>`: what FAISS makes of that string.
     index_type: Option<String>,

@@ -62,7 +62,7 @@ impl Job {
 
     /// Does everything but the sync that ends a turn: [`Store::sync`]. After an error the store takes nothing more.
     pub(crate) fn begin(self, store: &mut Store) -> Result<Prelude, StorageError> {
-        let applied = store.apply(self.commit);
+        let applied = store.apply(self.commit)?;
         if let Some(membership) = self.membership {
             store.note_membership(membership);
         }

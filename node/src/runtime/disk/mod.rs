@@ -76,7 +76,7 @@ pub trait DiskFile: Send {
 }
 
 /// A file that is being read.
-pub trait DiskReader: Send {
+pub trait DiskReader: Send + Sync {
     /// The file's size, bytes.
     fn len(&self) -> io::Result<u64>;
 

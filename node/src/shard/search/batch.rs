@@ -7,9 +7,9 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::super::snapshot_filter::SnapshotFilter;
-use super::{Engine, Ranking, ShardQuery, best_of, pieces, search, values_of};
-use crate::runtime::{ComputePool, PoolError};
-use crate::storage::Snapshot;
+use super::{Engine, Ranking, SearchFailure, ShardQuery, best_of, pieces, search, values_of};
+use crate::runtime::ComputePool;
+use crate::storage::{Snapshot, StorageError};
 
 /// Queries that read fewer values together than this are one piece of work. About 1 ms.
 const TOGETHER_VALUES: usize = 1 << 21;
@@ -29,7 +29,7 @@ pub async fn search_batch(
     engine: Engine,
     snapshot: Arc<Snapshot>,
     queries: Vec<PlannedQuery>,
-) -> Result<Vec<Ranking>, PoolError> {
+) -> Result<Vec<Ranking>, SearchFailure> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
     let turns = turns(&snapshot, queries, pool.threads());
@@ -43,10 +43,12 @@ pub async fn search_batch(
                 Turn::Together(queries) => {
                     let rank = move |PlannedQuery { query, filter }: PlannedQuery| {
                         let whole = pieces(&snapshot, &query, 1).pop().unwrap_or_default();
-                        let best = best_of(engine, &snapshot, &query, filter.as_deref(), &whole, &stop);
-                        Ranking::of(engine.metric, snapshot.clone(), best)
+                        let best = best_of(engine, &snapshot, &query, filter.as_deref(), &whole, &stop)?;
+                        Ok(Ranking::of(engine.metric, snapshot.clone(), best))
                     };
-                    pool.run(move || queries.into_iter().map(rank).collect()).await
+                    let ranked: Result<Vec<Ranking>, StorageError> =
+                        pool.run(move || queries.into_iter().map(rank).collect()).await?;
+                    Ok(ranked?)
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::snapshot_filter::SnapshotFilter;
-use super::{Engine, Ranking, ShardQuery, rank};
-use crate::runtime::{ComputePool, PoolError};
+use super::{Engine, Ranking, SearchFailure, ShardQuery, rank};
+use crate::runtime::ComputePool;
 use crate::search::{Group, GroupBy, GroupCounter};
 use crate::storage::Snapshot;
 
@@ -23,7 +23,7 @@ pub(super) async fn search(
     query: &ShardQuery,
     filter: Option<Arc<SnapshotFilter>>,
     by: GroupBy,
-) -> Result<Ranking, PoolError> {
+) -> Result<Ranking, SearchFailure> {
     let (wanted, by) = (query.top_k, Arc::new(by));
     let mut rows = (wanted * ROWS_PER_HIT).min(ROWS_MAX);
     loop {

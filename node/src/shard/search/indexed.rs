@@ -5,14 +5,14 @@ use std::sync::Once;
 
 use tracing::error;
 use vectorsphere_index::faiss::FaissIndex;
-use vectorsphere_index::{Plan, Query, RowMask, Scratch, Selection, TopK, Touched, offer, scan};
+use vectorsphere_index::{Plan, Query, RowMask, Scratch, Selection, TopK, Touched, offer};
 
 use super::super::snapshot_filter::SnapshotFilter;
 use super::{Engine, ShardQuery};
 use crate::filter::index::Selection as FilterSelection;
 use crate::search::SearchPlan;
-use crate::storage::Snapshot;
 use crate::storage::segment::{SegmentIndex, SegmentView};
+use crate::storage::{Snapshot, StorageError};
 
 /// Rows whose metadata are looked at to see how many pass a filter, and how many of them make it worth looking at metadata
 /// on the way only: elsewhere every row's are read before.
@@ -54,7 +54,7 @@ impl Indexed<'_> {
         is_wanted: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
+    ) -> Result<(SearchPlan, Touched), StorageError> {
         let Indexed { segment, snapshot, .. } = self;
         let visible = |row: u32| segment.is_live(row, snapshot.lsn) && is_wanted(row);
         let Some((filter, place)) = self.filter else {
@@ -85,7 +85,7 @@ impl Indexed<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
+    ) -> Result<(SearchPlan, Touched), StorageError> {
         let segment = self.segment;
         let rows = segment.len();
         let metadata = |row: u32| segment.metadata_json(row);
@@ -113,7 +113,7 @@ impl Indexed<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
+    ) -> Result<(SearchPlan, Touched), StorageError> {
         match (self.index, selection) {
             (SegmentIndex::Graph(graph), _) => {
                 let (kernels, rows) = (self.engine.kernels, self.segment.rows());
@@ -121,8 +121,8 @@ impl Indexed<'_> {
                 let effort = (width, graph.calibration().entries());
                 let touched = SCRATCH.with_borrow_mut(|scratch| {
                     graph.search(kernels, rows, self.target, effort, selection, visible, key, top, scratch)
-                });
-                (plan(touched.plan, width), touched)
+                })?;
+                Ok((plan(touched.plan, width), touched))
             }
             (SegmentIndex::Faiss(index), Selection::Mask(mask)) => {
                 self.search_faiss(index, |row| mask.contains(row) && visible(row), key, top)
@@ -139,20 +139,20 @@ impl Indexed<'_> {
         visible: impl Fn(u32) -> bool,
         key: impl Fn(u32) -> K,
         top: &mut TopK<K>,
-    ) -> (SearchPlan, Touched) {
+    ) -> Result<(SearchPlan, Touched), StorageError> {
         let (kernels, rows, query) = (self.engine.kernels, self.segment.rows(), self.query);
         let touched = |rows: usize| Touched { plan: Plan::Scan, hops: 0, vertices: 0, rows };
         match index.search(&query.vector, query.top_k, query.faiss_effort(), &visible) {
             Ok(candidates) => {
                 let count = candidates.len();
-                offer(kernels, rows, candidates, self.target, key, top);
-                (SearchPlan::Faiss, touched(count))
+                offer(kernels, rows, candidates, self.target, key, top)?;
+                Ok((SearchPlan::Faiss, touched(count)))
             }
             Err(error) => {
                 // Told once: every search may fail.
                 FAISS_FAILED.call_once(|| error!(%error, "FAISS failed to search, segments are scanned"));
-                scan(kernels, rows, 0..self.segment.len(), self.target, visible, key, top);
-                (SearchPlan::Scan, touched(rows.len()))
+                rows.scan(kernels, 0..self.segment.len(), self.target, visible, key, top)?;
+                Ok((SearchPlan::Scan, touched(rows.len())))
             }
         }
     }

@@ -7,7 +7,7 @@ use super::oracle::{Entry, Oracle, Row};
 use crate::ids::{Epoch, Lsn};
 use crate::runtime::disk::MemoryDisk;
 use crate::storage::checkpoint::CheckpointJob;
-use crate::storage::tests::{identity, open, place, read_log};
+use crate::storage::tests::{identity, in_memory, open_at, place, read_log};
 use crate::storage::{
     OpenReport, PinnedCheckpoint, Positions, Record, ReplicaMeta, Snapshot, SnapshotWriter, StorageError,
     Store,
@@ -35,7 +35,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(disk: MemoryDisk, replica: u8) -> Node {
         Store::format(&place(&disk), identity(replica)).expect("fresh");
-        let (store, _) = open(&disk).expect("fresh");
+        let (store, _) = open_at(in_memory(&disk), &disk).expect("fresh");
         Node {
             disk,
             store: Some(store),
@@ -83,7 +83,7 @@ impl Node {
     /// Applies what is committed up to `commit`, and checks what readers see then.
     pub(super) fn apply(&mut self, commit: Lsn) {
         let (before, durable) = (self.positions().applied, self.positions().durable);
-        let applied = self.store().apply(commit);
+        let applied = self.store().apply(commit).expect("rows can be read");
         let upto = commit.min(durable);
         let ended = self.log.iter().rev().map(|entry| entry.last).find(|last| *last <= upto);
         assert_eq!(applied, ended.unwrap_or(Lsn::ZERO).max(before));
@@ -128,7 +128,7 @@ impl Node {
         }
         // A fault may strike while opening, too.
         let (store, report) = loop {
-            match open(&self.disk) {
+            match open_at(in_memory(&self.disk), &self.disk) {
                 Ok(opened) => break opened,
                 Err(error) => {
                     assert!(!error.is_lasting(), "{error}");
@@ -201,7 +201,7 @@ impl Node {
         assert_eq!(rows_of(&snapshot), self.applied.documents);
         for number in 0..40 {
             let id = format!("id{number}");
-            let found = reader.get(&id, true);
+            let found = reader.get(&id, true).expect("rows can be read");
             let row = found.map(|(document, version)| {
                 (document.vector, document.metadata.as_json().to_owned(), version)
             });
@@ -229,7 +229,7 @@ impl Node {
 }
 
 fn rows_of(snapshot: &Snapshot) -> BTreeMap<String, Row> {
-    let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true);
+    let (documents, more) = snapshot.list("", 1 << 20, usize::MAX, true).expect("rows can be read");
     assert!(!more);
     assert_eq!(documents.len() as u64, snapshot.documents);
     let versions = snapshot.segments.iter().flat_map(|segment| {

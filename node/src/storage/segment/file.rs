@@ -29,14 +29,18 @@
 use std::path::{Path, PathBuf};
 
 use crc32c::{crc32c, crc32c_append};
-use vectorsphere_index::StorageType;
+use vectorsphere_index::{StorageType, norm};
 
-use super::{MutableSegment, SegmentId, SegmentView};
+use super::entries::Entries;
+use super::row_cache::RowCache;
+use super::rows::{DiskRows, PageTable, RowPlace};
+use super::{Ancestor, MutableSegment, SegmentId, SegmentView};
 use crate::document::Metadata;
 use crate::ids::{DocumentId, Lsn};
 use crate::runtime::disk::{Disk, DiskFile, DiskReader};
 use crate::storage::StorageError;
 use crate::storage::checkpoint::StopFlag;
+use crate::storage::digest;
 
 const MAGIC: [u8; 8] = *b"VSROWS\r\n";
 /// Of files with values of four bytes, which earlier versions read, and of two.
@@ -66,8 +70,25 @@ pub fn path_of(directory: &Path, id: SegmentId) -> PathBuf {
     directory.join("segments").join(format!("{:08x}.rows", id.0))
 }
 
-/// Writes a segment that is ordered by id, durably but for its name. Returns the file's size. Gives up between two
-/// stripes when `stop` is raised.
+/// What is in a segment's file beside its number.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::storage) struct Shape {
+    /// Values of each vector.
+    pub(in crate::storage) dimension: u32,
+    /// How they are kept.
+    pub(in crate::storage) storage_type: StorageType,
+}
+
+/// A row as it is written.
+pub(in crate::storage) struct FileRow<'r> {
+    pub(in crate::storage) id: &'r str,
+    pub(in crate::storage) vector: &'r [f32],
+    pub(in crate::storage) metadata: &'r [u8],
+    pub(in crate::storage) created: Lsn,
+}
+
+/// Writes a segment that is in memory and ordered by id, durably but for its name. Returns the file's size. Gives up between
+/// two stripes when `stop` is raised.
 pub(in crate::storage) fn write(
     disk: &dyn Disk,
     path: &Path,
@@ -75,31 +96,87 @@ pub(in crate::storage) fn write(
     stop: &StopFlag,
 ) -> Result<u64, StorageError> {
     assert!(segment.is_by_id(), "only ordered rows are written");
-    let file = disk.create(path).map_err(StorageError::write(path))?;
-    let mut writer = Writer { file, path, seed: rand::random(), bytes: 0 };
-    writer.header(segment)?;
-    let mut first = 0;
-    while first < segment.len() {
-        stop.check()?;
-        first = writer.stripe(segment, first)?;
+    let rows = segment.rows();
+    let shape = Shape { dimension: rows.dimension() as u32, storage_type: rows.storage_type() };
+    let mut writer = Writer::create(disk, path, segment.id(), shape)?;
+    for row in 0..segment.len() {
+        let (id, metadata, created) =
+            (segment.document_id(row), segment.metadata_json(row), segment.created(row));
+        if writer.push(&FileRow { id, vector: &rows.row(row)?, metadata, created })? {
+            stop.check()?;
+        }
     }
-    writer.block(END, segment.len(), 0, &[])?;
-    writer.file.sync().map_err(StorageError::sync(path))?;
+    writer.end()?;
     Ok(writer.bytes)
 }
 
-/// Reads a segment into memory and checks every byte of it.
+/// Writes a segment whose vectors stay in its file, row by row, ordered by id.
+pub(in crate::storage) struct OnDiskWriter<'p> {
+    writer: Writer<'p>,
+    id: SegmentId,
+    entries: Entries,
+}
+
+impl<'p> OnDiskWriter<'p> {
+    pub(in crate::storage) fn create(
+        disk: &dyn Disk,
+        path: &'p Path,
+        id: SegmentId,
+        shape: Shape,
+    ) -> Result<OnDiskWriter<'p>, StorageError> {
+        let mut writer = Writer::create(disk, path, id, shape)?;
+        writer.pages = Some(PageTable::new(shape.storage_type, shape.dimension as usize));
+        Ok(OnDiskWriter { writer, id, entries: Entries::default() })
+    }
+
+    /// Adds a row. True when a stripe was written.
+    pub(in crate::storage) fn push(&mut self, row: &FileRow<'_>) -> Result<bool, StorageError> {
+        self.entries.push(row.id, row.metadata, row.created);
+        self.writer.push(row)
+    }
+
+    /// Makes the file durable but for its name; returns the segment and the file's size.
+    pub(in crate::storage) fn end(
+        mut self,
+        disk: &dyn Disk,
+        cache: &RowCache,
+        ancestor: Option<Ancestor>,
+    ) -> Result<(SegmentView, u64), StorageError> {
+        self.writer.end()?;
+        let (path, pages) = (self.writer.path, self.writer.pages.expect("made with them"));
+        let reader = disk.open(path).map_err(StorageError::read(path))?;
+        let rows = DiskRows::new(reader, path.to_path_buf(), pages, cache.clone());
+        Ok((SegmentView::on_disk(self.id, rows, &self.entries, ancestor), self.writer.bytes))
+    }
+}
+
+/// Reads a segment and checks every byte of it. Its vectors stay in memory, or in the file.
 pub(in crate::storage) fn read(
     disk: &dyn Disk,
     path: &Path,
     id: SegmentId,
-    dimension: u32,
-    storage_type: StorageType,
+    shape: Shape,
+    place: &RowPlace,
 ) -> Result<SegmentView, StorageError> {
-    let mut reader = Reader::open(disk, path, id, dimension, storage_type)?;
-    let mut segment = MutableSegment::new(id, dimension, storage_type);
-    while reader.stripe(&mut segment)? {}
-    Ok(segment.into_ordered(None))
+    let Shape { dimension, storage_type } = shape;
+    let mut reader = Reader::open(disk, path, id, shape)?;
+    let cache = match place {
+        RowPlace::Memory => {
+            let mut segment = MutableSegment::new(id, dimension, storage_type);
+            while reader.stripe(&mut segment)?.is_some() {}
+            return Ok(segment.into_ordered(None));
+        }
+        RowPlace::Disk(cache) => cache,
+    };
+    let (mut pages, mut entries) = (PageTable::new(storage_type, dimension as usize), Entries::default());
+    loop {
+        let mut stripe = MutableSegment::new(id, dimension, storage_type);
+        let Some(vectors) = reader.stripe(&mut stripe)? else { break };
+        pages.push(vectors.offset, &vectors.bytes, (0..stripe.len() as u32).map(|row| stripe.digest(row)));
+        stripe.copy_entries(&mut entries);
+    }
+    let rows = DiskRows::new(reader.reader, path.to_path_buf(), pages, cache.clone());
+    Ok(SegmentView::on_disk(id, rows, &entries, None))
 }
 
 /// Checks every byte of a segment's file, a stripe at a time. Returns its rows.
@@ -107,11 +184,11 @@ pub(in crate::storage) fn check(
     disk: &dyn Disk,
     path: &Path,
     id: SegmentId,
-    dimension: u32,
-    storage_type: StorageType,
+    shape: Shape,
 ) -> Result<u32, StorageError> {
-    let mut reader = Reader::open(disk, path, id, dimension, storage_type)?;
-    while reader.stripe(&mut MutableSegment::new(id, dimension, storage_type))? {}
+    let Shape { dimension, storage_type } = shape;
+    let mut reader = Reader::open(disk, path, id, shape)?;
+    while reader.stripe(&mut MutableSegment::new(id, dimension, storage_type))?.is_some() {}
     Ok(reader.rows)
 }
 
@@ -119,20 +196,58 @@ struct Writer<'p> {
     file: Box<dyn DiskFile>,
     path: &'p Path,
     seed: u64,
+    storage_type: StorageType,
     bytes: u64,
+    /// Rows that are written, and those of the stripe that is being made.
+    written: u32,
+    rows: u32,
+    vectors: Vec<u8>,
+    entries: Vec<u8>,
+    texts: Vec<u8>,
+    /// Filled when the vectors are to be read from the file, with the digests of the stripe's rows.
+    pages: Option<PageTable>,
+    digests: Vec<u128>,
 }
 
-impl Writer<'_> {
+impl<'p> Writer<'p> {
+    fn create(
+        disk: &dyn Disk,
+        path: &'p Path,
+        id: SegmentId,
+        shape: Shape,
+    ) -> Result<Writer<'p>, StorageError> {
+        let file = disk.create(path).map_err(StorageError::write(path))?;
+        let (vectors, entries, texts, digests) = Default::default();
+        let (seed, storage_type) = (rand::random(), shape.storage_type);
+        let (bytes, written, rows, pages) = (0, 0, 0, None);
+        let mut writer = Writer {
+            file,
+            path,
+            seed,
+            storage_type,
+            bytes,
+            written,
+            rows,
+            vectors,
+            entries,
+            texts,
+            pages,
+            digests,
+        };
+        writer.header(id, shape.dimension)?;
+        Ok(writer)
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.bytes += bytes.len() as u64;
         self.file.append(bytes).map_err(StorageError::write(self.path))
     }
 
-    fn header(&mut self, segment: &SegmentView) -> Result<(), StorageError> {
+    fn header(&mut self, id: SegmentId, dimension: u32) -> Result<(), StorageError> {
         let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        let (version, _) = numbers_of(segment.rows().storage_type());
-        for number in [version, segment.id().0, segment.rows().dimension() as u32] {
+        let (version, _) = numbers_of(self.storage_type);
+        for number in [version, id.0, dimension] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.seed.to_le_bytes());
@@ -140,26 +255,48 @@ impl Writer<'_> {
         self.append(&bytes)
     }
 
-    /// Writes the rows from `first` on that fit into a stripe; returns the row after them.
-    fn stripe(&mut self, segment: &SegmentView, first: u32) -> Result<u32, StorageError> {
-        let (mut vectors, mut entries, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-        let storage_type = segment.rows().storage_type();
-        let mut row = first;
-        while row < segment.len() && vectors.len() < STRIPE_BYTES && texts.len() < STRIPE_BYTES {
-            storage_type.append_bytes(&segment.rows().row(row), &mut vectors);
-            let (id, metadata) = (segment.document_id(row).as_bytes(), segment.metadata_json(row));
-            entries.extend_from_slice(&segment.created(row).0.to_le_bytes());
-            entries.extend_from_slice(&segment.rows().norm(row).to_le_bytes());
-            entries.extend_from_slice(&(id.len() as u32).to_le_bytes());
-            entries.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
-            texts.extend_from_slice(id);
-            texts.extend_from_slice(metadata);
-            row += 1;
+    /// Adds a row to the stripe, and writes the stripe when it is full; true then.
+    fn push(&mut self, row: &FileRow<'_>) -> Result<bool, StorageError> {
+        let FileRow { id, vector, metadata, created } = *row;
+        self.storage_type.append_bytes(vector, &mut self.vectors);
+        self.entries.extend_from_slice(&created.0.to_le_bytes());
+        self.entries.extend_from_slice(&norm(vector).to_le_bytes());
+        self.entries.extend_from_slice(&(id.len() as u32).to_le_bytes());
+        self.entries.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
+        self.texts.extend_from_slice(id.as_bytes());
+        self.texts.extend_from_slice(metadata);
+        if self.pages.is_some() {
+            self.digests.push(digest::of_row(id, created, vector, metadata));
         }
+        self.rows += 1;
+        let is_full = self.vectors.len() >= STRIPE_BYTES || self.texts.len() >= STRIPE_BYTES;
+        if is_full {
+            self.stripe()?;
+        }
+        Ok(is_full)
+    }
+
+    /// Writes the stripe's two blocks.
+    fn stripe(&mut self) -> Result<(), StorageError> {
+        let [vectors, mut entries, texts] =
+            [&mut self.vectors, &mut self.entries, &mut self.texts].map(std::mem::take);
         entries.extend_from_slice(&texts);
-        self.block(numbers_of(storage_type).1, first, row - first, &vectors)?;
-        self.block(ENTRIES, first, row - first, &entries)?;
-        Ok(row)
+        if let Some(pages) = &mut self.pages {
+            pages.push(self.bytes + BLOCK_HEADER_BYTES as u64, &vectors, self.digests.drain(..));
+        }
+        let (first, rows) = (self.written, std::mem::take(&mut self.rows));
+        self.block(numbers_of(self.storage_type).1, first, rows, &vectors)?;
+        self.block(ENTRIES, first, rows, &entries)?;
+        self.written += rows;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), StorageError> {
+        if self.rows > 0 {
+            self.stripe()?;
+        }
+        self.block(END, self.written, 0, &[])?;
+        self.file.sync().map_err(StorageError::sync(self.path))
     }
 
     fn block(&mut self, kind: u32, first: u32, rows: u32, payload: &[u8]) -> Result<(), StorageError> {
@@ -187,6 +324,12 @@ struct Reader<'p> {
     last_id: String,
 }
 
+/// The vectors of a stripe, as they are in the file.
+struct StripeVectors {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
 struct Block {
     kind: u32,
     first: u32,
@@ -200,9 +343,9 @@ impl<'p> Reader<'p> {
         disk: &dyn Disk,
         path: &'p Path,
         id: SegmentId,
-        dimension: u32,
-        storage_type: StorageType,
+        shape: Shape,
     ) -> Result<Reader<'p>, StorageError> {
+        let Shape { dimension, storage_type } = shape;
         let reader = disk.open(path).map_err(StorageError::read(path))?;
         let length = reader.len().map_err(StorageError::read(path))?;
         let mut reader = Reader {
@@ -257,16 +400,17 @@ impl<'p> Reader<'p> {
         Ok(())
     }
 
-    /// Appends the rows of the next stripe; `false` at the end block.
-    fn stripe(&mut self, segment: &mut MutableSegment) -> Result<bool, StorageError> {
+    /// Appends the rows of the next stripe; `None` at the end block.
+    fn stripe(&mut self, segment: &mut MutableSegment) -> Result<Option<StripeVectors>, StorageError> {
         let vectors = self.block()?;
+        let offset = self.offset - vectors.payload.len() as u64;
         let row = self.rows;
         if vectors.first != row {
             return Err(self.damaged(format!("has row {} in place of row {row}", vectors.first)));
         }
         if vectors.kind == END {
             return if self.offset == self.length {
-                Ok(false)
+                Ok(None)
             } else {
                 Err(self.damaged("goes on behind its end"))
             };
@@ -279,7 +423,7 @@ impl<'p> Reader<'p> {
             return Err(self.damaged(format!("has blocks at row {row} that do not belong together")));
         }
         self.push_rows(segment, &vectors, &entries)?;
-        Ok(true)
+        Ok(Some(StripeVectors { offset, bytes: vectors.payload }))
     }
 
     fn push_rows(
@@ -365,15 +509,25 @@ mod tests {
         segment.into_ordered(None)
     }
 
+    fn shape(storage_type: StorageType) -> Shape {
+        Shape { dimension: 5, storage_type }
+    }
+
+    /// Vectors in memory, and in the file.
+    fn places() -> [RowPlace; 2] {
+        [RowPlace::Memory, RowPlace::Disk(RowCache::new(1 << 20, Default::default()))]
+    }
+
     fn equal(a: &SegmentView, b: &SegmentView) -> bool {
         let bits = |view: &SegmentView, row| -> Vec<u32> {
-            view.rows().row(row).iter().map(|value| value.to_bits()).collect()
+            view.rows().row(row).expect("readable").iter().map(|value| value.to_bits()).collect()
         };
         a.len() == b.len()
             && (0..a.len()).all(|row| {
                 a.document_id(row) == b.document_id(row)
                     && a.metadata_json(row) == b.metadata_json(row)
                     && a.created(row) == b.created(row)
+                    && a.digest(row) == b.digest(row)
                     && bits(a, row) == bits(b, row)
             })
     }
@@ -387,11 +541,13 @@ mod tests {
             let written = segment(rows, storage_type);
             let bytes = write(&disk, &path, &written, &StopFlag::default()).expect("written");
             assert_eq!(bytes, disk.read(&path).expect("there").len() as u64);
-            let whole = read(&disk, &path, SegmentId(3), 5, storage_type).expect("whole");
-            assert!(equal(&written, &whole), "{rows} rows as {storage_type:?}");
-            assert_eq!(check(&disk, &path, SegmentId(3), 5, storage_type).expect("whole"), rows);
+            for place in places() {
+                let whole = read(&disk, &path, SegmentId(3), shape(storage_type), &place).expect("whole");
+                assert!(equal(&written, &whole), "{rows} rows as {storage_type:?} in {place:?}");
+            }
+            assert_eq!(check(&disk, &path, SegmentId(3), shape(storage_type)).expect("whole"), rows);
             for other in StorageType::ALL.into_iter().filter(|other| rows > 0 && *other != storage_type) {
-                let read = read(&disk, &path, SegmentId(3), 5, other);
+                let read = read(&disk, &path, SegmentId(3), shape(other), &RowPlace::Memory);
                 assert!(matches!(read, Err(StorageError::Damaged { .. })), "{storage_type:?} as {other:?}");
             }
         }
@@ -406,8 +562,11 @@ mod tests {
             let bytes = disk.read(&path).expect("there");
             let is_damaged = |bytes: Vec<u8>| {
                 disk.overwrite(&path, bytes);
-                let checked = check(&disk, &path, SegmentId(3), 5, storage_type);
-                assert_eq!(checked.is_ok(), read(&disk, &path, SegmentId(3), 5, storage_type).is_ok());
+                let checked = check(&disk, &path, SegmentId(3), shape(storage_type));
+                for place in places() {
+                    let read = read(&disk, &path, SegmentId(3), shape(storage_type), &place);
+                    assert_eq!(checked.is_ok(), read.is_ok());
+                }
                 matches!(checked, Err(StorageError::Damaged { .. }))
             };
             for bit in 0..bytes.len() * 8 {
@@ -418,6 +577,56 @@ mod tests {
             assert!((0..bytes.len()).all(|length| is_damaged(bytes[..length].to_vec())));
             assert!(is_damaged([&bytes[..], &[0]].concat()));
             assert!(!is_damaged(bytes));
+        }
+    }
+
+    #[test]
+    fn a_segment_written_to_stay_on_disk_has_the_same_file_and_rows() {
+        let disk = MemoryDisk::new(1);
+        let cache = RowCache::new(1 << 20, Default::default());
+        for (rows, storage_type) in StorageType::ALL.map(|storage_type| (70_000, storage_type)) {
+            let source = segment(rows, storage_type);
+            let [path, other] =
+                ["a", "b"].map(|name| PathBuf::from(format!("{}.{name}", storage_type.as_str())));
+            let mut writer =
+                OnDiskWriter::create(&disk, &path, SegmentId(3), shape(storage_type)).expect("created");
+            for row in 0..rows {
+                let vector = source.rows().row(row).expect("in memory");
+                let (id, metadata, created) =
+                    (source.document_id(row), source.metadata_json(row), source.created(row));
+                writer.push(&FileRow { id, vector: &vector, metadata, created }).expect("written");
+            }
+            let (written, bytes) = writer.end(&disk, &cache, None).expect("written");
+            assert!(written.rows().is_on_disk() && equal(&source, &written), "{storage_type:?}");
+            assert_eq!(write(&disk, &other, &source, &StopFlag::default()).expect("written"), bytes);
+            let back = read(&disk, &path, SegmentId(3), shape(storage_type), &RowPlace::Memory);
+            assert!(equal(&source, &back.expect("whole")));
+        }
+    }
+
+    #[test]
+    fn every_bit_that_flips_in_a_vector_after_it_was_checked_is_seen_when_it_is_read() {
+        let disk = MemoryDisk::new(1);
+        for storage_type in StorageType::ALL {
+            let path = PathBuf::from(storage_type.as_str());
+            write(&disk, &path, &segment(3, storage_type), &StopFlag::default()).expect("written");
+            let bytes = disk.read(&path).expect("there");
+            // No page stays in memory.
+            let place = RowPlace::Disk(RowCache::new(0, Default::default()));
+            let rows = read(&disk, &path, SegmentId(3), shape(storage_type), &place).expect("whole");
+            let [first, vectors] =
+                [FILE_HEADER_BYTES + BLOCK_HEADER_BYTES, 3 * 5 * storage_type.value_bytes()];
+            for bit in first * 8..(first + vectors) * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                disk.overwrite(&path, flipped);
+                assert!(matches!(rows.rows().row(1), Err(StorageError::Damaged { .. })), "bit {bit}");
+                assert!(matches!(rows.rows().load(), Err(StorageError::Damaged { .. })), "bit {bit}");
+            }
+            disk.overwrite(&path, bytes[..first + vectors - 1].to_vec());
+            assert!(matches!(rows.rows().row(1), Err(StorageError::Read { .. })), "cut off");
+            disk.overwrite(&path, bytes);
+            assert!(rows.rows().row(1).is_ok());
         }
     }
 }

@@ -11,18 +11,24 @@ pub(in crate::storage) mod faiss_file;
 pub mod file;
 pub(in crate::storage) mod graph_file;
 mod index;
+mod row_cache;
+mod rows;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use vectorsphere_index::{Graph, Rows, RowsView, StorageType};
+use vectorsphere_index::{Graph, Rows, StorageType};
 
 use self::dead_rows::DeadRows;
 use self::entries::{Entries, EntriesView};
 pub(super) use self::index::Ancestor;
 pub use self::index::SegmentIndex;
-use super::digest;
+pub use self::row_cache::{RowCache, RowCacheMetrics};
+use self::rows::DiskRows;
+pub(in crate::storage) use self::rows::RowCursor;
+pub use self::rows::{RowPlace, SegmentRows};
+use super::{StorageError, digest};
 use crate::document::{Document, Metadata};
 use crate::ids::{DocumentId, Lsn};
 
@@ -34,7 +40,7 @@ pub struct SegmentId(pub u32);
 #[derive(Clone, Debug)]
 pub struct SegmentView {
     id: SegmentId,
-    rows: RowsView,
+    rows: SegmentRows,
     entries: EntriesView,
     sealed: Option<Arc<Sealed>>,
 }
@@ -77,15 +83,21 @@ impl MutableSegment {
 
     /// The rows as they are now.
     pub fn view(&self) -> SegmentView {
-        SegmentView { id: self.id, rows: self.rows.view(), entries: self.entries.view(), sealed: None }
+        let rows = SegmentRows::Memory(self.rows.view());
+        SegmentView { id: self.id, rows, entries: self.entries.view(), sealed: None }
     }
 
     /// The rows for good, which were appended in ascending order of their ids.
     pub(super) fn into_ordered(self, ancestor: Option<Ancestor>) -> SegmentView {
-        let dead = DeadRows::none(self.rows.len() as u32);
-        let ancestor = Mutex::new(ancestor.map(Arc::new));
-        let sealed = Some(Arc::new(Sealed { dead, index: OnceLock::new(), ancestor }));
+        let sealed = Some(Sealed::of(self.rows.len() as u32, ancestor));
         SegmentView { sealed, ..self.view() }
+    }
+
+    /// Appends what each row has beside its vector.
+    fn copy_entries(&self, to: &mut Entries) {
+        for row in 0..self.rows.len() as u32 {
+            to.push(self.entries.id(row), self.entries.metadata(row), self.entries.created(row));
+        }
     }
 
     /// The segment's number.
@@ -105,7 +117,7 @@ impl MutableSegment {
 
     /// A row's part in the content digest.
     pub fn digest(&self, row: u32) -> u128 {
-        row_digest(&self.rows, &self.entries, row)
+        digest_of(&self.entries, row, &self.rows.row(row))
     }
 
     /// Norm of a row's vector.
@@ -149,7 +161,22 @@ impl MutableSegment {
     }
 }
 
+impl Sealed {
+    fn of(rows: u32, ancestor: Option<Ancestor>) -> Arc<Sealed> {
+        let ancestor = Mutex::new(ancestor.map(Arc::new));
+        Arc::new(Sealed { dead: DeadRows::none(rows), index: OnceLock::new(), ancestor })
+    }
+}
+
 impl SegmentView {
+    /// A segment whose vectors are in a file.
+    fn on_disk(id: SegmentId, rows: DiskRows, entries: &Entries, ancestor: Option<Ancestor>) -> SegmentView {
+        let rows = SegmentRows::Disk(Arc::new(rows));
+        assert_eq!(rows.len(), entries.len(), "vectors and entries of the same rows");
+        let sealed = Some(Sealed::of(rows.len() as u32, ancestor));
+        SegmentView { id, rows, entries: entries.view(), sealed }
+    }
+
     /// The segment's number.
     pub fn id(&self) -> SegmentId {
         self.id
@@ -166,7 +193,7 @@ impl SegmentView {
     }
 
     /// The vectors.
-    pub fn rows(&self) -> &RowsView {
+    pub fn rows(&self) -> &SegmentRows {
         &self.rows
     }
 
@@ -195,9 +222,12 @@ impl SegmentView {
         self.created(row) <= lsn && lsn < self.deleted(row)
     }
 
-    /// A row's part in the content digest.
+    /// A row's part in the content digest. Of vectors in a file as it was when they were written or read.
     pub fn digest(&self, row: u32) -> u128 {
-        row_digest(&self.rows, &self.entries, row)
+        match &self.rows {
+            SegmentRows::Memory(rows) => digest_of(&self.entries, row, &rows.row(row)),
+            SegmentRows::Disk(rows) => rows.digest(row),
+        }
     }
 
     /// Makes a row invisible from `lsn` on.
@@ -270,12 +300,15 @@ impl SegmentView {
     }
 
     /// A row's document; its vector is empty when it is not wanted.
-    pub fn document(&self, row: u32, with_vector: bool) -> Document {
-        Document {
+    ///
+    /// # Errors
+    /// When the vector cannot be read, or is not what was written.
+    pub fn document(&self, row: u32, with_vector: bool) -> Result<Document, StorageError> {
+        Ok(Document {
             id: DocumentId::parse(self.document_id(row)).expect("only parsed ids are stored"),
-            vector: if with_vector { self.rows.row(row).into_owned() } else { Vec::new() },
+            vector: if with_vector { self.rows.row(row)?.into_owned() } else { Vec::new() },
             metadata: self.metadata(row),
-        }
+        })
     }
 
     /// Metadata of a row.
@@ -318,6 +351,6 @@ pub(in crate::storage) fn is_index_name(name: &str) -> bool {
     [graph_file::EXTENSION, faiss_file::EXTENSION].iter().any(|extension| name.ends_with(extension))
 }
 
-fn row_digest(rows: &RowsView, entries: &EntriesView, row: u32) -> u128 {
-    digest::of_row(entries.id(row), entries.created(row), &rows.row(row), entries.metadata(row))
+fn digest_of(entries: &EntriesView, row: u32, vector: &[f32]) -> u128 {
+    digest::of_row(entries.id(row), entries.created(row), vector, entries.metadata(row))
 }

@@ -6,18 +6,29 @@ use super::*;
 
 /// Commits batches, with checkpoints now and then; returns the documents at the end of each batch.
 fn write(store: &mut Store, random: &mut SmallRng, history: &mut Vec<State>, batches: usize) {
+    try_write(store, random, history, batches).expect("the disk says that all is well");
+}
+
+/// The same until the store notices that the disk did worse than fail.
+fn try_write(
+    store: &mut Store,
+    random: &mut SmallRng,
+    history: &mut Vec<State>,
+    batches: usize,
+) -> Result<(), StorageError> {
     for _ in 0..batches {
         let batch = random_batch(random);
         let mut state = history.last().expect("it begins empty").clone();
         apply_to(&mut state, &batch).ok();
-        commit(store, vec![batch]).expect("the disk says that all is well");
+        commit(store, vec![batch])?;
         history.push(state);
         match random.random_range(0..12) {
-            0 => drop(store.checkpoint().expect("the disk says that all is well")),
-            1..4 => store.save_marks().expect("the disk says that all is well"),
+            0 => drop(store.checkpoint()?),
+            1..4 => store.save_marks()?,
             _ => {}
         }
     }
+    Ok(())
 }
 
 /// The documents that the disk has, if it is not damaged.
@@ -25,7 +36,7 @@ fn documents_on(disk: &MemoryDisk) -> Option<State> {
     match open(disk) {
         Ok((mut store, _)) => {
             assert_eq!(store.digest().content, store.reader().snapshot().content_digest());
-            store.apply(store.end());
+            store.apply(store.end()).expect("rows can be read");
             Some(documents_of(&store.reader().snapshot()))
         }
         Err(error) => {
@@ -45,7 +56,12 @@ fn a_misdirected_write_is_found_or_does_no_harm() {
         let mut store = open_and_lead(&disk).expect("fresh");
         write(&mut store, &mut random, &mut history, 20);
         disk.misdirect_next_append();
-        write(&mut store, &mut random, &mut history, 10);
+        if let Err(error) = try_write(&mut store, &mut random, &mut history, 10) {
+            // A merge, or new metadata, read vectors of a segment that was written over.
+            assert!(error.is_lasting(), "{error}");
+            damaged += 1;
+            continue;
+        }
         store.close().expect("the disk says that all is well");
         match documents_on(&disk) {
             Some(found) => assert_eq!(Some(&found), history.last(), "seed {seed}"),

@@ -39,7 +39,7 @@ fn refusal(store: &mut Store, records: Vec<Record>) -> String {
 #[test]
 fn a_follower_becomes_equal_however_the_records_are_cut_into_messages() {
     let (_, mut primary, records) = primary(10);
-    primary.apply(primary.end());
+    primary.apply(primary.end()).expect("rows can be read");
     for size in [1, 2, 3, 7, 100] {
         let (_, mut follower) = follower(size as u64);
         for message in records.chunks(size) {
@@ -48,7 +48,7 @@ fn a_follower_becomes_equal_however_the_records_are_cut_into_messages() {
             let positions = follower.positions();
             assert_eq!(positions.end, message.last().expect("not empty").lsn);
             assert!(positions.end.0 - positions.durable.0 <= 1, "half a batch waits for its end");
-            assert_eq!(follower.apply(positions.end), positions.durable);
+            assert_eq!(follower.apply(positions.end).expect("rows can be read"), positions.durable);
         }
         assert_eq!(follower.digest(), primary.digest());
         assert_eq!(follower.positions(), Positions { ..primary.positions() });
@@ -97,7 +97,7 @@ fn records_that_do_not_follow_are_refused_and_nothing_of_them_is_taken() {
     refusal(&mut store, wrong);
     store.receive(records[2..].to_vec()).expect("fits");
     store.sync().expect("well");
-    assert_eq!(store.apply(Lsn(99)), Lsn(7));
+    assert_eq!(store.apply(Lsn(99)).expect("rows can be read"), Lsn(7));
 }
 
 #[test]
@@ -121,8 +121,10 @@ fn a_batch_that_a_new_reign_leaves_open_is_void_everywhere() {
     assert_eq!(start.lsn, Lsn(5));
     let staged = store.stage(Epoch(2), vec![batch(vec![delete(id("a"))])]).expect("well");
     store.sync().expect("well");
-    assert_eq!(store.apply(Lsn(6)), Lsn(6));
-    let get = |store: &Store, text| store.reader().get(text, false).map(|(_, version)| version.0);
+    assert_eq!(store.apply(Lsn(6)).expect("rows can be read"), Lsn(6));
+    let get = |store: &Store, text| {
+        store.reader().get(text, false).expect("rows can be read").map(|(_, version)| version.0)
+    };
     assert_eq!((get(&store, "a"), get(&store, "b")), (None, Some(3)));
 
     // Another follower takes the same log, and so does this one after a crash.
@@ -130,11 +132,11 @@ fn a_batch_that_a_new_reign_leaves_open_is_void_everywhere() {
     other.promise(Epoch(2)).expect("well");
     other.receive([&records[..4], &[start], &staged.records[..]].concat()).expect("fits");
     other.sync().expect("well");
-    assert_eq!(other.apply(Lsn(6)), Lsn(6));
+    assert_eq!(other.apply(Lsn(6)).expect("rows can be read"), Lsn(6));
     assert_eq!(other.digest(), store.digest());
     disk.crash();
     let (mut reopened, _) = open(&disk).expect("no damage was done");
-    reopened.apply(Lsn(6));
+    reopened.apply(Lsn(6)).expect("rows can be read");
     assert_eq!(reopened.digest(), other.digest());
     assert_eq!(
         read_log(&reopened, 1).expect("whole").map(|read| read.len()),
@@ -158,7 +160,7 @@ fn follower_with_three_reigns(seed: u64) -> (MemoryDisk, Store) {
         store.sync().expect("well");
         store.log.rotate().expect("well");
     }
-    store.apply(Lsn(3));
+    store.apply(Lsn(3)).expect("rows can be read");
     store.promise(Epoch(4)).expect("well");
     (disk, store)
 }
@@ -201,10 +203,20 @@ fn a_crash_at_any_operation_of_a_cut_leaves_the_replica_before_or_after_it() {
             disk.crash();
             let (mut store, report) = open(&disk).expect("no damage was done");
             assert_eq!(report.end, Lsn(to + 2));
-            assert_eq!(store.apply(Lsn(to + 2)), Lsn(to + 2));
+            assert_eq!(store.apply(Lsn(to + 2)).expect("rows can be read"), Lsn(to + 2));
             assert_eq!(reigns_of(&store), [expected_reigns(to), vec![(4, to + 1)]].concat());
-            assert_eq!(store.reader().get("a", true).map(|(document, _)| document.vector[0]), Some(9.0));
-            assert_eq!(store.reader().get("b", false).map(|(_, version)| version.0), Some(3));
+            assert_eq!(
+                store
+                    .reader()
+                    .get("a", true)
+                    .expect("rows can be read")
+                    .map(|(document, _)| document.vector[0]),
+                Some(9.0)
+            );
+            assert_eq!(
+                store.reader().get("b", false).expect("rows can be read").map(|(_, version)| version.0),
+                Some(3)
+            );
             if outcome.is_ok() {
                 break;
             }
@@ -218,7 +230,7 @@ fn a_cut_takes_effects_and_requests_along_and_keeps_the_records_for_people() {
     let (disk, mut store) = follower(1);
     store.receive(records.clone()).expect("fits");
     store.sync().expect("well");
-    store.apply(Lsn(3));
+    store.apply(Lsn(3)).expect("rows can be read");
     store.cut(Lsn(6)).expect("well");
     assert_eq!((store.end(), store.durable()), (Lsn(6), Lsn(5)), "files hold whole batches");
     store.sync().expect("well");
@@ -289,14 +301,14 @@ fn a_cut_tail_is_remembered_until_a_later_commit_point_is_heard_of() {
         // The second opening finds no torn tail any more.
         let (mut store, report) = open(&disk).expect("whole");
         assert!(report.cut_bytes == 0 && report.tail_was_cut);
-        store.apply(report.end);
+        store.apply(report.end).expect("rows can be read");
         assert!(store.tail_was_cut(), "nothing later was committed");
         let missing = records.iter().filter(|record| record.lsn > report.end).cloned().collect();
         store.receive(missing).expect("fits");
         store.sync().expect("well");
-        store.apply(Lsn(10));
+        store.apply(Lsn(10)).expect("rows can be read");
         assert!(store.tail_was_cut(), "the replica does not have all of it");
-        store.apply(Lsn(9));
+        store.apply(Lsn(9)).expect("rows can be read");
         assert!(!store.tail_was_cut());
         store.close().expect("well");
         assert!(!open(&disk).expect("whole").1.tail_was_cut);
@@ -307,7 +319,7 @@ fn a_cut_tail_is_remembered_until_a_later_commit_point_is_heard_of() {
 #[test]
 fn the_log_is_kept_for_others_and_released_when_nobody_needs_it() {
     let (_, mut store, records) = primary(10);
-    store.apply(store.end());
+    store.apply(store.end()).expect("rows can be read");
     store.keep_from(Lsn(8)).expect("well");
     store.log.rotate().expect("well");
     store.checkpoint().expect("well");

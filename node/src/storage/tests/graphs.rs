@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vectorsphere_index::{GraphOptions, Kernels, Metric, Query, Ranked, Scratch, Selection, TopK, scan};
+use vectorsphere_index::{GraphOptions, Kernels, Metric, Query, Ranked, Scratch, Selection, TopK};
 
 use super::*;
 use crate::storage::indexing::{IndexPlace, IndexPlan, Recipe};
@@ -55,7 +55,7 @@ fn both(snapshot: &Snapshot, segment: &SegmentView) -> [Vec<Ranked<u32>>; 2] {
     let graph = segment.graph().expect("it was built or loaded");
     let live = |row: u32| segment.is_live(row, snapshot.lsn);
     let (rows, hidden) = (segment.rows(), Selection::AllBut(segment.dead_rows() as usize));
-    graph.search(
+    let searched = graph.search(
         plan.kernels,
         rows,
         &query,
@@ -66,8 +66,10 @@ fn both(snapshot: &Snapshot, segment: &SegmentView) -> [Vec<Ranked<u32>>; 2] {
         &mut walked,
         &mut Scratch::default(),
     );
+    searched.expect("rows can be read");
     let visible = |row: u32| segment.is_visible(row, snapshot.lsn);
-    scan(plan.kernels, rows, 0..segment.len(), &query, visible, |row| row, &mut scanned);
+    let scan = rows.scan(plan.kernels, 0..segment.len(), &query, visible, |row| row, &mut scanned);
+    scan.expect("rows can be read");
     [walked.into_sorted(), scanned.into_sorted()]
 }
 

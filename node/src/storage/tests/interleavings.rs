@@ -17,7 +17,7 @@ const GROUPS: u32 = 4;
 type Apply = fn(&mut Store, &AtomicU64);
 
 fn told_when_applied(store: &mut Store, told: &AtomicU64) {
-    let applied = store.apply(store.end());
+    let applied = store.apply(store.end()).expect("rows can be read");
     told.store(applied.0, Ordering::Relaxed);
 }
 
@@ -49,7 +49,7 @@ fn read(reader: &StoreReader, told: &AtomicU64) {
     let mut last = Lsn::ZERO;
     for _ in 0..3 {
         let known = Lsn(told.load(Ordering::Relaxed));
-        let found = reader.get("a", true);
+        let found = reader.get("a", true).expect("rows can be read");
         let snapshot = reader.snapshot();
         assert!(snapshot.lsn >= known.max(last), "what was told is visible, and what was visible stays");
         let version = found.as_ref().map_or(Lsn::ZERO, |(_, version)| *version);
@@ -60,7 +60,7 @@ fn read(reader: &StoreReader, told: &AtomicU64) {
         let shown = vectors.first().map(|(vector, _)| vector[0]);
         // The first record begins the reign; each group has two.
         assert_eq!(shown.unwrap_or(0.0), ((snapshot.lsn.0 - 1) / 2) as f32, "a position has one content");
-        if let Ok(newer) = reader.try_get("b", true) {
+        if let Some(newer) = reader.try_get("b", true) {
             let newer = newer.map(|(document, _)| document.vector[0]);
             assert!(newer >= shown, "a look-up after a search finds nothing older");
         }
@@ -78,7 +78,7 @@ fn apply_to_documents(store: &mut Store) -> Snapshot {
     let shared = store.shared.clone();
     let mut documents = shared.documents.write().expect("no panic under this lock");
     while let Some(batch) = store.pending.pop(store.log.durable()) {
-        store.applied.apply(&mut documents, &batch).expect("fits");
+        store.applied.apply(&mut documents, &batch, &Default::default()).expect("fits");
     }
     documents.snapshot()
 }
@@ -97,7 +97,7 @@ fn the_scenario_finds_an_owner_that_publishes_behind_the_lock() {
 fn the_scenario_finds_an_owner_that_tells_before_it_publishes() {
     let apply: Apply = |store, told| {
         told.store(store.end().0, Ordering::Relaxed);
-        store.apply(store.end());
+        store.apply(store.end()).expect("rows can be read");
     };
     assert_found(apply, "what was told is visible");
 }

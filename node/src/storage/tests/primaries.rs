@@ -46,13 +46,13 @@ fn what_waits_is_in_the_log_and_judges_later_writes_but_nobody_sees_it() {
     );
     let expected = Verdict { outcome: Err(Refusal::NoSuchDocument(id("a"))), judged_by: Lsn(4) };
     assert_eq!(refused, expected, "the delete may still be cut");
-    assert_eq!(store.apply(Lsn(4)), Lsn(1), "not durable");
+    assert_eq!(store.apply(Lsn(4)).expect("rows can be read"), Lsn(1), "not durable");
     store.sync().expect("well");
-    assert_eq!((reader.get("a", false), reader.snapshot().lsn), (None, Lsn(1)));
-    assert_eq!(store.apply(Lsn(2)), Lsn(2), "no further than what is committed");
-    assert_eq!(reader.get("a", false).map(|(_, version)| version), Some(Lsn(2)));
-    assert_eq!(store.apply(Lsn(99)), Lsn(4));
-    assert_eq!((reader.get("a", false), reader.snapshot().lsn), (None, Lsn(4)));
+    assert_eq!((reader.get("a", false).expect("rows can be read"), reader.snapshot().lsn), (None, Lsn(1)));
+    assert_eq!(store.apply(Lsn(2)).expect("rows can be read"), Lsn(2), "no further than what is committed");
+    assert_eq!(reader.get("a", false).expect("rows can be read").map(|(_, version)| version), Some(Lsn(2)));
+    assert_eq!(store.apply(Lsn(99)).expect("rows can be read"), Lsn(4));
+    assert_eq!((reader.get("a", false).expect("rows can be read"), reader.snapshot().lsn), (None, Lsn(4)));
     assert_eq!(
         stage(&mut store, vec![delete(id("a"))]).outcome,
         done(5, 0),
@@ -67,7 +67,7 @@ fn half_a_batch_is_never_applied() {
     let mut store = open_and_lead(&disk).expect("fresh");
     stage(&mut store, vec![upsert(document("a", 1.0)), upsert(document("b", 1.0))]);
     store.sync().expect("well");
-    assert_eq!([2, 3].map(|commit| store.apply(Lsn(commit))), [Lsn(1), Lsn(3)]);
+    assert_eq!([2, 3].map(|commit| store.apply(Lsn(commit)).expect("rows can be read")), [Lsn(1), Lsn(3)]);
 }
 
 #[test]
@@ -122,11 +122,11 @@ fn conditions_are_judged_by_the_version_that_will_be_current() {
             assert_eq!(verdict.judged_by, verdict.outcome.map_or(end, |receipt| receipt.lsn));
             if apply {
                 store.sync().expect("well");
-                store.apply(store.end());
+                store.apply(store.end()).expect("rows can be read");
             }
         }
         store.sync().expect("well");
-        store.apply(store.end());
+        store.apply(store.end()).expect("rows can be read");
     }
     let text = Refusal::VersionMismatch { id: id("a"), found: Lsn(0) }.to_string();
     assert_eq!(text, "document \"a\" does not exist");
@@ -150,7 +150,7 @@ fn a_repeat_is_answered_alike_while_it_waits_and_when_it_is_applied() {
         assert_eq!(staged.verdicts, expected.map(|outcome| Verdict { outcome, judged_by }), "round {round}");
         store.sync().expect("well");
         if round == 1 {
-            store.apply(Lsn(2));
+            store.apply(Lsn(2)).expect("rows can be read");
         }
     }
 }
@@ -256,9 +256,9 @@ fn what_is_committed_as_far_as_the_mark_says_is_applied_by_opening_and_the_rest_
             stage(&mut store, vec![upsert(document("a", value.into()))]);
         }
         store.sync().expect("well");
-        store.apply(Lsn(3));
+        store.apply(Lsn(3)).expect("rows can be read");
         store.save_marks().expect("well");
-        store.apply(Lsn(5));
+        store.apply(Lsn(5)).expect("rows can be read");
         disk.power_off_after(operation);
         let saved = store.save_marks().is_ok();
         disk.crash();
@@ -267,10 +267,10 @@ fn what_is_committed_as_far_as_the_mark_says_is_applied_by_opening_and_the_rest_
         assert!(applied == 5 || !saved && applied == 3, "applied up to {applied}");
         assert_eq!((report.end, store.reader().snapshot().lsn), (Lsn(7), Lsn(applied)));
         assert_eq!(
-            store.reader().get("a", true).map(|(document, _)| document),
+            store.reader().get("a", true).expect("rows can be read").map(|(document, _)| document),
             Some(document("a", applied as f32 - 2.0))
         );
-        assert_eq!(store.apply(Lsn(6)), Lsn(6));
+        assert_eq!(store.apply(Lsn(6)).expect("rows can be read"), Lsn(6));
         if saved {
             break;
         }

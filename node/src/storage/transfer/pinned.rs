@@ -14,7 +14,8 @@ use crate::storage::StorageError;
 use crate::storage::digest::Digest;
 use crate::storage::manifest::Manifest;
 use crate::storage::reigns::Reigns;
-use crate::storage::segment::{SegmentId, file};
+use crate::storage::segment::SegmentId;
+use crate::storage::segment::file::{self, Shape};
 use crate::storage::store::Store;
 
 /// Bytes that are hashed at once.
@@ -93,7 +94,8 @@ impl Pinned {
         for (id, bytes) in &self.segments {
             let path = file::path_of(&self.home, *id);
             // Damage is found here, at the replica that has it, not by whoever gets the copy.
-            file::check(disk, &path, *id, self.dimension, self.storage_type)?;
+            let shape = Shape { dimension: self.dimension, storage_type: self.storage_type };
+            file::check(disk, &path, *id, shape)?;
             let (found, blake3) = hash_file(disk, &path)?;
             if found != *bytes {
                 return Err(StorageError::damaged(

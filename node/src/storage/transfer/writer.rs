@@ -246,7 +246,7 @@ fn is_begun(disk: &dyn Disk, home: &Path, description: &SnapshotDescription) -> 
 
 /// Removes all generations but the one that counts.
 fn remove_drafts(place: &StorePlace, current: u64) -> Result<(), StorageError> {
-    let StorePlace { disk, directory } = place;
+    let StorePlace { disk, directory, .. } = place;
     let current = generation_directory(directory, current);
     for name in disk.list(directory).map_err(StorageError::read(directory))? {
         let path = directory.join(&name);

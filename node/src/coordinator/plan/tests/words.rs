@@ -47,6 +47,7 @@ impl Cluster {
             name: TableName::parse("docs").expect("valid"),
             dimension: 4,
             storage_type: Default::default(),
+            rows: Default::default(),
             metric: Metric::L2,
             index: IndexKind::Flat,
             shards: shards.len() as u32,

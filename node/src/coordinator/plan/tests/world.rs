@@ -356,6 +356,7 @@ fn table(shape: Shape) -> meta::TableRecord {
         state: meta::TableState::Active.into(),
         shard_hash: 1,
         vector_type: "f32".to_owned(),
+        rows: String::new(),
         metadata_indexes: Vec::new(),
         index_options: None,
         tenant_key: String::new(),
