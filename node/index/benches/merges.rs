@@ -250,7 +250,17 @@ impl Measured {
                 let vector = queries.row(query);
                 let (query, mut top) = (Query::new(METRIC, &vector, None), TopK::new(METRIC, TOP_K));
                 let (all, effort) = (Selection::All, (width, ENTRIES));
-                graph.search(kernels, rows, &query, effort, all, |_| true, |row| row, &mut top, &mut scratch);
+                let Ok(_) = graph.search(
+                    kernels,
+                    rows,
+                    &query,
+                    effort,
+                    all,
+                    |_| true,
+                    |row| row,
+                    &mut top,
+                    &mut scratch,
+                );
                 found.push(top.into_sorted());
             }
             self.seconds[index].push(started.elapsed().as_secs_f64());

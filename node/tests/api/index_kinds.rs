@@ -42,9 +42,10 @@ async fn recall(sandbox: &Sandbox, ef: Option<u32>, more: &Value) -> f64 {
     found as f64 / 200.0
 }
 
-/// Loads a table, waits for its index, and looks at it from all sides, before and after a restart.
+/// Loads a table, waits for its index, and looks at it from all sides, before and after a restart. With all effort its
+/// recall is more than `least`: codes are trained on the rows of each segment, and how rows fall into segments is chance.
 #[cfg(feature = "faiss")]
-async fn a_table_of_kind(index_type: &str, metric: &str) {
+async fn a_table_of_kind(index_type: &str, metric: &str, least: f64) {
     let mut sandbox = Sandbox::with(&["auto"], &[("checkpoint_log_bytes", "524288")]).await;
     let options = json!({"index_type": index_type, "metric": metric, "shards": 1});
     sandbox.table("t", DIMENSION as u32, options).await;
@@ -64,11 +65,11 @@ async fn a_table_of_kind(index_type: &str, metric: &str) {
     let everything = json!({});
     let (little, usual) =
         (recall(&sandbox, Some(1), &everything).await, recall(&sandbox, Some(1_000), &everything).await);
-    assert!(usual > 0.97 && usual >= little, "recall {usual}, with little effort {little}");
+    assert!(usual > least && usual >= little, "recall {usual}, with little effort {little}");
     for field in ["fifth", "rare"] {
         let filter = json!({"filter": {"must": [{"key": field, "match": {"value": true}}]}});
         let filtered = recall(&sandbox, Some(1_000), &filter).await;
-        assert!(filtered > 0.97, "recall {filtered} of {field}");
+        assert!(filtered > least, "recall {filtered} of {field}");
     }
     // A filter that only the nearest do not pass leaves others to find.
     let vector = vector(3);
@@ -103,25 +104,25 @@ async fn a_table_of_kind(index_type: &str, metric: &str) {
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_find_what_a_scan_finds() {
-    a_table_of_kind("ivf", "cosine").await;
+    a_table_of_kind("ivf", "cosine", 0.97).await;
 }
 
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn factory_strings_of_lists_find_what_a_scan_finds() {
-    a_table_of_kind("faiss:IVF16,PQ16x4fs", "l2").await;
+    a_table_of_kind("faiss:IVF16,PQ16x4fs", "l2", 0.85).await;
 }
 
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn factory_strings_of_graphs_find_what_a_scan_finds() {
-    a_table_of_kind("faiss:HNSW16,SQ8", "dot").await;
+    a_table_of_kind("faiss:HNSW16,SQ8", "dot", 0.97).await;
 }
 
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn factory_strings_of_codes_find_what_a_scan_finds() {
-    a_table_of_kind("faiss:PQ16x4fs,RFlat", "cosine").await;
+    a_table_of_kind("faiss:PQ16x4fs,RFlat", "cosine", 0.85).await;
 }
 
 #[cfg(feature = "faiss")]

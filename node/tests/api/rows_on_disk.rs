@@ -56,7 +56,7 @@ async fn compare(sandbox: &Sandbox, more: &Value) {
             assert!(memory.len() >= 10);
         }
     }
-    let query = |number: u32| json!({"vector": vector(number * 31), "exact": number % 2 == 0});
+    let query = |number: u32| json!({"vector": vector(number * 31), "exact": number.is_multiple_of(2)});
     let queries = (0..40).map(|number| extended(query(number), more));
     let body = json!({"queries": queries.collect::<Vec<_>>()});
     let hits = |answer: &Value| -> Vec<Value> {
