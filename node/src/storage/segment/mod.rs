@@ -53,6 +53,8 @@ struct Sealed {
     index: OnceLock<Option<SegmentIndex>>,
     /// What the index is to be built from, until there is one.
     ancestor: Mutex<Option<Arc<Ancestor>>>,
+    /// Bytes of the entries, which are counted once: there are many.
+    entries_bytes: OnceLock<usize>,
 }
 
 /// A segment that rows are appended to. One owner.
@@ -164,7 +166,8 @@ impl MutableSegment {
 impl Sealed {
     fn of(rows: u32, ancestor: Option<Ancestor>) -> Arc<Sealed> {
         let ancestor = Mutex::new(ancestor.map(Arc::new));
-        Arc::new(Sealed { dead: DeadRows::none(rows), index: OnceLock::new(), ancestor })
+        let (dead, index, entries_bytes) = (DeadRows::none(rows), OnceLock::new(), OnceLock::new());
+        Arc::new(Sealed { dead, index, ancestor, entries_bytes })
     }
 }
 
@@ -337,7 +340,9 @@ impl SegmentView {
 
     /// Bytes in memory, without the index.
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.entries.bytes()
+        let entries = || self.entries.bytes();
+        let entries = self.sealed.as_ref().map_or_else(entries, |it| *it.entries_bytes.get_or_init(entries));
+        self.rows.bytes() + entries
     }
 }
 
