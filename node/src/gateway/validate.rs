@@ -5,35 +5,32 @@
 
 mod index_kind;
 mod indexed_fields;
+mod search;
 mod tenant;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 pub(super) use index_kind::{CodeBits, IndexOptionsDraft};
 pub(super) use indexed_fields::{IndexedFieldsDraft, metadata_index};
+pub(super) use search::{
+    GroupByDraft, MetadataDraft, SearchDraft, SearchRequestDraft, search, search_batch, too_many_queries,
+};
 
 use super::limits::{
     ANSWER_BYTES_MAX, MAGNITUDE_MAX, METADATA_BYTES_MAX, PAGE_DOCUMENTS_DEFAULT, PAGE_DOCUMENTS_MAX,
-    TOP_K_DEFAULT,
 };
 use super::violations::{Place, Violations, quoted};
 use crate::document::{Document, Metadata};
 use crate::error_code::{Error, ErrorCode};
-use crate::filter::{Filter, FilterDraft, KeyPath};
 use crate::ids::{DocumentId, OpId, TableName};
 use crate::router::{PageRequest, Upsert, session_token};
-use crate::search::{
-    BATCH_HITS_MAX, Consistency, EF_MAX, GROUP_LIMIT_MAX, GroupBy, METADATA_FIELDS_MAX, MetadataChoice,
-    QUERIES_MAX, ReadOptions, SearchQuery, SearchRequest, SearchTarget, TARGET_RECALL, TOP_K_MAX,
-};
+use crate::search::{Consistency, ReadOptions};
 use crate::table::{
-    DIMENSION_MAX, IndexKind, Metric, REPLICAS_MAX, RowStorage, SHARDS_MAX, StorageType, TableSchema,
-    parse_metric,
+    DIMENSION_MAX, Metric, REPLICAS_MAX, RowStorage, SHARDS_MAX, StorageType, TableSchema, parse_metric,
 };
 
 use index_kind::index_kind;
@@ -74,53 +71,6 @@ pub(super) struct DocumentDraft {
     /// Parsed metadata, or what is wrong with it.
     pub(super) metadata: Option<Result<Metadata, String>>,
     pub(super) if_version: Option<u64>,
-}
-
-/// A search as the caller wrote it; `None` and empty mean the default.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SearchDraft {
-    pub(super) vector: Option<VectorDraft>,
-    pub(super) document_id: Option<String>,
-    pub(super) top_k: Option<u64>,
-    pub(super) offset: Option<u64>,
-    pub(super) exact: bool,
-    pub(super) ef: Option<u64>,
-    pub(super) target_recall: Option<f64>,
-    pub(super) threshold: Option<f64>,
-    pub(super) filter: Option<FilterDraft>,
-    pub(super) metadata: MetadataDraft,
-    pub(super) with_vector: bool,
-    pub(super) explain: bool,
-    pub(super) group_by: Option<GroupByDraft>,
-}
-
-/// How hits are grouped, as the caller wrote it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct GroupByDraft {
-    pub(super) key: String,
-    pub(super) limit: Option<u64>,
-}
-
-/// What of metadata the caller wants.
-#[derive(Clone, Debug, Default)]
-pub(super) enum MetadataDraft {
-    #[default]
-    Nothing,
-    All,
-    /// The first paths, and how many `name` holds.
-    Fields {
-        name: &'static str,
-        paths: Vec<String>,
-        given: usize,
-    },
-}
-
-/// A whole request for searches, as the caller wrote it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SearchRequestDraft {
-    pub(super) queries: Vec<SearchDraft>,
-    pub(super) allow_partial: bool,
-    pub(super) read: ReadDraft,
 }
 
 /// What a read must reflect, as the caller wrote it.
@@ -361,180 +311,6 @@ pub(super) fn metadata(object: &Map<String, Value>) -> Result<Metadata, String> 
         ));
     }
     Ok(metadata)
-}
-
-/// A single search over a table.
-pub(super) fn search(
-    draft: SearchDraft,
-    (allow_partial, read): (bool, ReadDraft),
-    schema: &TableSchema,
-) -> Result<SearchRequest, Error> {
-    let mut violations = Violations::default();
-    let query = query(draft, schema, &mut violations);
-    let read = read_options(read, Consistency::Session, &mut violations);
-    violations.into_result()?;
-    let queries = vec![query.ok_or_else(not_recorded)?];
-    Ok(SearchRequest { queries, allow_partial, read })
-}
-
-/// Several searches over a table.
-pub(super) fn search_batch(draft: SearchRequestDraft, schema: &TableSchema) -> Result<SearchRequest, Error> {
-    let SearchRequestDraft { queries: drafts, allow_partial, read } = draft;
-    if drafts.len() > QUERIES_MAX {
-        return Err(too_many_queries());
-    }
-    let mut violations = Violations::default();
-    let read = read_options(read, Consistency::Session, &mut violations);
-    if drafts.is_empty() {
-        violations
-            .add("/queries", format!("queries is empty or missing, must hold 1 to {QUERIES_MAX} items"));
-    }
-    let mut queries = Vec::with_capacity(drafts.len());
-    for (index, draft) in drafts.into_iter().enumerate() {
-        let mut broken = Violations::default();
-        queries.extend(query(draft, schema, &mut broken));
-        violations.add_all(&format!("/queries/{index}"), broken);
-    }
-    let hits: u64 = queries.iter().map(|query| u64::from(query.offset) + u64::from(query.top_k)).sum();
-    if hits > BATCH_HITS_MAX {
-        let message =
-            format!("queries ask for {hits} hits (top_k and offset), at most {BATCH_HITS_MAX} are allowed");
-        violations.add("/queries", message);
-    }
-    violations.into_result()?;
-    Ok(SearchRequest { queries, allow_partial, read })
-}
-
-/// The refusal of a batch over its limit, raised before the rest of it is read.
-pub(super) fn too_many_queries() -> Error {
-    let message = format!("queries holds more than {QUERIES_MAX} items, send several batches");
-    Error::new(ErrorCode::PayloadTooLarge, message)
-}
-
-fn not_recorded() -> Error {
-    Error::new(ErrorCode::Internal, "a broken rule was not recorded")
-}
-
-/// One search; `None` when a rule is broken.
-fn query(draft: SearchDraft, schema: &TableSchema, all: &mut Violations) -> Option<SearchQuery> {
-    let mut violations = Violations::default();
-    let target = match (draft.vector, draft.document_id) {
-        (Some(draft), None) => {
-            vector(draft, schema, || "/vector".to_owned(), &mut violations).map(SearchTarget::Vector)
-        }
-        (None, Some(id)) => {
-            document_id(&id, || "/document_id".to_owned(), &mut violations).map(SearchTarget::Document)
-        }
-        (None, None) => {
-            violations.add("/vector", "vector or document_id is missing");
-            None
-        }
-        (Some(_), Some(_)) => {
-            violations.add("/document_id", "vector and document_id exclude each other");
-            None
-        }
-    };
-    let top_k = draft.top_k.unwrap_or(u64::from(TOP_K_DEFAULT));
-    let top_k = ranged("top_k", top_k, TOP_K_MAX, &mut violations);
-    if draft.with_vector {
-        answer_fits("top_k", top_k, schema, &mut violations);
-    }
-    let offset = draft.offset.unwrap_or_default();
-    let offset_max = TOP_K_MAX - top_k;
-    if offset > u64::from(offset_max) {
-        let message = format!("offset is {offset}, with top_k {top_k} it must be 0 to {offset_max}");
-        violations.add("/offset", message);
-    }
-    let ef = draft.ef.map(|ef| ranged("ef", ef, EF_MAX, &mut violations));
-    if draft.exact && ef.is_some() {
-        violations.add("/ef", "ef excludes exact, which looks at every row");
-    }
-    if let Some(recall) = draft.target_recall {
-        if !TARGET_RECALL.contains(&recall) {
-            let (least, most) = (TARGET_RECALL.start(), TARGET_RECALL.end());
-            let message =
-                format!("target_recall is {recall}, must be {least} to {most}; exact looks at every row");
-            violations.add("/target_recall", message);
-        }
-        if draft.exact || ef.is_some() {
-            violations.add("/target_recall", "target_recall excludes ef and exact");
-        }
-        if matches!(schema.index, IndexKind::Ivf | IndexKind::Faiss(_)) {
-            let message =
-                format!("a table of index_type {} has no measured recall, it takes ef", schema.index);
-            violations.add("/target_recall", message);
-        }
-    }
-    if let Some(threshold) = draft.threshold.filter(|threshold| !threshold.is_finite()) {
-        violations.add("/threshold", format!("threshold is {threshold}, must be finite"));
-    }
-    let filter = draft.filter.and_then(|draft| filter(draft, &mut violations));
-    let metadata = metadata_choice(draft.metadata, &mut violations);
-    let group_by = draft.group_by.and_then(|draft| group_by(&draft, &mut violations));
-    let is_valid = violations.is_empty();
-    all.add_all("", violations);
-    is_valid.then_some(SearchQuery {
-        target: target?,
-        top_k,
-        offset: offset as u32,
-        exact: draft.exact,
-        ef,
-        target_recall: draft.target_recall,
-        threshold: draft.threshold,
-        filter,
-        metadata: metadata?,
-        with_vector: draft.with_vector,
-        explain: draft.explain,
-        group_by,
-    })
-}
-
-/// How hits are grouped; `None` when a rule is broken.
-fn group_by(draft: &GroupByDraft, violations: &mut Violations) -> Option<GroupBy> {
-    let mut broken = Violations::default();
-    let limit = ranged("limit", draft.limit.unwrap_or(1), GROUP_LIMIT_MAX, &mut broken);
-    let key = match KeyPath::parse(&draft.key) {
-        Ok(key) => Some(key),
-        Err(why) => {
-            broken.add("/key", why);
-            None
-        }
-    };
-    violations.add_all("/group_by", broken);
-    key.map(|key| GroupBy { key, limit })
-}
-
-/// What of metadata is returned; `None` when a rule is broken.
-fn metadata_choice(draft: MetadataDraft, violations: &mut Violations) -> Option<MetadataChoice> {
-    let (name, texts, given) = match draft {
-        MetadataDraft::Nothing => return Some(MetadataChoice::Nothing),
-        MetadataDraft::All => return Some(MetadataChoice::All),
-        MetadataDraft::Fields { name, paths, given } => (name, paths, given),
-    };
-    if !(1..=METADATA_FIELDS_MAX).contains(&given) {
-        let message = format!("{name} holds {given} paths, must hold 1 to {METADATA_FIELDS_MAX}");
-        violations.add(format!("/{name}"), message);
-        return None;
-    }
-    let mut paths = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        match KeyPath::parse(text) {
-            Ok(path) => paths.push(path),
-            Err(why) => violations.add(format!("/{name}/{index}"), why),
-        }
-    }
-    (paths.len() == given).then_some(MetadataChoice::Fields(paths))
-}
-
-/// The filter of a search; `None` when a rule is broken, or every document passes.
-fn filter(draft: FilterDraft, violations: &mut Violations) -> Option<Arc<Filter>> {
-    match draft.validate("/filter") {
-        Ok(filter) => (!filter.is_empty()).then(|| Arc::new(filter)),
-        Err(broken) => {
-            broken.into_iter().for_each(|violation| violations.add(violation.pointer, violation.message));
-            None
-        }
-    }
 }
 
 /// A page of a listing, and what the read must reflect.

@@ -5,9 +5,9 @@
 mod batch;
 mod grouped;
 mod indexed;
+mod pieces;
+mod ranking;
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,36 +18,26 @@ use vectorsphere_index::{Graph, Kernels, Metric, Plan, Query, TopK, Touched, WID
 
 pub use self::batch::{PlannedQuery, search_batch};
 use self::indexed::Indexed;
+use self::pieces::{Piece, pieces, rows_min, values_of};
+use self::ranking::{PieceBest, RowKey};
+pub use self::ranking::{Ranking, is_read_out_at_once, read_out};
 use super::snapshot_filter::SnapshotFilter;
 use crate::filter::Matcher;
 use crate::ids::DocumentId;
 use crate::runtime::{ComputePool, PoolError};
-use crate::search::{
-    ANSWER_BYTES_MAX, Group, GroupBy, GroupCounter, Hit, MetadataChoice, SearchPlan, SegmentSearch,
-};
+use crate::search::{GroupBy, MetadataChoice, SearchPlan, SegmentSearch};
 use crate::storage::segment::{SegmentIndex, SegmentView};
 use crate::storage::{Snapshot, StorageError};
-
-/// A piece has this many values (rows times dimension) or more: below, a hand-over between threads costs more than it
-/// saves (4 MiB of rows are read in about 100 us).
-const PIECE_VALUES: usize = 1 << 20;
 
 /// Candidates of a walk for each hit that is wanted, unless the search says how many.
 const WIDTH_PER_HIT: usize = 2;
 /// A search that reads fewer values than this runs where it is: a hand-over between threads takes as long. About 50 us.
 const INLINE_VALUES: usize = 1 << 17;
-/// Hits that are read out where the search was, at most, and their bytes: copied, or parsed.
-const INLINE_HITS: usize = 256;
-const INLINE_COPIED_BYTES: usize = 64 << 10;
-const INLINE_PARSED_BYTES: usize = 4 << 10;
 /// Values that a walk reads, about, for each candidate: its neighbours' codes, and some rows.
 const VALUES_PER_CANDIDATE: usize = 512;
 
 /// Reading so many values as codes of FAISS takes as long as reading one as it is.
 const CODE_VALUES_PER_VALUE: usize = 4;
-
-/// Reading metadata of a row takes as long as reading so many values.
-const VALUES_PER_FILTERED_ROW: usize = 1 << 11;
 
 /// What a shard is asked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -129,45 +119,6 @@ pub struct Engine {
     pub metric: Metric,
 }
 
-/// The best rows of a snapshot, best first, ties by id.
-pub struct Ranking {
-    metric: Metric,
-    snapshot: Arc<Snapshot>,
-    best: Vec<(f64, Place)>,
-    /// The groups of the best, when they are limited; else empty.
-    groups: Vec<Option<Group>>,
-    /// How the segments were searched, by their places in the snapshot; only when asked for.
-    searched: BTreeMap<usize, SegmentSearch>,
-}
-
-impl Ranking {
-    /// How the segment at a place in the snapshot was searched; `None`: nothing of it was looked at, or nobody asked.
-    pub fn searched(&self, place: usize) -> Option<SegmentSearch> {
-        self.searched.get(&place).copied()
-    }
-
-    fn of(metric: Metric, snapshot: Arc<Snapshot>, piece: PieceBest) -> Ranking {
-        let PieceBest { best, searched } = piece;
-        let mut ranking = Ranking { metric, snapshot, best, groups: Vec::new(), searched: BTreeMap::new() };
-        ranking.add(searched);
-        ranking
-    }
-
-    fn add(&mut self, searched: Vec<(usize, SegmentSearch)>) {
-        for (place, search) in searched {
-            self.searched.entry(place).and_modify(|known| known.add(&search)).or_insert(search);
-        }
-    }
-}
-
-/// The best rows of a piece.
-#[derive(Default)]
-struct PieceBest {
-    best: Vec<(f64, Place)>,
-    /// Parts of segments, by their places in the snapshot; only when asked for.
-    searched: Vec<(usize, SegmentSearch)>,
-}
-
 /// Why a search has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchFailure {
@@ -187,19 +138,9 @@ pub async fn search(
     query: Arc<ShardQuery>,
     filter: Option<Arc<SnapshotFilter>>,
 ) -> Result<Ranking, SearchFailure> {
-    match query.group_by.clone() {
-        None => rank(pool, engine, snapshot, query, filter).await,
-        Some(by) => grouped::search(pool, engine, snapshot, &query, filter, by).await,
+    if let Some(by) = query.group_by.clone() {
+        return Box::pin(grouped::search(pool, engine, snapshot, &query, filter, by)).await;
     }
-}
-
-async fn rank(
-    pool: &ComputePool,
-    engine: Engine,
-    snapshot: Arc<Snapshot>,
-    query: Arc<ShardQuery>,
-    filter: Option<Arc<SnapshotFilter>>,
-) -> Result<Ranking, SearchFailure> {
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
     let pieces = pieces(&snapshot, &query, pool.threads());
@@ -240,198 +181,6 @@ async fn rank(
 fn reads_files(snapshot: &Snapshot) -> bool {
     snapshot.segments.iter().any(|segment| segment.rows().is_on_disk())
 }
-
-/// The hits of several shards of one table: of each ranking those that are among the best of all.
-///
-/// Metadata and vectors are read from the best one on until [`ANSWER_BYTES_MAX`] is reached; the hits after that have none.
-/// So the hits that count in the end have theirs whenever those fit an answer, on however many nodes the shards are.
-/// `bytes` are those of the answer so far.
-///
-/// # Errors
-/// The place of a ranking of which a vector could not be read, or is not what was written; nothing was read out then.
-pub fn read_out(
-    rankings: &[&Ranking],
-    query: &ShardQuery,
-    bytes: &mut usize,
-) -> Result<Vec<Vec<Hit>>, (usize, StorageError)> {
-    let Some(first) = rankings.first() else { return Ok(Vec::new()) };
-    let mut total = *bytes;
-    // Of each shard no more rows count; those that are too many for their group take no other's place.
-    let candidates = if query.group_by.is_some() { rankings.len() * query.top_k } else { query.top_k };
-    let mut top = TopK::new(first.metric, candidates);
-    for (shard, ranking) in rankings.iter().enumerate() {
-        for (rank, (score, (segment, row))) in ranking.best.iter().enumerate() {
-            top.offer(*score, RowKey::new(&ranking.snapshot.segments[*segment], *row, (shard, rank)));
-        }
-    }
-    let mut hits: Vec<Vec<Hit>> = rankings.iter().map(|_| Vec::new()).collect();
-    let mut counter = query.group_by.as_ref().map(|by| GroupCounter::new(by.limit));
-    let group = |shard: usize, rank: usize| rankings[shard].groups.get(rank).and_then(Option::as_deref);
-    let best = top.into_sorted().into_iter().filter(|ranked| {
-        let (shard, rank) = ranked.key.place;
-        counter.as_mut().is_none_or(|counter| counter.take(group(shard, rank)))
-    });
-    for ranked in best.take(query.top_k) {
-        let RowKey { segment, row, place: (shard, rank) } = ranked.key;
-        let chosen = match &query.metadata {
-            MetadataChoice::All => None,
-            fields => fields.of(|| segment.metadata(row)),
-        };
-        let is_whole = query.metadata == MetadataChoice::All;
-        let chosen_bytes = chosen.as_ref().map_or(0, |metadata| metadata.as_json().len());
-        total += segment.answer_bytes(row, is_whole, query.with_vector) + chosen_bytes;
-        let fits = total <= ANSWER_BYTES_MAX;
-        let metadata = if is_whole && fits { Some(segment.metadata(row)) } else { chosen };
-        let vector = match fits && query.with_vector {
-            true => Some(segment.rows().row(row).map_err(|error| (shard, error))?.into_owned()),
-            false => None,
-        };
-        hits[shard].push(Hit {
-            id: DocumentId::parse(segment.document_id(row)).expect("only parsed ids are stored"),
-            score: ranked.score,
-            metadata: metadata.filter(|_| fits),
-            vector,
-            group: group(shard, rank).map(Group::from),
-        });
-    }
-    *bytes = total;
-    Ok(hits)
-}
-
-/// True when [`read_out`] takes no longer than a hand-over between threads would.
-pub fn is_read_out_at_once(rankings: &[&Ranking], query: &ShardQuery) -> bool {
-    let with_metadata = query.metadata.is_some();
-    let bytes_max = match query.metadata {
-        MetadataChoice::Fields(_) => INLINE_PARSED_BYTES,
-        MetadataChoice::Nothing | MetadataChoice::All => INLINE_COPIED_BYTES,
-    };
-    let hits: usize = rankings.iter().map(|ranking| ranking.best.len()).sum();
-    let bytes = |ranking: &&Ranking| -> usize {
-        let of = |(_, (segment, row)): &(f64, Place)| {
-            ranking.snapshot.segments[*segment].answer_bytes(*row, with_metadata, query.with_vector)
-        };
-        ranking.best.iter().map(of).sum()
-    };
-    let waits = query.with_vector && rankings.iter().any(|ranking| reads_files(&ranking.snapshot));
-    !waits && hits <= INLINE_HITS && rankings.iter().map(bytes).sum::<usize>() <= bytes_max
-}
-
-/// A part of a snapshot: rows of segments.
-type Piece = Vec<(usize, Range<u32>)>;
-/// Segment in the snapshot, row in the segment.
-type Place = (usize, u32);
-
-/// Rows that are worth a hand-over between threads.
-fn rows_min(dimension: usize) -> u32 {
-    (PIECE_VALUES / dimension).max(1) as u32
-}
-
-/// Cuts a snapshot into at most `count` pieces of about equal size. A segment with an index stays whole: it takes as long as
-/// few rows.
-fn pieces(snapshot: &Snapshot, query: &ShardQuery, count: usize) -> Vec<Piece> {
-    let Some(dimension) = snapshot.segments.first().map(|segment| segment.rows().dimension()) else {
-        return Vec::new();
-    };
-    let rows_read = |index: &SegmentIndex| (query.values_read(index) / dimension).max(1) as u64;
-    let weight = |segment: &SegmentView| match query.index(segment) {
-        Some(index) => rows_read(index),
-        None => u64::from(segment.len()),
-    };
-    let rows: u64 = snapshot.segments.iter().map(weight).sum();
-    let count = (rows / u64::from(rows_min(dimension))).clamp(1, count.max(1) as u64);
-    let rows_each = rows.div_ceil(count).max(1);
-    let mut cut = Cut { pieces: Vec::new(), piece: Piece::new(), room: rows_each, rows_each };
-    for (index, segment) in snapshot.segments.iter().enumerate() {
-        if let Some(through) = query.index(segment) {
-            cut.add((index, 0..segment.len()), rows_read(through));
-            continue;
-        }
-        let mut first = 0;
-        while first < segment.len() {
-            let end = (u64::from(first) + cut.room).min(u64::from(segment.len())) as u32;
-            cut.add((index, first..end), u64::from(end - first));
-            first = end;
-        }
-    }
-    cut.end()
-}
-
-struct Cut {
-    pieces: Vec<Piece>,
-    piece: Piece,
-    /// Rows that the piece has room for, one at least.
-    room: u64,
-    rows_each: u64,
-}
-
-impl Cut {
-    fn add(&mut self, part: (usize, Range<u32>), rows: u64) {
-        self.piece.push(part);
-        self.room = self.room.saturating_sub(rows);
-        if self.room == 0 {
-            self.pieces.push(std::mem::take(&mut self.piece));
-            self.room = self.rows_each;
-        }
-    }
-
-    fn end(mut self) -> Vec<Piece> {
-        if !self.piece.is_empty() {
-            self.pieces.push(self.piece);
-        }
-        self.pieces
-    }
-}
-
-/// Values that searching a piece reads, about.
-fn values_of(snapshot: &Snapshot, query: &ShardQuery, piece: &Piece) -> usize {
-    let values = |(index, range): &(usize, Range<u32>)| {
-        let segment = &snapshot.segments[*index];
-        match query.index(segment) {
-            _ if query.filter.is_some() => range.len() * VALUES_PER_FILTERED_ROW,
-            Some(index) => query.values_read(index),
-            None => range.len() * segment.rows().dimension(),
-        }
-    };
-    piece.iter().map(values).sum()
-}
-
-/// Orders rows by their documents' ids, wherever they are.
-struct RowKey<'s, P> {
-    segment: &'s SegmentView,
-    row: u32,
-    place: P,
-}
-
-impl<'s, P> RowKey<'s, P> {
-    fn new(segment: &'s SegmentView, row: u32, place: P) -> RowKey<'s, P> {
-        RowKey { segment, row, place }
-    }
-
-    /// Read only when two scores are equal.
-    fn id(&self) -> &'s str {
-        self.segment.document_id(self.row)
-    }
-}
-
-impl<P> Ord for RowKey<'_, P> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.id().cmp(other.id())
-    }
-}
-
-impl<P> PartialOrd for RowKey<'_, P> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<P> PartialEq for RowKey<'_, P> {
-    fn eq(&self, other: &Self) -> bool {
-        self.id() == other.id()
-    }
-}
-
-impl<P> Eq for RowKey<'_, P> {}
 
 fn best_of(
     engine: Engine,

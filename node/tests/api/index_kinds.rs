@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+#[cfg(feature = "faiss")]
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tonic::Code;
 use vectorsphere_proto::v1 as proto;
@@ -42,11 +44,11 @@ async fn recall(sandbox: &Sandbox, ef: Option<u32>, more: &Value) -> f64 {
     found as f64 / 200.0
 }
 
-/// Loads a table, waits for its index, and looks at it from all sides, before and after a restart. With all effort its
-/// recall is more than `least`: codes are trained on the rows of each segment, and how rows fall into segments is chance.
+/// Loads a table, waits for its index, and looks at it from all sides, before and after a restart. All rows are in one segment:
+/// what is not in the index yet would be scanned, and hide what the index does not find.
 #[cfg(feature = "faiss")]
-async fn a_table_of_kind(index_type: &str, metric: &str, least: f64) {
-    let mut sandbox = Sandbox::with(&["auto"], &[("checkpoint_log_bytes", "524288")]).await;
+async fn a_table_of_kind(index_type: &str, metric: &str) {
+    let mut sandbox = Sandbox::start(1).await;
     let options = json!({"index_type": index_type, "metric": metric, "shards": 1});
     sandbox.table("t", DIMENSION as u32, options).await;
     assert_eq!(sandbox.get("/api/v1/tables/t").await.ok(200)["index_type"], index_type);
@@ -56,20 +58,26 @@ async fn a_table_of_kind(index_type: &str, metric: &str, least: f64) {
             json!({"document_id": number, "vector": vector(number), "metadata": metadata})
         })
         .collect();
-    sandbox.load("t", &documents).await;
-    let is_indexed = |stats: &Value| stats["indexed_rows"].as_u64() >= Some(DOCUMENTS as u64 / 2);
+    // All at once: a pause between them would begin a segment of its own.
+    let batches = documents.chunks(1_000).map(|batch| json!({"documents": batch}));
+    let written =
+        join_all(batches.map(|batch| sandbox.call("POST", "/api/v1/tables/t/documents", batch))).await;
+    written.into_iter().for_each(|answer| drop(answer.ok(200)));
+    let is_indexed = |stats: &Value| stats["indexed_rows"] == DOCUMENTS;
     let stats = sandbox.eventually(0, "/api/v1/tables/t/stats", is_indexed).await;
     assert_eq!(stats["index_type"], index_type);
     assert!(stats["index_bytes"].as_u64() > Some(0), "{stats}");
 
     let everything = json!({});
-    let (little, usual) =
-        (recall(&sandbox, Some(1), &everything).await, recall(&sandbox, Some(1_000), &everything).await);
-    assert!(usual > least && usual >= little, "recall {usual}, with little effort {little}");
+    let (little, usual) = (
+        recall(&sandbox, Some(1), &everything).await,
+        recall(&sandbox, Some(DOCUMENTS as u32), &everything).await,
+    );
+    assert!(usual > 0.97 && usual >= little, "recall {usual}, with little effort {little}");
     for field in ["fifth", "rare"] {
         let filter = json!({"filter": {"must": [{"key": field, "match": {"value": true}}]}});
-        let filtered = recall(&sandbox, Some(1_000), &filter).await;
-        assert!(filtered > least, "recall {filtered} of {field}");
+        let filtered = recall(&sandbox, Some(DOCUMENTS as u32), &filter).await;
+        assert!(filtered > 0.97, "recall {filtered} of {field}");
     }
     // A filter that only the nearest do not pass leaves others to find.
     let vector = vector(3);
@@ -104,25 +112,25 @@ async fn a_table_of_kind(index_type: &str, metric: &str, least: f64) {
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_find_what_a_scan_finds() {
-    a_table_of_kind("ivf", "cosine", 0.9).await;
+    a_table_of_kind("ivf", "cosine").await;
 }
 
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn factory_strings_of_lists_find_what_a_scan_finds() {
-    a_table_of_kind("faiss:IVF16,PQ16x4fs", "l2", 0.85).await;
+    a_table_of_kind("faiss:IVF16,PQ16x4fs", "l2").await;
 }
 
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn factory_strings_of_graphs_find_what_a_scan_finds() {
-    a_table_of_kind("faiss:HNSW16,SQ8", "dot", 0.97).await;
+    a_table_of_kind("faiss:HNSW32,SQ8", "dot").await;
 }
 
 #[cfg(feature = "faiss")]
 #[tokio::test(flavor = "multi_thread")]
 async fn factory_strings_of_codes_find_what_a_scan_finds() {
-    a_table_of_kind("faiss:PQ16x4fs,RFlat", "cosine", 0.85).await;
+    a_table_of_kind("faiss:PQ16x4fs,RFlat", "cosine").await;
 }
 
 #[cfg(feature = "faiss")]

@@ -209,9 +209,10 @@ impl Factory {
         let reduces = self.transforms.iter().any(|transform| transform.dimension() < self.dimension);
         match self.codes() {
             _ if reduces => (8 * top_k).max(100),
-            Codes::Product { .. } | Codes::FastScan { .. } => (4 * top_k).max(40),
-            Codes::RaBit | Codes::Scalar(Scalar::Bits4) => (8 * top_k).max(100),
-            Codes::Flat | Codes::Scalar(_) => (2 * top_k).max(20),
+            Codes::RaBit | Codes::Scalar(Scalar::Bits4) | Codes::FastScan { .. } => (8 * top_k).max(100),
+            Codes::Product { bits, .. } if *bits <= 4 => (8 * top_k).max(100),
+            Codes::Product { .. } | Codes::Scalar(_) => (4 * top_k).max(40),
+            Codes::Flat => (2 * top_k).max(20),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::snapshot_filter::SnapshotFilter;
-use super::{Engine, Ranking, SearchFailure, ShardQuery, rank};
+use super::{Engine, Ranking, SearchFailure, ShardQuery};
 use crate::runtime::ComputePool;
 use crate::search::{Group, GroupBy, GroupCounter};
 use crate::storage::Snapshot;
@@ -27,8 +27,8 @@ pub(super) async fn search(
     let (wanted, by) = (query.top_k, Arc::new(by));
     let mut rows = (wanted * ROWS_PER_HIT).min(ROWS_MAX);
     loop {
-        let wide = Arc::new(ShardQuery { top_k: rows, ..query.clone() });
-        let ranking = rank(pool, engine, snapshot.clone(), wide, filter.clone()).await?;
+        let wide = Arc::new(ShardQuery { top_k: rows, group_by: None, ..query.clone() });
+        let ranking = super::search(pool, engine, snapshot.clone(), wide, filter.clone()).await?;
         let are_all = ranking.best.len() < rows || rows == ROWS_MAX;
         let by = by.clone();
         let ranking = pool.run(move || limited(ranking, &by, wanted)).await?;

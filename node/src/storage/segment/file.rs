@@ -26,21 +26,23 @@
 //! holds for each row: created position (8), norm (f64), bytes of its id (4), bytes of its metadata (4); then for each
 //! row its id and its metadata. Rows are ordered by id. Which rows are deleted stands in the manifest.
 
+mod writer;
+
 use std::path::{Path, PathBuf};
 
 use crc32c::{crc32c, crc32c_append};
-use vectorsphere_index::{StorageType, norm};
+use vectorsphere_index::StorageType;
 
+use self::writer::Writer;
+pub(in crate::storage) use self::writer::{FileRow, OnDiskWriter};
 use super::entries::Entries;
-use super::row_cache::RowCache;
 use super::rows::{DiskRows, PageTable, RowPlace};
-use super::{Ancestor, MutableSegment, SegmentId, SegmentView};
+use super::{MutableSegment, SegmentId, SegmentView};
 use crate::document::Metadata;
 use crate::ids::{DocumentId, Lsn};
-use crate::runtime::disk::{Disk, DiskFile, DiskReader};
+use crate::runtime::disk::{Disk, DiskReader};
 use crate::storage::StorageError;
 use crate::storage::checkpoint::StopFlag;
-use crate::storage::digest;
 
 const MAGIC: [u8; 8] = *b"VSROWS\r\n";
 /// Of files with values of four bytes, which earlier versions read, and of two.
@@ -79,14 +81,6 @@ pub(in crate::storage) struct Shape {
     pub(in crate::storage) storage_type: StorageType,
 }
 
-/// A row as it is written.
-pub(in crate::storage) struct FileRow<'r> {
-    pub(in crate::storage) id: &'r str,
-    pub(in crate::storage) vector: &'r [f32],
-    pub(in crate::storage) metadata: &'r [u8],
-    pub(in crate::storage) created: Lsn,
-}
-
 /// Writes a segment that is in memory and ordered by id, durably but for its name. Returns the file's size. Gives up between
 /// two stripes when `stop` is raised.
 pub(in crate::storage) fn write(
@@ -108,46 +102,6 @@ pub(in crate::storage) fn write(
     }
     writer.end()?;
     Ok(writer.bytes)
-}
-
-/// Writes a segment whose vectors stay in its file, row by row, ordered by id.
-pub(in crate::storage) struct OnDiskWriter<'p> {
-    writer: Writer<'p>,
-    id: SegmentId,
-    entries: Entries,
-}
-
-impl<'p> OnDiskWriter<'p> {
-    pub(in crate::storage) fn create(
-        disk: &dyn Disk,
-        path: &'p Path,
-        id: SegmentId,
-        shape: Shape,
-    ) -> Result<OnDiskWriter<'p>, StorageError> {
-        let mut writer = Writer::create(disk, path, id, shape)?;
-        writer.pages = Some(PageTable::new(shape.storage_type, shape.dimension as usize));
-        Ok(OnDiskWriter { writer, id, entries: Entries::default() })
-    }
-
-    /// Adds a row. True when a stripe was written.
-    pub(in crate::storage) fn push(&mut self, row: &FileRow<'_>) -> Result<bool, StorageError> {
-        self.entries.push(row.id, row.metadata, row.created);
-        self.writer.push(row)
-    }
-
-    /// Makes the file durable but for its name; returns the segment and the file's size.
-    pub(in crate::storage) fn end(
-        mut self,
-        disk: &dyn Disk,
-        cache: &RowCache,
-        ancestor: Option<Ancestor>,
-    ) -> Result<(SegmentView, u64), StorageError> {
-        self.writer.end()?;
-        let (path, pages) = (self.writer.path, self.writer.pages.expect("made with them"));
-        let reader = disk.open(path).map_err(StorageError::read(path))?;
-        let rows = DiskRows::new(reader, path.to_path_buf(), pages, cache.clone());
-        Ok((SegmentView::on_disk(self.id, rows, &self.entries, ancestor), self.writer.bytes))
-    }
 }
 
 /// Reads a segment and checks every byte of it. Its vectors stay in memory, or in the file.
@@ -190,125 +144,6 @@ pub(in crate::storage) fn check(
     let mut reader = Reader::open(disk, path, id, shape)?;
     while reader.stripe(&mut MutableSegment::new(id, dimension, storage_type))?.is_some() {}
     Ok(reader.rows)
-}
-
-struct Writer<'p> {
-    file: Box<dyn DiskFile>,
-    path: &'p Path,
-    seed: u64,
-    storage_type: StorageType,
-    bytes: u64,
-    /// Rows that are written, and those of the stripe that is being made.
-    written: u32,
-    rows: u32,
-    vectors: Vec<u8>,
-    entries: Vec<u8>,
-    texts: Vec<u8>,
-    /// Filled when the vectors are to be read from the file, with the digests of the stripe's rows.
-    pages: Option<PageTable>,
-    digests: Vec<u128>,
-}
-
-impl<'p> Writer<'p> {
-    fn create(
-        disk: &dyn Disk,
-        path: &'p Path,
-        id: SegmentId,
-        shape: Shape,
-    ) -> Result<Writer<'p>, StorageError> {
-        let file = disk.create(path).map_err(StorageError::write(path))?;
-        let (vectors, entries, texts, digests) = Default::default();
-        let (seed, storage_type) = (rand::random(), shape.storage_type);
-        let (bytes, written, rows, pages) = (0, 0, 0, None);
-        let mut writer = Writer {
-            file,
-            path,
-            seed,
-            storage_type,
-            bytes,
-            written,
-            rows,
-            vectors,
-            entries,
-            texts,
-            pages,
-            digests,
-        };
-        writer.header(id, shape.dimension)?;
-        Ok(writer)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.bytes += bytes.len() as u64;
-        self.file.append(bytes).map_err(StorageError::write(self.path))
-    }
-
-    fn header(&mut self, id: SegmentId, dimension: u32) -> Result<(), StorageError> {
-        let mut bytes = Vec::with_capacity(FILE_HEADER_BYTES);
-        bytes.extend_from_slice(&MAGIC);
-        let (version, _) = numbers_of(self.storage_type);
-        for number in [version, id.0, dimension] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&self.seed.to_le_bytes());
-        bytes.extend_from_slice(&crc32c(&bytes).to_le_bytes());
-        self.append(&bytes)
-    }
-
-    /// Adds a row to the stripe, and writes the stripe when it is full; true then.
-    fn push(&mut self, row: &FileRow<'_>) -> Result<bool, StorageError> {
-        let FileRow { id, vector, metadata, created } = *row;
-        self.storage_type.append_bytes(vector, &mut self.vectors);
-        self.entries.extend_from_slice(&created.0.to_le_bytes());
-        self.entries.extend_from_slice(&norm(vector).to_le_bytes());
-        self.entries.extend_from_slice(&(id.len() as u32).to_le_bytes());
-        self.entries.extend_from_slice(&(metadata.len() as u32).to_le_bytes());
-        self.texts.extend_from_slice(id.as_bytes());
-        self.texts.extend_from_slice(metadata);
-        if self.pages.is_some() {
-            self.digests.push(digest::of_row(id, created, vector, metadata));
-        }
-        self.rows += 1;
-        let is_full = self.vectors.len() >= STRIPE_BYTES || self.texts.len() >= STRIPE_BYTES;
-        if is_full {
-            self.stripe()?;
-        }
-        Ok(is_full)
-    }
-
-    /// Writes the stripe's two blocks.
-    fn stripe(&mut self) -> Result<(), StorageError> {
-        let [vectors, mut entries, texts] =
-            [&mut self.vectors, &mut self.entries, &mut self.texts].map(std::mem::take);
-        entries.extend_from_slice(&texts);
-        if let Some(pages) = &mut self.pages {
-            pages.push(self.bytes + BLOCK_HEADER_BYTES as u64, &vectors, self.digests.drain(..));
-        }
-        let (first, rows) = (self.written, std::mem::take(&mut self.rows));
-        self.block(numbers_of(self.storage_type).1, first, rows, &vectors)?;
-        self.block(ENTRIES, first, rows, &entries)?;
-        self.written += rows;
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<(), StorageError> {
-        if self.rows > 0 {
-            self.stripe()?;
-        }
-        self.block(END, self.written, 0, &[])?;
-        self.file.sync().map_err(StorageError::sync(self.path))
-    }
-
-    fn block(&mut self, kind: u32, first: u32, rows: u32, payload: &[u8]) -> Result<(), StorageError> {
-        let length = u32::try_from(payload.len()).expect("a stripe is small");
-        let mut header = Vec::with_capacity(BLOCK_HEADER_BYTES);
-        for number in [kind, first, rows, length] {
-            header.extend_from_slice(&number.to_le_bytes());
-        }
-        header.extend_from_slice(&block_crc(self.seed, &header, payload).to_le_bytes());
-        self.append(&header)?;
-        self.append(payload)
-    }
 }
 
 struct Reader<'p> {
@@ -495,6 +330,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::row_cache::RowCache;
     use super::*;
     use crate::runtime::disk::MemoryDisk;
 
