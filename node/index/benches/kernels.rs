@@ -85,6 +85,7 @@ fn works() -> Vec<Work> {
         Kernel::HalfDistance(HalfKind::Bfloat16),
         Kernel::CodeDot(CodeWidth::Eight),
         Kernel::CodeDot(CodeWidth::Four),
+        Kernel::CodeDot(CodeWidth::One),
     ];
     Kernels::available().flat_map(|kernels| kernel.map(|kernel| Work { kernels, kernel })).collect()
 }
@@ -100,6 +101,7 @@ impl Kernel {
             Kernel::HalfDistance(HalfKind::Bfloat16) => "bf16 distance",
             Kernel::CodeDot(CodeWidth::Eight) => "u8 dot",
             Kernel::CodeDot(CodeWidth::Four) => "u4 dot",
+            Kernel::CodeDot(CodeWidth::One) => "u1 dot",
         }
     }
 
@@ -178,7 +180,7 @@ impl Work {
                     kernels.half_squared_distances(kind, &data.query, &data.halves[range], estimates);
                 }
                 Kernel::CodeDot(width) => {
-                    let query = &data.code_query[..width.query_lines(stride)];
+                    let query = &data.code_query[..width.query_lines(DIMENSION)];
                     let numbers = &data.numbers[first..first + count];
                     kernels.code_dots(width, query, &data.codes, numbers, &mut integers[..count]);
                 }

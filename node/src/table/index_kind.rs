@@ -169,19 +169,12 @@ impl IndexOptions {
 
     /// Bits of a code, if they were chosen.
     pub fn bits(&self) -> Option<u32> {
-        self.code_bits.map(|width| match width {
-            CodeWidth::Four => 4,
-            CodeWidth::Eight => 8,
-        })
+        self.code_bits.map(CodeWidth::bits)
     }
 
-    /// Codes of so many bits; an error for another number than 4 or 8.
+    /// Codes of so many bits; an error for another number than 1, 4 or 8.
     pub fn codes_of(bits: u64) -> Result<CodeWidth, String> {
-        match bits {
-            4 => Ok(CodeWidth::Four),
-            8 => Ok(CodeWidth::Eight),
-            bits => Err(format!("code_bits is {bits}, must be 4, 8 or \"auto\"")),
-        }
+        CodeWidth::of_bits(bits).ok_or_else(|| format!("code_bits is {bits}, must be 1, 4, 8 or \"auto\""))
     }
 
     /// The stored form; nothing for what is the usual.

@@ -178,7 +178,7 @@ async fn graphs_are_built_as_the_options_of_their_table_say() {
     let mut sandbox = Sandbox::with(&["auto"], &[("checkpoint_log_bytes", "524288")]).await;
     let documents: Vec<Value> =
         (0..DOCUMENTS).map(|number| json!({"document_id": number, "vector": vector(number)})).collect();
-    let small = json!({"m": 4, "ef_construction": 32, "code_bits": 4, "alpha": 1.25});
+    let small = json!({"m": 4, "ef_construction": 32, "code_bits": 1, "alpha": 1.25});
     let large = json!({"m": 32, "ef_construction": 64, "code_bits": 8});
     let mut bytes = Vec::new();
     for (name, options) in [("small", &small), ("large", &large)] {
@@ -193,7 +193,7 @@ async fn graphs_are_built_as_the_options_of_their_table_say() {
         let number = |name: &str| stats[name].as_u64().expect("a number");
         bytes.push(number("index_bytes") / number("indexed_rows"));
     }
-    // 8 links of a vector and 64; codes of four and of eight bits take a cache line each.
+    // 8 links of a vector and 64; codes of one bit and of eight take a cache line each.
     assert!(bytes[0] * 2 < bytes[1], "{bytes:?}");
     let hits = sandbox.hits("small", json!({"vector": vector(7), "ef": 200})).await;
     assert_eq!(ids(&hits), ids(&sandbox.hits("small", json!({"vector": vector(7), "exact": true})).await));
@@ -203,13 +203,13 @@ async fn graphs_are_built_as_the_options_of_their_table_say() {
     let mut grpc = sandbox.grpc().await;
     let get = proto::GetTableRequest { table_name: "small".to_owned() };
     let table = grpc.tables.get_table(get).await.expect("there").into_inner();
-    let options = proto::IndexOptions { m: 4, ef_construction: 32, code_bits: 4, alpha: 1.25 };
+    let options = proto::IndexOptions { m: 4, ef_construction: 32, code_bits: 1, alpha: 1.25 };
     assert_eq!(table.index_options, Some(options));
     let good = proto::CreateTableRequest { table_name: "g".to_owned(), dimension: 3, ..Default::default() };
     let with = |options| proto::CreateTableRequest { index_options: Some(options), ..good.clone() };
     for (wrong, field) in [
         (proto::IndexOptions { m: 33, ..options }, "/index_options/m"),
-        (proto::IndexOptions { code_bits: 5, ..options }, "/index_options/code_bits"),
+        (proto::IndexOptions { code_bits: 2, ..options }, "/index_options/code_bits"),
         (proto::IndexOptions { alpha: f32::NAN, ..options }, "/index_options/alpha"),
         (proto::IndexOptions { alpha: -1.0, ..options }, "/index_options/alpha"),
     ] {

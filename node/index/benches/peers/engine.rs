@@ -26,10 +26,15 @@ impl Engine {
     /// How the engine is named in the tables.
     pub(crate) const NAME: &str = "vectorsphere";
 
-    /// Builds on `threads` threads, as a node does where nothing is set.
-    pub(crate) fn build(kernels: Kernels, rows: Rows, metric: Metric, threads: usize) -> Engine {
-        let options = GraphOptions::default();
-        let graph = Graph::build(kernels, &rows, metric, &options, threads, &|| false);
+    /// Builds on `threads` threads, as a node does.
+    pub(crate) fn build(
+        kernels: Kernels,
+        rows: Rows,
+        metric: Metric,
+        options: &GraphOptions,
+        threads: usize,
+    ) -> Engine {
+        let graph = Graph::build(kernels, &rows, metric, options, threads, &|| false);
         Engine { kernels, metric, rows, graph: graph.expect("nothing stops the build") }
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
-use vectorsphere_index::{Kernels, Metric, RowMask, Scratch};
+use vectorsphere_index::{CodeWidth, GraphOptions, Kernels, Metric, RowMask, Scratch};
 
 use crate::engine::{Engine, Gathered};
 use crate::files::{self, Truth};
@@ -29,6 +29,7 @@ const EFFORTS: [usize; 34] = [
 pub(crate) struct Task {
     folder: PathBuf,
     tier: Option<String>,
+    options: GraphOptions,
     settings: Vec<usize>,
     /// First query of the half that is used; every second one follows.
     first: usize,
@@ -47,6 +48,7 @@ impl Task {
         let mut task = Task {
             folder: PathBuf::new(),
             tier: None,
+            options: GraphOptions::default(),
             settings: EFFORTS.to_vec(),
             first: 1,
             filter: None,
@@ -63,6 +65,10 @@ impl Task {
             match key.as_str() {
                 "--folder" => task.folder = PathBuf::from(value),
                 "--tier" => task.tier = Some(value.clone()).filter(|tier| !tier.is_empty()),
+                "--code-bits" => {
+                    let width = CodeWidth::of_bits(value.parse().with_context(wrong)?);
+                    task.options.codes = Some(width.with_context(wrong)?);
+                }
                 "--settings" => task.settings = serde_json::from_str(value).with_context(wrong)?,
                 "--half" => task.first = usize::from(value != "tune"),
                 "--filter" => task.filter = Some(value.clone()),
@@ -84,7 +90,7 @@ impl Task {
         let kernels = Kernels::detect(self.tier.as_deref())?;
         let rows_bytes = set.base.len() * set.base.dimension() * size_of::<f32>();
         let started = Instant::now();
-        let engine = Engine::build(kernels, set.base, metric, self.build_threads);
+        let engine = Engine::build(kernels, set.base, metric, &self.options, self.build_threads);
         let build_s = started.elapsed().as_secs_f64();
         let numbers = (self.first..set.queries.len()).step_by(2);
         let vectors: Vec<_> = numbers.map(|number| (number, set.queries.row(number as u32))).collect();
@@ -99,7 +105,7 @@ impl Task {
                 "data": name.split('-').next(),
                 "tier": kernels.name(),
                 "threads": self.threads,
-                "variant": {},
+                "variant": self.options.codes.map_or(json!({}), |width| json!({"code_bits": width.bits()})),
                 "setting": setting,
                 "recall": recall,
                 "qps": qps,

@@ -15,6 +15,9 @@ use super::codes::{CODE_LINE, CodeLine, CodeWidth, QUERY_MAX, QueryLine, code_of
 /// Lines of 4-bit codes whose products fit sums of 16 bits: a line adds four products of at most 15 · 63 to a lane.
 const NARROW_LINES: usize = 8;
 const _: () = assert!(NARROW_LINES as i32 * 4 * 15 * QUERY_MAX as i32 <= i16::MAX as i32);
+/// The same for 1-bit codes: a line adds sixteen values to a lane.
+const NARROW_LINES_OF_BITS: usize = 16;
+const _: () = assert!(NARROW_LINES_OF_BITS as i32 * 16 * QUERY_MAX as i32 <= i16::MAX as i32);
 
 /// Proof that this processor has AVX-VNNI; [`AvxVnni::detect`] is the only way to obtain it.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +38,11 @@ impl AvxVnni {
     ) {
         match width {
             // SAFETY: `self` exists only if `detect` found the features.
-            CodeWidth::Four => unsafe { gather_vnni::<true>(query, codes, rows, out) },
+            CodeWidth::One => unsafe { gather_vnni::<1>(query, codes, rows, out) },
             // SAFETY: as above.
-            CodeWidth::Eight => unsafe { gather_vnni::<false>(query, codes, rows, out) },
+            CodeWidth::Four => unsafe { gather_vnni::<4>(query, codes, rows, out) },
+            // SAFETY: as above.
+            CodeWidth::Eight => unsafe { gather_vnni::<8>(query, codes, rows, out) },
         }
     }
 }
@@ -53,9 +58,39 @@ pub(super) fn code_dots(
 ) {
     match width {
         // SAFETY: the proof exists only if AVX2 was found.
+        CodeWidth::One => unsafe { gather_one(query, codes, rows, out) },
+        // SAFETY: as above.
         CodeWidth::Four => unsafe { gather_four(query, codes, rows, out) },
         // SAFETY: as above.
         CodeWidth::Eight => unsafe { gather_eight(query, codes, rows, out) },
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn gather_one(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut [i32]) {
+    let (mask, ones) = (_mm256_set1_epi8(1), _mm256_set1_epi16(1));
+    let stride = CodeWidth::One.lines_for(query.len());
+    for (row, out) in rows.iter().zip(out) {
+        let code = code_of(codes, stride, *row);
+        let mut wide = _mm256_setzero_si256();
+        for (query, code) in query.chunks(8 * NARROW_LINES_OF_BITS).zip(code.chunks(NARROW_LINES_OF_BITS)) {
+            let mut narrow = [_mm256_setzero_si256(); 2];
+            for (planes, line) in query.chunks(8).zip(code) {
+                for (half, narrow) in narrow.iter_mut().enumerate() {
+                    let mut bytes = load(line.0.as_ptr(), half);
+                    for plane in planes {
+                        let values = _mm256_and_si256(bytes, mask);
+                        let products = _mm256_maddubs_epi16(values, load(plane.0.as_ptr().cast(), half));
+                        *narrow = _mm256_add_epi16(*narrow, products);
+                        bytes = _mm256_srli_epi16::<1>(bytes);
+                    }
+                }
+            }
+            for sums in narrow {
+                wide = _mm256_add_epi32(wide, _mm256_madd_epi16(sums, ones));
+            }
+        }
+        *out = reduce(wide);
     }
 }
 
@@ -103,16 +138,22 @@ fn gather_eight(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn gather_vnni<const FOUR: bool>(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut [i32]) {
-    let mask = _mm256_set1_epi8(15);
-    let stride = if FOUR { query.len() / 2 } else { query.len() };
+fn gather_vnni<const BITS: usize>(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut [i32]) {
+    let mask = _mm256_set1_epi8(if BITS == 1 { 1 } else { 15 });
+    let stride = query.len().div_ceil(8 / BITS);
     for (row, out) in rows.iter().zip(out) {
         let code = code_of(codes, stride, *row);
         let mut sums = [_mm256_setzero_si256(); 2];
         for (index, line) in code.iter().enumerate() {
             for (half, sum) in sums.iter_mut().enumerate() {
-                let bytes = load(line.0.as_ptr(), half);
-                if FOUR {
+                let mut bytes = load(line.0.as_ptr(), half);
+                if BITS == 1 {
+                    for plane in query[8 * index..].iter().take(8) {
+                        let values = _mm256_and_si256(bytes, mask);
+                        *sum = _mm256_dpbusd_avx_epi32(*sum, values, load(plane.0.as_ptr().cast(), half));
+                        bytes = _mm256_srli_epi16::<1>(bytes);
+                    }
+                } else if BITS == 4 {
                     let [low, high] = [&query[2 * index], &query[2 * index + 1]];
                     let low_values = _mm256_and_si256(bytes, mask);
                     let high_values = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);

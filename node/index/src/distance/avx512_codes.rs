@@ -33,16 +33,18 @@ impl Avx512Vnni {
     ) {
         match width {
             // SAFETY: `self` exists only if `detect` found the features.
-            CodeWidth::Four => unsafe { gather::<true>(query, codes, rows, out) },
+            CodeWidth::One => unsafe { gather::<1>(query, codes, rows, out) },
             // SAFETY: as above.
-            CodeWidth::Eight => unsafe { gather::<false>(query, codes, rows, out) },
+            CodeWidth::Four => unsafe { gather::<4>(query, codes, rows, out) },
+            // SAFETY: as above.
+            CodeWidth::Eight => unsafe { gather::<8>(query, codes, rows, out) },
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn gather<const FOUR: bool>(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut [i32]) {
-    let stride = if FOUR { query.len() / 2 } else { query.len() };
+fn gather<const BITS: usize>(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut [i32]) {
+    let stride = query.len().div_ceil(8 / BITS);
     let (groups, rest) = rows.as_chunks::<4>();
     let (group_outs, rest_out) = out.as_chunks_mut::<4>();
     for (group, out) in groups.iter().zip(group_outs) {
@@ -51,19 +53,29 @@ fn gather<const FOUR: bool>(query: &[QueryLine], codes: &[CodeLine], rows: &[u32
             |row| code_of(codes, stride, row),
         );
         let sums =
-            [sum::<FOUR>(query, a), sum::<FOUR>(query, b), sum::<FOUR>(query, c), sum::<FOUR>(query, d)];
+            [sum::<BITS>(query, a), sum::<BITS>(query, b), sum::<BITS>(query, c), sum::<BITS>(query, d)];
         store(out, reduce(sums));
     }
     for (row, out) in rest.iter().zip(rest_out) {
-        *out = _mm512_reduce_add_epi32(sum::<FOUR>(query, code_of(codes, stride, *row)));
+        *out = _mm512_reduce_add_epi32(sum::<BITS>(query, code_of(codes, stride, *row)));
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn sum<const FOUR: bool>(query: &[QueryLine], code: &[CodeLine]) -> __m512i {
+fn sum<const BITS: usize>(query: &[QueryLine], code: &[CodeLine]) -> __m512i {
     let mut sums = [_mm512_setzero_si512(); 2];
-    if FOUR {
+    if BITS == 1 {
+        let mask = _mm512_set1_epi8(1);
+        for (planes, line) in query.chunks(8).zip(code) {
+            let mut bytes = load(line.0.as_ptr());
+            for (index, plane) in planes.iter().enumerate() {
+                let values = _mm512_and_si512(bytes, mask);
+                sums[index % 2] = _mm512_dpbusd_epi32(sums[index % 2], values, load(plane.0.as_ptr().cast()));
+                bytes = _mm512_srli_epi16::<1>(bytes);
+            }
+        }
+    } else if BITS == 4 {
         let mask = _mm512_set1_epi8(15);
         let (pairs, _) = query.as_chunks::<2>();
         for ([low, high], line) in pairs.iter().zip(code) {

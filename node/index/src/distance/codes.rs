@@ -21,22 +21,46 @@ pub(crate) struct CodeLine(pub(crate) [u8; CODE_LINE]);
 #[repr(C, align(64))]
 pub(crate) struct QueryLine(pub(crate) [i8; CODE_LINE]);
 
-/// How wide the codes of a row are.
+/// How wide the codes of a row are. A line holds several planes of 64 values each: byte j has the codes of value j of
+/// every plane, the first plane's in its lowest bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CodeWidth {
-    /// Four bits: byte j of a line holds values j (low) and 64 + j (high) of 128.
+    /// One bit, the value's sign: eight planes a line.
+    One,
+    /// Four bits: two planes.
     Four,
-    /// Eight bits.
+    /// Eight bits: one plane.
     Eight,
 }
 
 impl CodeWidth {
+    /// The width of so many bits: 1, 4 or 8.
+    pub const fn of_bits(bits: u64) -> Option<CodeWidth> {
+        match bits {
+            1 => Some(CodeWidth::One),
+            4 => Some(CodeWidth::Four),
+            8 => Some(CodeWidth::Eight),
+            _ => None,
+        }
+    }
+
+    /// Bits of a code.
+    pub const fn bits(self) -> u32 {
+        match self {
+            CodeWidth::One => 1,
+            CodeWidth::Four => 4,
+            CodeWidth::Eight => 8,
+        }
+    }
+
+    /// Planes of a line.
+    pub(crate) const fn planes(self) -> usize {
+        (u8::BITS / self.bits()) as usize
+    }
+
     /// Values of a cache line.
     pub(crate) const fn values_per_line(self) -> usize {
-        match self {
-            CodeWidth::Four => 2 * CODE_LINE,
-            CodeWidth::Eight => CODE_LINE,
-        }
+        self.planes() * CODE_LINE
     }
 
     /// Lines of a row of `dimension` values.
@@ -44,12 +68,19 @@ impl CodeWidth {
         dimension.div_ceil(self.values_per_line())
     }
 
-    /// Lines of a query for rows of `lines` lines.
-    pub(crate) const fn query_lines(self, lines: usize) -> usize {
+    /// Lines of a query of `dimension` values: one for each plane. The last line of 1-bit codes, which would have many more,
+    /// may lack some of its planes.
+    pub(crate) const fn query_lines(self, dimension: usize) -> usize {
         match self {
-            CodeWidth::Four => 2 * lines,
-            CodeWidth::Eight => lines,
+            CodeWidth::One => dimension.div_ceil(CODE_LINE),
+            CodeWidth::Four | CodeWidth::Eight => self.planes() * self.lines_of(dimension),
         }
+    }
+
+    /// Lines of a row whose query has `query_lines`.
+    #[inline(always)]
+    pub(crate) const fn lines_for(self, query_lines: usize) -> usize {
+        query_lines.div_ceil(self.planes())
     }
 }
 

@@ -6,8 +6,9 @@
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vaddq_s32, vaddvq_s32, vandq_u8, vdupq_n_s32, vdupq_n_u8, veorq_u8, vget_low_s8,
-    vld1q_s8, vld1q_u8, vmlal_high_s8, vmlal_s8, vmull_s8, vpadalq_s16, vreinterpretq_s8_u8, vshrq_n_u8,
+    int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vaddvq_s32, vandq_u8, vdupq_n_s16, vdupq_n_s32, vdupq_n_u8,
+    veorq_u8, vget_low_s8, vld1q_s8, vld1q_u8, vmlal_high_s8, vmlal_s8, vmull_s8, vpadalq_s16,
+    vreinterpretq_s8_u8, vshrq_n_u8,
 };
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -18,9 +19,10 @@ use super::neon::Neon;
 const QUARTERS: usize = 4;
 /// What an 8-bit code has more than the signed byte that stands for it.
 const SHIFT: i32 = 128;
-// A lane of 16 bits takes two products of 8-bit codes, or four of 4-bit codes.
+// A lane of 16 bits takes two products of 8-bit codes, or four of 4-bit codes, or sixteen of 1-bit codes.
 const _: () = assert!(2 * SHIFT * QUERY_MAX as i32 <= i16::MAX as i32);
 const _: () = assert!(4 * 15 * QUERY_MAX as i32 <= i16::MAX as i32);
+const _: () = assert!(16 * QUERY_MAX as i32 <= i16::MAX as i32);
 
 /// Proof that this processor has the dot product instructions; [`DotProd::detect`] is the only way to obtain it.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +44,11 @@ impl DotProd {
     ) {
         match width {
             // SAFETY: `self` exists only if `detect` found the instructions.
-            CodeWidth::Four => unsafe { gather_dot_product::<true>(query, codes, rows, out) },
+            CodeWidth::One => unsafe { gather_dot_product::<1>(query, codes, rows, out) },
             // SAFETY: as above.
-            CodeWidth::Eight => unsafe { gather_dot_product::<false>(query, codes, rows, out) },
+            CodeWidth::Four => unsafe { gather_dot_product::<4>(query, codes, rows, out) },
+            // SAFETY: as above.
+            CodeWidth::Eight => unsafe { gather_dot_product::<8>(query, codes, rows, out) },
         }
     }
 }
@@ -60,6 +64,8 @@ pub(super) fn code_dots(
 ) {
     match width {
         // SAFETY: the proof exists only if NEON was found.
+        CodeWidth::One => unsafe { gather_one(query, codes, rows, out) },
+        // SAFETY: as above.
         CodeWidth::Four => unsafe { gather_four(query, codes, rows, out) },
         // SAFETY: as above.
         CodeWidth::Eight => unsafe { gather_eight(query, codes, rows, out) },
@@ -67,18 +73,26 @@ pub(super) fn code_dots(
 }
 
 #[target_feature(enable = "neon,dotprod")]
-fn gather_dot_product<const FOUR: bool>(
+fn gather_dot_product<const BITS: usize>(
     query: &[QueryLine],
     codes: &[CodeLine],
     rows: &[u32],
     out: &mut [i32],
 ) {
-    let (stride, lacking) = if FOUR { (query.len() / 2, 0) } else { (query.len(), lacking(query)) };
+    let stride = query.len().div_ceil(8 / BITS);
+    let lacking = if BITS == 8 { lacking(query) } else { 0 };
     for (row, out) in rows.iter().zip(out) {
         let mut sums = [vdupq_n_s32(0); QUARTERS];
         for (index, line) in code_of(codes, stride, *row).iter().enumerate() {
             for (quarter, sum) in sums.iter_mut().enumerate() {
-                if FOUR {
+                if BITS == 1 {
+                    let mut bytes = bytes_of(line, quarter);
+                    for plane in query[8 * index..].iter().take(8) {
+                        let values = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(1)));
+                        *sum = add_dot_product(*sum, values, query_values(plane, quarter));
+                        bytes = vshrq_n_u8::<1>(bytes);
+                    }
+                } else if BITS == 4 {
                     let [low, high] = halves(line, quarter);
                     *sum = add_dot_product(*sum, low, query_values(&query[2 * index], quarter));
                     *sum = add_dot_product(*sum, high, query_values(&query[2 * index + 1], quarter));
@@ -89,6 +103,32 @@ fn gather_dot_product<const FOUR: bool>(
             }
         }
         *out = total(sums) + lacking;
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn gather_one(query: &[QueryLine], codes: &[CodeLine], rows: &[u32], out: &mut [i32]) {
+    let stride = CodeWidth::One.lines_for(query.len());
+    for (row, out) in rows.iter().zip(out) {
+        let mut sums = [vdupq_n_s32(0); QUARTERS];
+        for (planes, line) in query.chunks(8).zip(code_of(codes, stride, *row)) {
+            for (quarter, sum) in sums.iter_mut().enumerate() {
+                let mut bytes = bytes_of(line, quarter);
+                let mut narrow = vdupq_n_s16(0);
+                for plane in planes {
+                    let values = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(1)));
+                    let query = query_values(plane, quarter);
+                    narrow = vmlal_high_s8(
+                        vmlal_s8(narrow, vget_low_s8(values), vget_low_s8(query)),
+                        values,
+                        query,
+                    );
+                    bytes = vshrq_n_u8::<1>(bytes);
+                }
+                *sum = vpadalq_s16(*sum, narrow);
+            }
+        }
+        *out = total(sums);
     }
 }
 
@@ -159,9 +199,7 @@ fn total([a, b, c, d]: [int32x4_t; QUARTERS]) -> i32 {
 #[inline]
 #[target_feature(enable = "neon")]
 fn halves(line: &CodeLine, quarter: usize) -> [int8x16_t; 2] {
-    let bytes = quarter_of(&line.0, quarter);
-    // SAFETY: a quarter is sixteen bytes.
-    let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
+    let bytes = bytes_of(line, quarter);
     [vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes)].map(|codes| vreinterpretq_s8_u8(codes))
 }
 
@@ -169,10 +207,15 @@ fn halves(line: &CodeLine, quarter: usize) -> [int8x16_t; 2] {
 #[inline]
 #[target_feature(enable = "neon")]
 fn shifted(line: &CodeLine, quarter: usize) -> int8x16_t {
+    vreinterpretq_s8_u8(veorq_u8(bytes_of(line, quarter), vdupq_n_u8(SHIFT as u8)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn bytes_of(line: &CodeLine, quarter: usize) -> uint8x16_t {
     let bytes = quarter_of(&line.0, quarter);
     // SAFETY: a quarter is sixteen bytes.
-    let bytes = unsafe { vld1q_u8(bytes.as_ptr()) };
-    vreinterpretq_s8_u8(veorq_u8(bytes, vdupq_n_u8(SHIFT as u8)))
+    unsafe { vld1q_u8(bytes.as_ptr()) }
 }
 
 #[inline]

@@ -67,22 +67,18 @@ pub(super) fn code_dots(
     rows: &[u32],
     out: &mut [i32],
 ) {
-    let stride = match width {
-        CodeWidth::Four => query.len() / 2,
-        CodeWidth::Eight => query.len(),
-    };
+    let stride = width.lines_for(query.len());
+    let mask = (u16::MAX >> (u16::BITS - width.bits())) as u8;
     for (row, out) in rows.iter().zip(out) {
         let code = code_of(codes, stride, *row);
-        *out = match width {
-            CodeWidth::Eight => query.iter().zip(code).map(|(q, c)| dot(q, c, |byte| byte)).sum(),
-            CodeWidth::Four => {
-                let (pairs, _) = query.as_chunks::<2>();
-                let halves = |([low, high], c): (&[QueryLine; 2], &CodeLine)| {
-                    dot(low, c, |byte| byte & 15) + dot(high, c, |byte| byte >> 4)
-                };
-                pairs.iter().zip(code).map(halves).sum()
-            }
-        };
+        let lines = query.chunks(width.planes()).zip(code);
+        let planes = lines.flat_map(|(planes, line)| {
+            planes
+                .iter()
+                .zip((0..).step_by(width.bits() as usize))
+                .map(move |(plane, shift)| (plane, line, shift))
+        });
+        *out = planes.map(|(plane, line, shift)| dot(plane, line, |byte| byte >> shift & mask)).sum();
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::line::{self, LINE};
 
 const KINDS: [HalfKind; 2] = [HalfKind::Float16, HalfKind::Bfloat16];
-const WIDTHS: [CodeWidth; 2] = [CodeWidth::Four, CodeWidth::Eight];
+const WIDTHS: [CodeWidth; 3] = [CodeWidth::One, CodeWidth::Four, CodeWidth::Eight];
 
 /// Dimensions 1 to 4,096. Under an emulator, where all of them take minutes, every n-th and those around whole lines
 /// that are told apart by what loops leave over.
@@ -95,6 +95,11 @@ fn check_estimates(
     }
 }
 
+/// Lines of a query, about `lines`, that a kernel takes.
+fn whole(width: CodeWidth, lines: usize) -> usize {
+    width.query_lines(lines * CODE_LINE)
+}
+
 /// Checks that every tier gives the integers of the scalar kernel.
 fn check_codes(width: CodeWidth, query: &[QueryLine], codes: &[CodeLine], rows: &[u32]) {
     let mut expected = vec![0; rows.len()];
@@ -131,15 +136,15 @@ proptest! {
 
     #[test]
     fn random_code_dots_are_the_same_integers_everywhere(
-        lines in 1usize..=20,
+        lines in 1usize..=40,
         query in prop::collection::vec(-QUERY_MAX..=QUERY_MAX, 40 * CODE_LINE),
-        codes in prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(255), 1 => Just(0)], 60 * CODE_LINE),
+        codes in prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(255), 1 => Just(0)], 120 * CODE_LINE),
         rows in prop::collection::vec(0u32..3, 0..9),
     ) {
         let query: Vec<QueryLine> = query.as_chunks().0.iter().map(|line| QueryLine(*line)).collect();
         let codes: Vec<CodeLine> = codes.as_chunks().0.iter().map(|line| CodeLine(*line)).collect();
         for width in WIDTHS {
-            check_codes(width, &query[..width.query_lines(lines)], &codes, &rows);
+            check_codes(width, &query[..whole(width, lines)], &codes, &rows);
         }
     }
 }
@@ -164,13 +169,13 @@ fn code_dots_of_every_length_are_the_same_integers_everywhere() {
     let value = |i: usize| ((number(i) % 129) as i16 - 64) as i8;
     let query: Vec<QueryLine> =
         (0..128).map(|line| QueryLine(std::array::from_fn(|i| value(line * CODE_LINE + i)))).collect();
-    let codes: Vec<CodeLine> = (0..3 * 64)
+    let codes: Vec<CodeLine> = (0..3 * 128)
         .map(|line| CodeLine(std::array::from_fn(|i| number(line * CODE_LINE + i + 99) as u8)))
         .collect();
-    for lines in 1..=64 {
+    for lines in (1..=64).chain(120..=128) {
         for width in WIDTHS {
             for rows in [&[][..], &[1], &[2, 0], &[2, 1, 1, 0], &[0, 2, 1, 0, 2]] {
-                check_codes(width, &query[..width.query_lines(lines)], &codes, rows);
+                check_codes(width, &query[..whole(width, lines)], &codes, rows);
             }
         }
     }

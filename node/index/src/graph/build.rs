@@ -197,13 +197,9 @@ impl Space for FieldSpace<'_> {
 
 impl Links for Builder<'_> {
     #[inline(always)]
-    fn neighbours(&self, vertex: u32, mut each: impl FnMut(u32)) {
-        for link in self.list(vertex) {
-            match link.load(Ordering::Acquire) {
-                NONE => break,
-                neighbour => each(neighbour),
-            }
-        }
+    fn of(&self, vertex: u32) -> impl Iterator<Item = u32> {
+        let links = self.list(vertex).iter();
+        links.map(|link| link.load(Ordering::Acquire)).take_while(|link| *link != NONE)
     }
 
     #[inline(always)]

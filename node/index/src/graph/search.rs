@@ -95,13 +95,8 @@ struct PlainLinks<'g> {
 
 impl Links for PlainLinks<'_> {
     #[inline(always)]
-    fn neighbours(&self, vertex: u32, mut each: impl FnMut(u32)) {
-        for link in self.list(vertex) {
-            if *link == NONE {
-                break;
-            }
-            each(*link);
-        }
+    fn of(&self, vertex: u32) -> impl Iterator<Item = u32> {
+        self.list(vertex).iter().copied().take_while(|link| *link != NONE)
     }
 
     #[inline(always)]

@@ -74,10 +74,7 @@ impl Graph {
             Metric::L2 => 1,
             Metric::Dot => 2,
         };
-        let bits = match self.table.width {
-            CodeWidth::Four => 4,
-            CodeWidth::Eight => 8,
-        };
+        let bits = u64::from(self.table.width.bits());
         let numbers: [u64; HEAD_NUMBERS] = [
             VERSION,
             metric,
@@ -196,11 +193,7 @@ impl Head {
                 "built of {stored_rows} rows of dimension {stored_dimension}, or for another metric"
             ));
         }
-        let width = match bits {
-            4 => CodeWidth::Four,
-            8 => CodeWidth::Eight,
-            _ => return Err(format!("codes of {bits} bits")),
-        };
+        let width = CodeWidth::of_bits(bits).ok_or_else(|| format!("codes of {bits} bits"))?;
         let within = |number: u64, range: std::ops::RangeInclusive<usize>| {
             let number = usize::try_from(number).ok().filter(|number| range.contains(number));
             number.ok_or_else(|| "sizes that do not fit the rows".to_owned())

@@ -118,6 +118,28 @@ fn nearly_all_of_the_best_are_found_with_exact_scores() {
 }
 
 #[test]
+fn one_bit_finds_what_four_bits_find_among_more_candidates() {
+    for metric in METRICS {
+        let rows = clustered(3_000, 600, 7);
+        let width = |codes| GraphOptions { codes: Some(codes), ..GraphOptions::default() };
+        let (one, four) =
+            (build(&rows, metric, &width(CodeWidth::One)), build(&rows, metric, &width(CodeWidth::Four)));
+        assert!(one.bytes() + 170 * one.vertices() < four.bytes(), "two lines of codes, not five");
+        let found = |graph, effort: usize| {
+            let found_by = |number: u32| {
+                let row = rows.row(number * 29);
+                let query = Query::new(metric, &row, None);
+                let exact = exact(&rows, &query, 10, |_| true);
+                recall(&found(graph, &rows, &query, (10, effort), Selection::All, |_| true), &exact)
+            };
+            (0..100).map(found_by).sum::<f64>() / 100.0
+        };
+        let recalls = (found(&one, 96), found(&four, 32));
+        assert!(recalls.0 > recalls.1 - 0.02 && recalls.0 > 0.9, "{metric:?}: {recalls:?}");
+    }
+}
+
+#[test]
 fn rows_of_two_bytes_find_what_rows_of_four_bytes_do() {
     let key = |ranked: &Ranked<u32>| ranked.key;
     for metric in METRICS {
@@ -344,7 +366,7 @@ fn loaded(bytes: &[u8], metric: Metric, rows: &RowsView) -> Result<Graph, LoadEr
 
 #[test]
 fn a_stored_graph_finds_the_same() {
-    for (metric, codes) in METRICS.into_iter().zip([CodeWidth::Four, CodeWidth::Eight, CodeWidth::Four]) {
+    for (metric, codes) in METRICS.into_iter().zip([CodeWidth::Four, CodeWidth::Eight, CodeWidth::One]) {
         let rows = clustered(1_500, 70, 9);
         let mut graph =
             build(&rows, metric, &GraphOptions { codes: Some(codes), degree: 16, ..GraphOptions::default() });
@@ -484,7 +506,7 @@ fn ten_merges_leave_a_graph_that_finds_as_much_as_a_new_one() {
 
 #[test]
 fn codes_of_what_stays_are_those_that_were_there() {
-    for (metric, codes) in METRICS.into_iter().zip([CodeWidth::Four, CodeWidth::Eight, CodeWidth::Eight]) {
+    for (metric, codes) in METRICS.into_iter().zip([CodeWidth::One, CodeWidth::Eight, CodeWidth::Four]) {
         let pool = clustered(2_000, 70, 5);
         let options = GraphOptions { codes: Some(codes), ..GraphOptions::default() };
         let (rows, members) = part_of(&pool, |number| number % 7 != 0);

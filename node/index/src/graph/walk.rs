@@ -11,8 +11,10 @@ pub(super) const DEGREE_MAX: usize = 64;
 /// it keeps.
 const STEP: usize = 16;
 const LISTS: usize = 4;
-/// Most vertices that are compared at once: a step, and a list of a graph that is being built.
-pub(super) const BATCH_MAX: usize = DEGREE_MAX / 2 * 3 + STEP;
+/// Most entries of a list, in a graph that is being built.
+pub(super) const LIST_MAX: usize = DEGREE_MAX / 2 * 3;
+/// Most vertices that are compared at once: a step, and a list.
+pub(super) const BATCH_MAX: usize = LIST_MAX + STEP;
 /// Lists of this many of the next candidates are asked for ahead of their use.
 const AHEAD: usize = 8;
 
@@ -30,8 +32,8 @@ pub(super) trait Space {
 
 /// Who is next to whom.
 pub(super) trait Links {
-    /// Calls `each` with the neighbours of a vertex.
-    fn neighbours(&self, vertex: u32, each: impl FnMut(u32));
+    /// The neighbours of a vertex.
+    fn of(&self, vertex: u32) -> impl Iterator<Item = u32>;
 
     /// Asks for a vertex' neighbours ahead of their use.
     fn prefetch(&self, vertex: u32);
@@ -188,15 +190,11 @@ impl WalkScratch {
 
     /// Puts the neighbours that were not seen yet into the batch and asks for their codes.
     #[inline(always)]
-    fn gather(&mut self, vertex: u32, mut count: usize, space: &impl Space, links: &impl Links) -> usize {
-        links.neighbours(vertex, |neighbour| {
-            if self.visited.insert(neighbour) {
-                space.prefetch(neighbour);
-                self.batch[count] = neighbour;
-                count += 1;
-            }
-        });
-        count
+    fn gather(&mut self, vertex: u32, count: usize, space: &impl Space, links: &impl Links) -> usize {
+        let WalkScratch { visited, batch, .. } = self;
+        let end = visited.insert_all(links.of(vertex), batch, count);
+        batch[count..end].iter().for_each(|neighbour| space.prefetch(*neighbour));
+        end
     }
 
     /// The same with the allowed vertices within two steps, as many as fit.
@@ -211,7 +209,7 @@ impl WalkScratch {
     ) -> usize {
         let mut others = 0;
         let mut stand_ins = [0; BATCH_MAX];
-        links.neighbours(vertex, |neighbour| {
+        for neighbour in links.of(vertex) {
             if !allowed(neighbour) {
                 links.prefetch(neighbour);
                 stand_ins[others] = neighbour;
@@ -221,18 +219,18 @@ impl WalkScratch {
                 self.batch[count] = neighbour;
                 count += 1;
             }
-        });
+        }
         for other in &stand_ins[..others] {
             if count >= WITHIN {
                 break;
             }
-            links.neighbours(*other, |neighbour| {
+            for neighbour in links.of(*other) {
                 if count < BATCH_MAX && allowed(neighbour) && self.visited.insert(neighbour) {
                     space.prefetch(neighbour);
                     self.batch[count] = neighbour;
                     count += 1;
                 }
-            });
+            }
         }
         count
     }

@@ -61,7 +61,7 @@ struct IndexOptionsBody {
     m: Option<u32>,
     /// Candidates that are looked at for each vector, 8 to 2,048: more make a better graph and a longer build. Default: 128.
     ef_construction: Option<u32>,
-    /// Bits of a value in the codes that walks decide by: 4, 8 or `auto` (default): 8 up to 256 dimensions, 4 beyond.
+    /// Bits of a value in the codes that walks decide by: 1, 4, 8 or `auto` (default): 8 up to 256 dimensions, 4 beyond.
     #[schema(value_type = Value)]
     code_bits: Option<serde_json::Value>,
     /// 1 to 2: more keeps more links to vectors far away. Default: 1.1.

@@ -50,7 +50,7 @@ impl Visitor<'_> for CodeBitsVisitor {
     type Value = CodeBits;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("4, 8 or \"auto\"")
+        f.write_str("1, 4, 8 or \"auto\"")
     }
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<CodeBits, E> {

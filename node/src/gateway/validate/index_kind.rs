@@ -72,7 +72,9 @@ fn index_options(draft: &IndexOptionsDraft, violations: &mut Violations) -> Inde
     let code_bits = match &draft.code_bits {
         None => Ok(None),
         Some(CodeBits::Word(word)) if word == "auto" => Ok(None),
-        Some(CodeBits::Word(word)) => Err(format!("code_bits is {}, must be 4, 8 or \"auto\"", quoted(word))),
+        Some(CodeBits::Word(word)) => {
+            Err(format!("code_bits is {}, must be 1, 4, 8 or \"auto\"", quoted(word)))
+        }
         Some(CodeBits::Bits(bits)) => IndexOptions::codes_of(*bits).map(Some),
     };
     let code_bits = code_bits.unwrap_or_else(|why| {
