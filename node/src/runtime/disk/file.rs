@@ -1,7 +1,7 @@
 //! [`Disk`] on a real file system.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -96,18 +96,19 @@ fn create_durably(directory: &Path) -> io::Result<()> {
 
 impl Disk for FileDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).create_new(true).open(self.at(path))?;
-        Ok(Box::new(RealFile(file)))
+        let file = OpenOptions::new().write(true).create_new(true).open(self.at(path))?;
+        Ok(Box::new(WrittenFile { file, end: 0 }))
     }
 
     fn reopen(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).custom_flags(O_NOFOLLOW).open(self.at(path))?;
-        Ok(Box::new(RealFile(file)))
+        let file = OpenOptions::new().write(true).custom_flags(O_NOFOLLOW).open(self.at(path))?;
+        let end = file.metadata()?.len();
+        Ok(Box::new(WrittenFile { file, end }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskReader>> {
         let file = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(self.at(path))?;
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(ReadFile(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -160,19 +161,38 @@ impl Disk for FileDisk {
     }
 }
 
-struct RealFile(File);
+/// Zeros that are written at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-impl DiskFile for RealFile {
+struct WrittenFile {
+    file: File,
+    /// Where the next append goes: behind it are zeros, if anything.
+    end: u64,
+}
+
+impl DiskFile for WrittenFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let end = self.end + bytes;
+        (self.end..end).step_by(ZEROS.len()).try_for_each(|start| {
+            let count = (end - start).min(ZEROS.len() as u64) as usize;
+            self.file.write_all_at(&ZEROS[..count], start)
+        })
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
-impl DiskReader for RealFile {
+struct ReadFile(File);
+
+impl DiskReader for ReadFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

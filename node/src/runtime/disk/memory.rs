@@ -179,7 +179,17 @@ impl MemoryDisk {
     pub fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.lock();
         let index = state.files.names[path];
-        state.files.contents[index] = Content { synced: bytes.len(), bytes, lost: None };
+        state.files.contents[index] = Content::new(bytes);
+    }
+
+    /// What was appended to a file: all of it but the zeros that are reserved behind it.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn written(&self, path: &Path) -> Vec<u8> {
+        let state = self.lock();
+        let content = &state.files.contents[state.files.names[path]];
+        content.bytes[..content.written].to_vec()
     }
 
     /// Paths of all files, ascending.
@@ -261,6 +271,8 @@ impl Disk for MemoryDisk {
         let mut state = self.lock();
         state.begin(DiskOperation::Directory)?;
         let content = state.files.find(path)?;
+        let file = &mut state.files.contents[content];
+        file.written = file.bytes.len();
         drop(state);
         Ok(Box::new(MemoryFile { disk: self.clone(), content }))
     }
@@ -346,7 +358,9 @@ impl DiskFile for MemoryFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.lock();
         self.check(&state)?;
-        let room = state.capacity_bytes.saturating_sub(state.files.used_bytes()) as usize;
+        let content = &state.files.contents[self.content];
+        let reserved = content.bytes.len() - content.written;
+        let room = state.capacity_bytes.saturating_sub(state.files.used_bytes()) as usize + reserved;
         let outcome = match state.begin(DiskOperation::Append) {
             Ok(()) if room < bytes.len() => Err(io::ErrorKind::StorageFull.into()),
             outcome => outcome,
@@ -361,12 +375,23 @@ impl DiskFile for MemoryFile {
         if let Some((other, offset)) = state.misdirection(self.content, written) {
             state.count("misdirected append");
             state.files.contents[other].bytes[offset..offset + written].copy_from_slice(&bytes[..written]);
-            let length = state.files.contents[self.content].bytes.len() + written;
-            state.files.contents[self.content].bytes.resize(length, 0);
+            state.files.contents[self.content].append(&vec![0; written]);
         } else {
-            state.files.contents[self.content].bytes.extend_from_slice(&bytes[..written]);
+            state.files.contents[self.content].append(&bytes[..written]);
         }
         outcome
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        self.check(&state)?;
+        let room = state.capacity_bytes.saturating_sub(state.files.used_bytes());
+        let content = &mut state.files.contents[self.content];
+        if (content.written as u64 + bytes).saturating_sub(content.bytes.len() as u64) > room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        content.reserve(bytes as usize);
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -381,7 +406,7 @@ impl DiskFile for MemoryFile {
         }
         let State { files, effects, .. } = &mut *state;
         let content = &mut files.contents[self.content];
-        let (start, end) = (content.synced, content.bytes.len());
+        let (start, end) = (content.synced, content.written);
         if outcome.is_err() && powered && start < end {
             *effects.entry("pages dropped by a failed sync").or_default() += 1;
         }

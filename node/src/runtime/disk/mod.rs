@@ -70,6 +70,11 @@ pub trait DiskFile: Send {
     /// Appends all bytes, or fails having appended any part of them.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
+    /// Writes `bytes` zeros behind the end. Appends go over them, into blocks that the file has: syncing those writes no more
+    /// than them, where a file that grows has its length and its map of blocks to be written, too. Readers see the zeros; who
+    /// opens the file after a crash sees all, some or none of them. No failure of it loses what was appended.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()>;
+
     /// Makes everything appended so far durable. After a failure nothing is known about what was appended since the
     /// last success; a later success says nothing about it either.
     fn sync(&mut self) -> io::Result<()>;
@@ -143,6 +148,17 @@ mod tests {
         reader.read_exact_at(&mut bytes, 6).expect("within");
         assert_eq!((&bytes, reader.len().expect("known")), (b"world", 12));
         assert_eq!(kind(reader.read_exact_at(&mut bytes, 8)), io::ErrorKind::UnexpectedEof);
+
+        let mut file = disk.create(&path("z")).expect("created");
+        file.append(b"before ").expect("written");
+        file.reserve(6).expect("written");
+        assert_eq!(disk.read(&path("z")).expect("read"), b"before \0\0\0\0\0\0");
+        file.append(b"over").expect("written");
+        file.sync().expect("synced");
+        assert_eq!(disk.read(&path("z")).expect("read"), b"before over\0\0");
+        file.append(b" and on").expect("written");
+        assert_eq!(disk.read(&path("z")).expect("read"), b"before over and on");
+        disk.remove(&path("z")).expect("removed");
 
         disk.create(&path("y")).expect("created").append(b"new").expect("written");
         disk.rename(&path("y"), &path("x")).expect("replaced");

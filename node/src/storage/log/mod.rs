@@ -35,6 +35,9 @@
 //! Records that apply together end with the one that has flag 1. Files hold whole batches: records of a batch that has not
 //! ended wait in memory. An epoch start ends an open batch, too: its records are *void* and never apply.
 //!
+//! Behind the records of a segment may be zeros, which later groups would have gone over: no record begins with them, as its
+//! checksums would not fit.
+//!
 //! # Torn or damaged
 //! Records are written in groups: write, sync, and only then the next group. So when a record does not fit its
 //! checksums, it was torn by a crash if it belongs to the last group, and damaged otherwise. It does not belong to the
@@ -63,6 +66,7 @@ mod segment;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,6 +83,10 @@ pub use self::recovery::{RecoveryPoint, Scanned};
 
 /// A segment that has this many bytes gets a successor before the next group.
 const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Bytes that the last segment has behind its records, for the groups to come: as many as are before them, within these
+/// bounds. Then most syncs write a group and nothing of the file system's.
+const RESERVED_BYTES: RangeInclusive<u64> = 16 << 10..=256 << 10;
 
 /// Where a log lies and whose it is.
 #[derive(Clone)]
@@ -98,6 +106,8 @@ pub struct Log {
     place: LogPlace,
     extent: SharedExtent,
     file: Box<dyn DiskFile>,
+    /// Bytes of the last segment's file, records or not.
+    reserved: u64,
     chain: Chain,
     /// Reign of the last durable record.
     epoch: Epoch,
@@ -140,23 +150,31 @@ impl Log {
         }
         let whole = &self.group[..=last];
         let (bytes, chain) = encode(whole, self.chain);
-        let path = segment::path_of(&self.place.directory, self.extent.lock().last_segment().number);
-        let outcome = self
-            .file
-            .append(&bytes)
-            .map_err(StorageError::write(&path))
-            .and_then(|()| self.file.sync().map_err(StorageError::sync(&path)));
-        if let Err(error) = outcome {
+        let (durable, epoch) = (whole[last].lsn, whole[last].epoch);
+        if let Err(error) = self.write_and_sync(&bytes) {
             self.poisoned = true;
             return Err(error);
         }
         let mut extent = self.extent.lock();
         extent.segments.back_mut().expect("an open log has a segment").bytes += bytes.len() as u64;
-        extent.durable = whole[last].lsn;
+        extent.durable = durable;
         drop(extent);
-        (self.chain, self.epoch) = (chain, whole[last].epoch);
+        (self.chain, self.epoch) = (chain, epoch);
         self.group.drain(..=last);
         Ok(())
+    }
+
+    fn write_and_sync(&mut self, group: &[u8]) -> Result<(), StorageError> {
+        let segment = self.extent.lock().last_segment();
+        let path = segment::path_of(&self.place.directory, segment.number);
+        self.file.append(group).map_err(StorageError::write(&path))?;
+        let end = segment.bytes + group.len() as u64;
+        if end > self.reserved {
+            let ahead = end.clamp(*RESERVED_BYTES.start(), *RESERVED_BYTES.end());
+            // Where there is no room for zeros there may be for records.
+            self.reserved = end + self.file.reserve(ahead).map_or(0, |()| ahead);
+        }
+        self.file.sync().map_err(StorageError::sync(&path))
     }
 
     /// Begins a new segment behind the durable records, so that the ones before it can go once they are not needed.
@@ -308,7 +326,8 @@ impl Log {
             (extent.durable, last_epoch) = (last.lsn, last.epoch);
         }
         let extent = SharedExtent::new(extent);
-        Ok(Log { place, extent, file, chain, epoch: last_epoch, group: Vec::new(), poisoned: false })
+        let group = Vec::new();
+        Ok(Log { place, extent, file, reserved: bytes, chain, epoch: last_epoch, group, poisoned: false })
     }
 
     /// Makes an empty segment behind position `before` of reign `epoch`, and appends to it from now on. An error poisons
@@ -320,7 +339,8 @@ impl Log {
         self.poisoned = made.is_err();
         self.file = made?;
         (self.chain, self.epoch) = (header.chain(), epoch);
-        Ok(Segment { number, first: header.first, bytes: SEGMENT_HEADER_BYTES as u64 })
+        self.reserved = SEGMENT_HEADER_BYTES as u64;
+        Ok(Segment { number, first: header.first, bytes: self.reserved })
     }
 }
 

@@ -68,9 +68,9 @@ impl Log {
                 continue;
             }
             let (header, bytes) = segment::read(place.disk.as_ref(), &place.directory, number)?;
-            segments.push_back(Segment { number, first, bytes: bytes.len() as u64 });
             scan.check_header(&header)?;
-            scan.segment(&header, bytes, until)?;
+            let bytes = scan.segment(&header, bytes, until)? as u64;
+            segments.push_back(Segment { number, first, bytes });
         }
         let first = segments.front().map_or(Lsn::ZERO, |segment: &Segment| segment.first);
         scan.finish()?;
@@ -200,19 +200,19 @@ impl<'r> Scan<'r> {
         Ok(())
     }
 
-    /// Reads the records of one segment; those from `until` on are void.
+    /// Reads the records of one segment; those from `until` on are void. Returns where they end.
     fn segment(
         &mut self,
         header: &SegmentHeader,
         bytes: Bytes,
         until: Option<Lsn>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<usize, StorageError> {
         let path = segment::path_of(&self.place.directory, header.number);
         let (mut offset, mut chain) = (SEGMENT_HEADER_BYTES, header.chain());
         loop {
             let lsn = self.last.expect("set by check_header").next();
             if until == Some(lsn) {
-                return Ok(());
+                return Ok(offset);
             }
             match Record::decode(&bytes, offset, chain) {
                 Ok(Some(decoded)) => {
@@ -229,9 +229,13 @@ impl<'r> Scan<'r> {
                 Err(bad @ (BadRecord::UnknownKind(_) | BadRecord::UnknownFlags(_))) => {
                     return Err(StorageError::Newer { path, reason: format!("record {lsn} {bad}") });
                 }
-                Ok(None) => return self.cut(header, lsn, "is missing", &[], until),
+                Ok(None) => {
+                    self.cut(header, lsn, "is missing", &[], until)?;
+                    return Ok(offset);
+                }
                 Err(bad @ (BadRecord::CutOff { .. } | BadRecord::Invalid(_))) => {
-                    return self.cut(header, lsn, &bad.to_string(), &bytes[offset..], until);
+                    self.cut(header, lsn, &bad.to_string(), &bytes[offset..], until)?;
+                    return Ok(offset);
                 }
             }
         }
@@ -262,7 +266,9 @@ impl<'r> Scan<'r> {
                 Err(StorageError::damaged(&segment::path_of(&self.place.directory, header.number), reason))
             }
             None => {
-                self.cut_bytes += rest.len() as u64;
+                // Zeros at the end were reserved, not written.
+                let torn = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                self.cut_bytes += torn as u64;
                 Ok(())
             }
         }

@@ -101,7 +101,7 @@ fn every_flipped_byte_of_every_file_is_damage() {
     let (disk, store, state) = replica_before_checkpoint(3);
     store.close().expect("the disk is well");
     for path in disk.files() {
-        for offset in 0..disk.read(&path).expect("there").len() {
+        for offset in 0..disk.written(&path).len() {
             disk.flip_bit(&path, offset, (offset % 8) as u8);
             let outcome = open(&disk);
             assert!(outcome.is_err_and(|error| error.is_lasting()), "byte {offset} of {}", path.display());

@@ -30,6 +30,8 @@ pub(super) struct Files {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
+    /// Bytes from the start that were appended; what is behind them was reserved.
+    pub(super) written: usize,
     /// Bytes from the start that are on the platter.
     pub(super) synced: usize,
     /// A failed sync dropped everything after `synced` at that time: later syncs do not bring it back.
@@ -109,16 +111,39 @@ impl NameChange {
 }
 
 impl Content {
+    /// Synced bytes.
+    pub(super) fn new(bytes: Vec<u8>) -> Content {
+        Content { written: bytes.len(), synced: bytes.len(), bytes, lost: None }
+    }
+
+    /// Appends bytes, over what was reserved and beyond it.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        let (start, end) = (self.written, self.written + bytes.len());
+        self.reserve(bytes.len());
+        self.bytes[start..end].copy_from_slice(bytes);
+        self.written = end;
+    }
+
+    /// Has zeros behind what was appended, so many at least.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.bytes.resize(self.bytes.len().max(self.written + count), 0);
+    }
+
     /// What was lost, if anything.
     pub(super) fn crash(&mut self, random: &mut SmallRng) -> Option<&'static str> {
-        let (synced, length) = (self.synced, self.bytes.len());
+        let (synced, written) = (self.synced, self.written);
         let mut has_hole = false;
         if let Some(lost) = self.lost.take() {
             let end = lost.end.min(self.bytes.len());
             self.bytes[lost.start.min(end)..end].fill(0);
         }
-        let kept = random.random_range(self.synced..=self.bytes.len());
-        self.bytes.truncate(kept);
+        let kept = random.random_range(synced..=written);
+        // The length of a file that has more than was appended is durable or not, and none of the file's business.
+        if self.bytes.len() > written && random.random() {
+            self.bytes[kept..].fill(0);
+        } else {
+            self.bytes.truncate(kept);
+        }
         // Sectors reach the platter in any order; one that did not reads as zeros when a later one made the file long.
         let mut start = self.synced;
         while start < kept {
@@ -129,10 +154,10 @@ impl Content {
             }
             start = end;
         }
-        self.synced = kept;
+        (self.written, self.synced) = (self.bytes.len(), self.bytes.len());
         if has_hole {
             Some("later unsynced block kept, earlier one lost")
-        } else if kept == length {
+        } else if kept == written {
             None
         } else if synced < kept {
             Some("unsynced suffix torn")

@@ -71,15 +71,15 @@ fn reign(log: &mut Log, epoch: Epoch, body: u8) -> Result<(), StorageError> {
 fn three_groups(disk: &MemoryDisk) -> (PathBuf, Vec<u8>, Vec<usize>) {
     let mut log = new_log(disk);
     let path = PathBuf::from("wal/0000000000000001.log");
-    let mut ends = vec![disk.read(&path).expect("there").len()];
+    let mut ends = vec![disk.written(&path).len()];
     for group in [vec![vec![1], vec![2, 3]], vec![vec![4, 5]], vec![vec![6], vec![7, 8]]] {
         for bodies in &group {
             batch(&mut log, bodies).expect("appended");
         }
         log.sync().expect("synced");
-        ends.push(disk.read(&path).expect("there").len());
+        ends.push(disk.written(&path).len());
     }
-    let bytes = disk.read(&path).expect("there");
+    let bytes = disk.written(&path);
     (path, bytes, ends)
 }
 
@@ -213,11 +213,45 @@ fn a_full_disk_in_the_middle_of_a_record_loses_nothing_acknowledged() {
     let mut log = new_log(&disk);
     batch(&mut log, &[1]).expect("appended");
     log.sync().expect("synced");
+    // Nothing more can be reserved; what was reserved serves on.
     disk.set_capacity(disk.read(Path::new("wal/0000000000000001.log")).expect("there").len() as u64 + 20);
-    batch(&mut log, &[2]).expect("appended");
-    assert!(log.sync().is_err());
+    let (mut whole, mut written) = (1, Vec::new());
+    while log.sync().is_ok() {
+        written = disk.written(Path::new("wal/0000000000000001.log"));
+        whole = log.durable().0;
+        batch(&mut log, &[2; 16]).expect("appended");
+    }
+    let (reserved, group) = (*RESERVED_BYTES.start() as usize, 16 * (HEADER_BYTES + 1));
+    assert!((reserved - group..reserved + group).contains(&written.len()), "{}", written.len());
     disk.set_capacity(1 << 30);
-    assert_eq!(recover(&disk, 1).expect("torn").1, [[1]]);
+    let (log, batches) = recover(&disk, whole).expect("torn");
+    assert_eq!((log.end().0, batches.len() as u64), (whole, 1 + (whole - 1) / 16));
+}
+
+#[test]
+fn most_groups_go_over_zeros_that_are_there() {
+    let disk = MemoryDisk::new(1);
+    let path = Path::new("wal/0000000000000001.log");
+    let mut log = new_log(&disk);
+    let (mut sizes, mut groups) = (Vec::new(), 0);
+    while log.bytes() < 1 << 20 {
+        batch(&mut log, &[7; 100]).expect("appended");
+        log.sync().expect("synced");
+        assert_eq!(disk.written(path).len() as u64, log.bytes());
+        let size = disk.read(path).expect("there").len();
+        assert!(size as u64 >= log.bytes() && size as u64 <= log.bytes() + RESERVED_BYTES.end());
+        sizes.push(size);
+        groups += 1;
+    }
+    sizes.dedup();
+    assert!(sizes.len() * 10 < groups, "{} of {groups} groups made the file longer", sizes.len());
+    let records = log.durable().0;
+    drop(log);
+    let point = RecoveryPoint { checkpoint: Lsn::ZERO, durable: Lsn(records) };
+    let scanned = Log::scan(place(&disk), point, &mut |_| Ok(())).expect("whole");
+    assert_eq!((scanned.records, scanned.cut_bytes), (records, 0), "zeros are no torn tail");
+    let log = scanned.open().expect("well");
+    assert_eq!(log.bytes(), disk.written(path).len() as u64 + SEGMENT_HEADER_BYTES as u64);
 }
 
 #[test]
