@@ -175,9 +175,9 @@ impl<F: Fn(u32) -> bool> Search<'_, F> {
                 self.enter(PROBE_WIDTH, entry_scratch, walk);
                 walk.walk_for(&self.space, &links, allowed, usize::MAX);
                 let here = walk.seen_allowed * self.graph.rows.row_count();
-                let everywhere = walk.visited.len() * self.matches;
-                if walk.seen_allowed * 100 >= walk.visited.len() * PLAIN_PERCENT {
-                    let width = self.width * walk.visited.len() / walk.seen_allowed;
+                let everywhere = walk.compared() * self.matches;
+                if walk.seen_allowed * 100 >= walk.compared() * PLAIN_PERCENT {
+                    let width = self.width * walk.compared() / walk.seen_allowed;
                     return self.run(Plan::WalkFor { width }, entry_scratch, walk);
                 }
                 if here * RARE_HERE >= everywhere {
@@ -338,7 +338,7 @@ impl Graph {
                 offers.offer(*row, counts, &key, top)?;
             }
         }
-        Ok(Touched { plan, hops: walk.hops, vertices: walk.visited.len(), rows: offers.scored() })
+        Ok(Touched { plan, hops: walk.hops, vertices: walk.compared(), rows: offers.scored() })
     }
 }
 

@@ -30,6 +30,12 @@ impl Visited {
         self.insert_all(std::iter::once(number), &mut [0], 0) > 0
     }
 
+    /// True when a number was added.
+    #[inline(always)]
+    pub(super) fn contains(&self, number: u32) -> bool {
+        self.words[number as usize / 64] >> (number % 64) & 1 == 1
+    }
+
     /// Adds numbers, up to [`LIST_MAX`], and writes those that were not there to `fresh`, from `count` on. Returns where
     /// they end. Which are new cannot be foreseen, so nothing branches on it.
     #[inline(always)]
@@ -89,6 +95,7 @@ mod tests {
         assert_eq!(fresh[..5], [0, 0, 5, 900, 64]);
         assert_eq!(visited.insert_all([64, 63, 5].into_iter(), &mut fresh, 0), 1);
         assert_eq!((fresh[0], visited.len()), (63, 4));
+        assert!(visited.contains(63) && visited.contains(900) && !visited.contains(62));
         // As many as there can be, several times.
         for first in [100, 200, 300, 400] {
             assert_eq!(visited.insert_all(first..first + LIST_MAX as u32, &mut fresh, 0), LIST_MAX);

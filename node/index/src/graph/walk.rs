@@ -46,6 +46,8 @@ pub(super) struct WalkScratch {
     /// The nearest that are allowed, where not all are.
     pub(super) results: Pool,
     pub(super) visited: Visited,
+    /// How many of those were passed and not compared: their neighbours stood in for them.
+    passed: usize,
     batch: [u32; BATCH_MAX],
     costs: [f32; BATCH_MAX],
     pub(super) hops: usize,
@@ -59,6 +61,7 @@ impl Default for WalkScratch {
             pool: Pool::default(),
             results: Pool::default(),
             visited: Visited::default(),
+            passed: 0,
             batch: [0; BATCH_MAX],
             costs: [0.0; BATCH_MAX],
             hops: 0,
@@ -73,7 +76,12 @@ impl WalkScratch {
         self.pool.reset(width);
         self.results.reset(width);
         self.visited.reset(vertices);
-        self.hops = 0;
+        (self.passed, self.hops) = (0, 0);
+    }
+
+    /// Vertices that codes were compared with.
+    pub(super) fn compared(&self) -> usize {
+        self.visited.len() - self.passed
     }
 
     /// Where the walk begins; once each.
@@ -143,7 +151,7 @@ impl WalkScratch {
             }
         }
         while let Some(count) = self.step(&gather) {
-            if self.visited.len() > budget {
+            if self.compared() > budget {
                 return false;
             }
             let (batch, costs) = (&self.batch[..count], &mut self.costs[..count]);
@@ -208,24 +216,32 @@ impl WalkScratch {
         allowed: &impl Fn(u32) -> bool,
     ) -> usize {
         let mut others = 0;
-        let mut stand_ins = [0; BATCH_MAX];
+        let mut passed = [0; BATCH_MAX];
         for neighbour in links.of(vertex) {
-            if !allowed(neighbour) {
-                links.prefetch(neighbour);
-                stand_ins[others] = neighbour;
-                others += 1;
-            } else if self.visited.insert(neighbour) {
+            if self.visited.contains(neighbour) {
+                continue;
+            }
+            if allowed(neighbour) {
+                self.visited.insert(neighbour);
                 space.prefetch(neighbour);
                 self.batch[count] = neighbour;
                 count += 1;
+            } else {
+                links.prefetch(neighbour);
+                passed[others] = neighbour;
+                others += 1;
             }
         }
-        for other in &stand_ins[..others] {
+        for other in &passed[..others] {
             if count >= WITHIN {
                 break;
             }
+            // Once is enough: all that it leads to is in the batch then.
+            self.visited.insert(*other);
+            self.passed += 1;
             for neighbour in links.of(*other) {
-                if count < BATCH_MAX && allowed(neighbour) && self.visited.insert(neighbour) {
+                if count < BATCH_MAX && !self.visited.contains(neighbour) && allowed(neighbour) {
+                    self.visited.insert(neighbour);
                     space.prefetch(neighbour);
                     self.batch[count] = neighbour;
                     count += 1;
