@@ -81,9 +81,13 @@ impl Router {
     ) -> Result<Vec<Resolved>, Error> {
         let level = request.read.consistency;
         let mut targets = Vec::with_capacity(request.queries.len());
-        for queries in request.queries.chunks(LOOK_UPS_AT_ONCE) {
+        for (part, queries) in request.queries.chunks(LOOK_UPS_AT_ONCE).enumerate() {
             let known = token.clone();
-            let look_ups = queries.iter().map(|query| self.resolve(context, table, query, (level, &known)));
+            let look_ups = queries.iter().enumerate().map(|(index, query)| {
+                let number = part * LOOK_UPS_AT_ONCE + index;
+                let number = (request.queries.len() > 1).then_some(number);
+                self.resolve(context, table, (query, number), (level, &known))
+            });
             for (target, seen) in try_join_all(look_ups).await? {
                 token.see_all(&seen);
                 targets.push(target);
@@ -92,11 +96,12 @@ impl Router {
         Ok(targets)
     }
 
+    /// The vector of a query, which has a number where it is one of several.
     async fn resolve(
         &self,
         context: &RequestContext,
         table: &Table,
-        query: &SearchQuery,
+        (query, number): (&SearchQuery, Option<usize>),
         (consistency, token): (Consistency, &SessionToken),
     ) -> Result<(Resolved, SessionToken), Error> {
         let mut token = token.clone();
@@ -109,7 +114,8 @@ impl Router {
         let found = self.look_up(context, table, id, true, (consistency, &mut token)).await?;
         let (document, _) = found.ok_or_else(|| {
             let name = &table.schema.name;
-            let message = format!("document {id} does not exist in table {name}");
+            let of = number.map(|number| format!(", which queries/{number} names,")).unwrap_or_default();
+            let message = format!("document {id}{of} does not exist in table {name}");
             Error::new(ErrorCode::DocumentNotFound, message)
         })?;
         let vector = vector_to_bytes(&document.vector);

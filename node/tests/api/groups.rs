@@ -120,5 +120,8 @@ async fn a_group_by_that_breaks_a_rule_is_refused_with_a_pointer() {
         let answer = sandbox.call("POST", "/api/v1/tables/t/search:batch", queries).await;
         answer.refused(&by.to_string(), 400, "invalid_argument", &format!("/queries/1{pointer}"));
     }
+    let answer = sandbox.call("POST", SEARCH, json!({"vector": [0, 0], "group_by": {"limit": 1}})).await;
+    let message = answer.ok(400)["errors"][0]["message"].to_string();
+    assert!(message.contains("key is missing"), "{message}");
     sandbox.call("POST", SEARCH, json!({"vector": [0, 0], "group_by": null})).await.ok(200);
 }

@@ -286,6 +286,12 @@ async fn a_batch_with_bad_queries_is_refused_whole_with_a_pointer_for_each() {
         "/queries/3/vector",
     ];
     assert_eq!(pointers(&sandbox.call("POST", BATCH, bad).await.ok(400)), expected);
+    // A document that is not there shows when it is looked up, after everything else; the answer says whose it is.
+    let absent = json!({"queries": [{"vector": [1, 1]}, {"document_id": "nope"}]});
+    let answer = sandbox.call("POST", BATCH, absent).await.ok(404);
+    assert_eq!(answer["code"], "document_not_found");
+    let detail = answer["detail"].as_str().expect("a detail");
+    assert!(detail.contains("document nope, which queries/1 names,"), "{detail}");
     for (body, pointer) in [
         (json!({}), "/queries"),
         (json!({"queries": []}), "/queries"),

@@ -196,7 +196,8 @@ fn group_by(draft: &GroupByDraft, violations: &mut Violations) -> Option<GroupBy
     let key = match KeyPath::parse(&draft.key) {
         Ok(key) => Some(key),
         Err(why) => {
-            broken.add("/key", why);
+            let missing = || "key is missing: the path of the field whose values are the groups".to_owned();
+            broken.add("/key", if draft.key.is_empty() { missing() } else { why });
             None
         }
     };
